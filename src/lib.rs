@@ -1,1 +1,6 @@
+//! Sheave: an L4 load balancer and TCP reverse proxy, one pinned worker per core.
+
+pub mod balance;
 pub mod config;
+pub mod resilience;
+pub mod routing;

@@ -1,0 +1,90 @@
+//! How an endpoint is picked.
+//!
+//! Pure choice: what to choose from, what was tried already and the randomness are arguments. A pick is
+//! counted on its endpoint at once (the [`Reservation`] that comes back), so that two workers choosing at the
+//! same moment see each other. Nothing here dials, waits or reads a clock.
+
+mod least_connections;
+mod random;
+mod round_robin;
+mod schedule;
+
+use crate::config::LoadBalancer;
+use crate::routing::{Endpoint, Reservation, Upstream};
+
+pub use schedule::Schedule;
+
+/// Endpoints that this connection has tried, by their index in the upstream.
+#[derive(Debug, Default)]
+pub struct Tried(Vec<usize>);
+
+/// The endpoint of the next attempt.
+#[derive(Debug)]
+pub struct Pick {
+    pub index: usize,
+    pub reservation: Reservation,
+}
+
+/// Picks an endpoint that was not tried yet. `None`: there is none left.
+pub fn pick(upstream: &Upstream, tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+    let endpoints = &upstream.endpoints;
+    match upstream.load_balancer {
+        LoadBalancer::RoundRobin => {
+            round_robin::pick(endpoints, &upstream.schedule, upstream.state.turn(), tried)
+        }
+        LoadBalancer::LeastConnections => least_connections::pick(endpoints, tried, random),
+        LoadBalancer::Random => random::pick(endpoints, tried, random),
+    }
+}
+
+impl Tried {
+    pub fn insert(&mut self, index: usize) {
+        self.0.push(index);
+    }
+
+    pub fn contains(&self, index: usize) -> bool {
+        self.0.contains(&index)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Starts a new round: every endpoint may be tried again.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The endpoints that may be chosen now, with their index.
+fn candidates<'a>(endpoints: &'a [Endpoint], tried: &'a Tried) -> impl Iterator<Item = (usize, &'a Endpoint)> {
+    let eligible =
+        |(index, endpoint): &(usize, &Endpoint)| endpoint.weight > 0 && !tried.contains(*index);
+    endpoints.iter().enumerate().filter(eligible)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Endpoints with these weights on 127.0.0.1, ports from 1.
+    pub(crate) fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
+        let endpoint = |(index, weight): (usize, &u32)| Endpoint {
+            address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
+            weight: *weight,
+            state: Arc::default(),
+        };
+        weights.iter().enumerate().map(endpoint).collect()
+    }
+
+    #[test]
+    fn weight_zero_and_tried_endpoints_are_no_candidates() {
+        let endpoints = endpoints(&[1, 0, 1]);
+        let mut tried = Tried::default();
+        tried.insert(0);
+        assert_eq!(candidates(&endpoints, &tried).map(|(index, _)| index).collect::<Vec<_>>(), [2]);
+        tried.clear();
+        assert_eq!(candidates(&endpoints, &tried).count(), 2);
+    }
+}

@@ -1,0 +1,107 @@
+//! The endpoint with the fewest connections for its weight, exact across workers.
+
+use crate::routing::Endpoint;
+
+use super::{Pick, Tried, candidates};
+
+/// The least loaded candidate; among equals a random one.
+///
+/// The choice stands only if its count is still the one that was compared: counts seen elsewhere can only have
+/// grown meanwhile, so a choice that takes hold was the least. A lost race is simply made again, and some
+/// other worker's pick took hold each time, so all together always move on.
+pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+    loop {
+        let (index, endpoint, seen) = least(endpoints, tried, random)?;
+        if let Some(reservation) = endpoint.state.reserve_if(seen) {
+            return Some(Pick { index, reservation });
+        }
+    }
+}
+
+fn least<'a>(
+    endpoints: &'a [Endpoint],
+    tried: &'a Tried,
+    random: &mut fastrand::Rng,
+) -> Option<(usize, &'a Endpoint, usize)> {
+    let mut least: Option<(usize, &Endpoint, usize)> = None;
+    let mut equals = 1;
+    for (index, endpoint) in candidates(endpoints, tried) {
+        let active = endpoint.state.active();
+        let Some((_, other, other_active)) = least else {
+            least = Some((index, endpoint, active));
+            continue;
+        };
+        match load_after(active, other.weight).cmp(&load_after(other_active, endpoint.weight)) {
+            std::cmp::Ordering::Less => {
+                equals = 1;
+                least = Some((index, endpoint, active));
+            }
+            std::cmp::Ordering::Equal => {
+                // Reservoir sampling: each of the equals ends up chosen with the same chance.
+                equals += 1;
+                if random.u32(0..equals) == 0 {
+                    least = Some((index, endpoint, active));
+                }
+            }
+            std::cmp::Ordering::Greater => {}
+        }
+    }
+    least
+}
+
+/// (active + 1) / own weight, brought to a common denominator by the other's weight.
+fn load_after(active: usize, other_weight: u32) -> u128 {
+    (active as u128 + 1) * u128::from(other_weight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::tests::endpoints;
+    use std::sync::Mutex;
+
+    fn counts(endpoints: &[Endpoint]) -> Vec<usize> {
+        endpoints.iter().map(|endpoint| endpoint.state.active()).collect()
+    }
+
+    #[test]
+    fn fills_by_weight() {
+        let endpoints = endpoints(&[3, 1, 0]);
+        let mut random = fastrand::Rng::with_seed(1);
+        let picks: Vec<Pick> =
+            (0..400).map_while(|_| pick(&endpoints, &Tried::default(), &mut random)).collect();
+        assert_eq!(counts(&endpoints), [300, 100, 0]);
+        drop(picks);
+        assert_eq!(counts(&endpoints), [0, 0, 0]);
+    }
+
+    #[test]
+    fn is_exact_when_threads_choose_at_once() {
+        let endpoints = endpoints(&[1, 1, 1, 1]);
+        let held = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (endpoints, held) = (&endpoints, &held);
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(seed);
+                    for _ in 0..1_000 {
+                        let pick = pick(endpoints, &Tried::default(), &mut random);
+                        held.lock().unwrap().push(pick);
+                    }
+                });
+            }
+        });
+        assert_eq!(counts(&endpoints), [1_000; 4]);
+    }
+
+    #[test]
+    fn equals_are_chosen_alike() {
+        let endpoints = endpoints(&[1, 1, 1]);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut chosen = [0; 3];
+        for _ in 0..3_000 {
+            chosen[pick(&endpoints, &Tried::default(), &mut random).unwrap().index] += 1;
+        }
+        assert!(chosen.iter().all(|count| (900..1_100).contains(count)), "{chosen:?}");
+    }
+}

@@ -1,0 +1,49 @@
+//! A random endpoint, by weight.
+
+use crate::routing::Endpoint;
+
+use super::{Pick, Tried, candidates};
+
+/// Each candidate with a chance in proportion to its weight.
+pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+    let total: u64 = candidates(endpoints, tried).map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut ticket = random.u64(0..total);
+    for (index, endpoint) in candidates(endpoints, tried) {
+        let weight = u64::from(endpoint.weight);
+        if ticket < weight {
+            return Some(Pick { index, reservation: endpoint.state.reserve() });
+        }
+        ticket -= weight;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::tests::endpoints;
+
+    #[test]
+    fn follows_the_weights_and_skips_the_tried() {
+        let endpoints = endpoints(&[3, 1, 6]);
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut tried = Tried::default();
+        tried.insert(2);
+        let mut chosen = [0; 3];
+        for _ in 0..4_000 {
+            chosen[pick(&endpoints, &tried, &mut random).unwrap().index] += 1;
+        }
+        assert_eq!(chosen[2], 0);
+        assert!((2_850..3_150).contains(&chosen[0]), "{chosen:?}");
+    }
+
+    #[test]
+    fn nothing_left_is_nothing_picked() {
+        let mut random = fastrand::Rng::with_seed(3);
+        assert!(pick(&endpoints(&[0]), &Tried::default(), &mut random).is_none());
+        assert!(pick(&[], &Tried::default(), &mut random).is_none());
+    }
+}

@@ -1,0 +1,11 @@
+//! What keeps trouble small: breaker, backoff, health verdicts.
+//!
+//! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
+
+mod backoff;
+mod breaker;
+mod health;
+
+pub use backoff::Backoff;
+pub use breaker::{Breaker, BreakerState, Permit};
+pub use health::Health;

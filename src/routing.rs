@@ -1,0 +1,22 @@
+//! The pure model: what a listener, a route, an upstream and an endpoint are, and the table they form.
+//!
+//! A [`RouteTable`] is an immutable snapshot. What outlives a snapshot (counts, breakers, health) hangs
+//! off it behind `Arc`s that [`compile`] carries over by identity. Nothing here does I/O, names a runtime,
+//! or knows where an object came from beyond its name.
+
+mod compile;
+mod endpoint;
+mod listener;
+mod places;
+pub mod publish;
+mod route;
+mod table;
+mod upstream;
+
+pub use compile::compile;
+pub use endpoint::{Endpoint, EndpointState, Reservation};
+pub use listener::{Listener, ListenerState};
+pub use places::{Place, Places};
+pub use route::Route;
+pub use table::RouteTable;
+pub use upstream::{Upstream, UpstreamState};

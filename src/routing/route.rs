@@ -1,0 +1,37 @@
+//! A route: which clients of a listener go to which upstreams.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ipnet::IpNet;
+
+use crate::balance::Schedule;
+use crate::config::Name;
+
+use super::Upstream;
+
+/// Connections from `sources` are split over `backends` by weight.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Name,
+    /// Client networks; empty: everyone.
+    pub sources: Vec<IpNet>,
+    pub backends: Vec<Backend>,
+    pub(super) schedule: Schedule,
+    pub(super) cursor: Arc<AtomicUsize>,
+}
+
+/// One weighted reference to an upstream (`backendRefs` in the file, as in Gateway API).
+#[derive(Debug, Clone)]
+pub struct Backend {
+    pub upstream: Arc<Upstream>,
+    pub weight: u32,
+}
+
+impl Route {
+    /// The upstream whose turn it is. `None` only if no backend has a weight, which configuration refuses.
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
+        Some(&self.backends.get(self.schedule.at(turn)?)?.upstream)
+    }
+}
