@@ -57,7 +57,10 @@ impl Tried {
 }
 
 /// The endpoints that may be chosen now, with their index.
-fn candidates<'a>(endpoints: &'a [Endpoint], tried: &'a Tried) -> impl Iterator<Item = (usize, &'a Endpoint)> {
+fn candidates<'a>(
+    endpoints: &'a [Endpoint],
+    tried: &'a Tried,
+) -> impl Iterator<Item = (usize, &'a Endpoint)> {
     let eligible =
         |(index, endpoint): &(usize, &Endpoint)| endpoint.weight > 0 && !tried.contains(*index);
     endpoints.iter().enumerate().filter(eligible)
@@ -83,7 +86,12 @@ pub(crate) mod tests {
         let endpoints = endpoints(&[1, 0, 1]);
         let mut tried = Tried::default();
         tried.insert(0);
-        assert_eq!(candidates(&endpoints, &tried).map(|(index, _)| index).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            candidates(&endpoints, &tried)
+                .map(|(index, _)| index)
+                .collect::<Vec<_>>(),
+            [2]
+        );
         tried.clear();
         assert_eq!(candidates(&endpoints, &tried).count(), 2);
     }

@@ -4,3 +4,5 @@ pub mod balance;
 pub mod config;
 pub mod resilience;
 pub mod routing;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,20 @@
+//! What is known about connections: one record each, counters per worker, and who is live.
+//!
+//! Workers only ever write to their own counters and to bounded queues that drop and count; nothing here makes a
+//! connection wait. Reading (scrapes, the access log) happens on other threads.
+
+pub mod access_log;
+mod counters;
+mod histogram;
+mod ledger;
+mod live;
+pub mod logging;
+mod outcome;
+mod record;
+
+pub use counters::{WorkerCounters, WorkerRuntime};
+pub use histogram::Histogram;
+pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
+pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, process_clock_ms};
+pub use outcome::{Outcome, Side};
+pub use record::{Attempt, ConnectionRecord, Timeline};

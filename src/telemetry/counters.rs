@@ -1,0 +1,68 @@
+//! What one worker counts: one writer each, on cache lines of its own, summed at scrape.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::{ConnectionRecord, Ledger};
+
+/// The runtime that a worker got from the ladder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerRuntime {
+    /// `io_uring` or `epoll`.
+    pub driver: &'static str,
+    /// `defer`, `coop`, `plain` or `epoll`.
+    pub rung: &'static str,
+    /// The core that the worker is pinned to.
+    pub core: Option<usize>,
+}
+
+/// One worker's numbers. The alignment keeps two workers off one cache line (and off the pair of lines that
+/// the prefetcher fetches together).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    pub accepted: AtomicU64,
+    pub accept_errors: AtomicU64,
+    /// Whether this worker has stopped accepting for want of places or file descriptors.
+    pub accept_paused: AtomicBool,
+    pub accept_pauses: AtomicU64,
+    pub active: AtomicU64,
+    /// Bytes handed to endpoints.
+    pub bytes_received: AtomicU64,
+    /// Bytes handed to clients.
+    pub bytes_sent: AtomicU64,
+    /// Bytes of both that never entered this process (splice).
+    pub bytes_spliced: AtomicU64,
+    /// Reads that found the buffer pool empty.
+    pub buffer_fallbacks: AtomicU64,
+    pub records_dropped: AtomicU64,
+    /// Milliseconds of the process clock at the last turn of the heartbeat.
+    pub heartbeat: AtomicU64,
+    /// How much later than asked for the last heartbeat came, in microseconds.
+    pub loop_lag_us: AtomicU64,
+    pub runtime: OnceLock<WorkerRuntime>,
+    ledger: Mutex<Ledger>,
+}
+
+impl WorkerCounters {
+    /// Adds to a counter that only this worker's thread writes: a load and a store, no locked instruction.
+    pub fn add(counter: &AtomicU64, more: u64) {
+        counter.store(
+            counter.load(Ordering::Relaxed).wrapping_add(more),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Enters a connection that ended. The lock is contended only while a scrape reads.
+    pub fn enter(&self, record: &ConnectionRecord) {
+        self.ledger
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .enter(record);
+    }
+
+    /// Reads or prunes the ledger.
+    pub fn with_ledger<T>(&self, read: impl FnOnce(&mut Ledger) -> T) -> T {
+        read(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,59 @@
+//! The log of the program itself, on standard error: one line per change of the system's state.
+//!
+//! Lines are handed to a writing thread through a bounded queue that drops when standard error blocks, so that
+//! logging never makes a worker wait.
+
+use std::time::SystemTime;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+
+use crate::config::{Log, LogFormat, LogLevel};
+
+/// Writes what is queued when dropped.
+#[derive(Debug)]
+pub struct LogGuard {
+    _writer: WorkerGuard,
+}
+
+/// Starts logging; to be called once, first of all.
+pub fn start(log: &Log) -> LogGuard {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .finish(std::io::stderr());
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_timer(Rfc3339)
+        .with_target(false)
+        .with_max_level(level_filter(log.level));
+    match log.format {
+        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Text => subscriber.with_ansi(false).init(),
+    }
+    LogGuard { _writer: guard }
+}
+
+fn level_filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+struct Rfc3339;
+
+impl FormatTime for Rfc3339 {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        writer.write_str(&rfc3339(SystemTime::now()))
+    }
+}
+
+/// `2026-11-22T14:00:03.123456Z`.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_micros(time).to_string()
+}

@@ -1,0 +1,162 @@
+//! How a connection ended, and which side ended it.
+//!
+//! The labels are one set for the access log, the metrics and (later) the spans.
+
+/// Whose doing an ending was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The client.
+    Downstream,
+    /// The endpoint, or the way to it.
+    Upstream,
+    /// This process, by its configuration or its drain.
+    Sheave,
+}
+
+/// Every way a connection can end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Both directions ended cleanly; the client's first. Also: it left before an endpoint was found.
+    DownstreamClosed,
+    /// Both directions ended cleanly; the endpoint's first.
+    UpstreamClosed,
+    DownstreamReset,
+    UpstreamReset,
+    ConnectRefused,
+    ConnectTimeout,
+    /// No way there: unreachable network or host, or an address that cannot be used from here.
+    ConnectUnreachable,
+    /// The endpoint reset the connection before it was established, or failed in another way.
+    ConnectFailed,
+    /// The upstream has no endpoint that may be tried.
+    NoEndpoint,
+    /// No route of the listener matches the client.
+    NoRoute,
+    /// `allow` or `deny` of the listener says no.
+    Denied,
+    /// `connection.limit` of the listener is reached.
+    Limit,
+    IdleTimeout,
+    HalfCloseTimeout,
+    MaxDuration,
+    /// The process is stopping.
+    Drain,
+    /// Its listener or its endpoint is no longer in the table, and its time to drain is over.
+    TableRemoved,
+    /// A defect or an exhausted resource of this process.
+    Internal,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 18] = [
+        Self::DownstreamClosed,
+        Self::UpstreamClosed,
+        Self::DownstreamReset,
+        Self::UpstreamReset,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::ConnectUnreachable,
+        Self::ConnectFailed,
+        Self::NoEndpoint,
+        Self::NoRoute,
+        Self::Denied,
+        Self::Limit,
+        Self::IdleTimeout,
+        Self::HalfCloseTimeout,
+        Self::MaxDuration,
+        Self::Drain,
+        Self::TableRemoved,
+        Self::Internal,
+    ];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::DownstreamClosed => "downstream_closed",
+            Self::UpstreamClosed => "upstream_closed",
+            Self::DownstreamReset => "downstream_reset",
+            Self::UpstreamReset => "upstream_reset",
+            Self::ConnectRefused => "connect_refused",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectUnreachable => "connect_unreachable",
+            Self::ConnectFailed => "connect_failed",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoRoute => "no_route",
+            Self::Denied => "denied",
+            Self::Limit => "limit",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfCloseTimeout => "half_close_timeout",
+            Self::MaxDuration => "max_duration",
+            Self::Drain => "drain",
+            Self::TableRemoved => "table_removed",
+            Self::Internal => "internal",
+        }
+    }
+
+    pub fn side(self) -> Side {
+        match self {
+            Self::DownstreamClosed | Self::DownstreamReset => Side::Downstream,
+            Self::UpstreamClosed
+            | Self::UpstreamReset
+            | Self::ConnectRefused
+            | Self::ConnectTimeout
+            | Self::ConnectUnreachable
+            | Self::ConnectFailed
+            | Self::NoEndpoint => Side::Upstream,
+            Self::NoRoute
+            | Self::Denied
+            | Self::Limit
+            | Self::IdleTimeout
+            | Self::HalfCloseTimeout
+            | Self::MaxDuration
+            | Self::Drain
+            | Self::TableRemoved
+            | Self::Internal => Side::Sheave,
+        }
+    }
+
+    /// Whether somebody should look at it; such connections are in the access log whatever the sample.
+    /// A clean end, a timeout that the configuration asks for and a planned drain are ordinary.
+    pub fn is_error(self) -> bool {
+        !matches!(
+            self,
+            Self::DownstreamClosed
+                | Self::UpstreamClosed
+                | Self::IdleTimeout
+                | Self::HalfCloseTimeout
+                | Self::MaxDuration
+                | Self::Drain
+                | Self::TableRemoved
+        )
+    }
+}
+
+impl Side {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Downstream => "downstream",
+            Self::Upstream => "upstream",
+            Self::Sheave => "sheave",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn labels_are_distinct_and_all_is_complete() {
+        let labels: BTreeSet<&str> = Outcome::ALL.iter().map(|outcome| outcome.label()).collect();
+        assert_eq!(labels.len(), Outcome::ALL.len());
+        let indices: Vec<usize> = Outcome::ALL
+            .iter()
+            .map(|outcome| *outcome as usize)
+            .collect();
+        assert_eq!(
+            indices,
+            (0..Outcome::ALL.len()).collect::<Vec<_>>(),
+            "ALL follows the declaration"
+        );
+    }
+}
