@@ -6,3 +6,7 @@ pub mod resilience;
 pub mod routing;
 pub mod shutdown;
 pub mod telemetry;
+mod connection;
+#[cfg(feature = "faults")]
+mod faults;
+pub mod worker;

@@ -1,0 +1,98 @@
+//! One downstream connection, from accept until both sides are closed: the straight path.
+//!
+//! admit -> route -> connect -> relay -> outcome -> one record. Each stage is a module below. No read is raced against
+//! anything while its connection lives on: whoever wants to end a connection shuts its sockets down and lets the
+//! reads return (`tests/integration/cancel_safety.rs` shows why).
+
+mod connect;
+mod context;
+mod live;
+mod pipes;
+mod record;
+mod registry;
+mod relay;
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::routing::{Listener, Place};
+use crate::telemetry::Outcome;
+use crate::worker::runtime::Stream;
+
+pub(crate) use context::Context;
+pub(crate) use live::{CoarseTime, Live};
+pub(crate) use registry::Registry;
+
+use record::Recorder;
+
+/// A connection as the accept loop hands it over.
+pub(crate) struct Accepted {
+    pub(crate) socket: OwnedFd,
+    pub(crate) client: SocketAddr,
+    pub(crate) listener: Arc<Listener>,
+    /// Its place among the connections of the process.
+    pub(crate) place: Place,
+    /// Its place among those of the listener; `None`: the listener is full.
+    pub(crate) listener_place: Option<Place>,
+}
+
+/// Serves the connection to its end and records how it ended.
+pub(crate) async fn serve(context: Rc<Context>, accepted: Accepted) {
+    let Accepted { socket, client, listener, place, listener_place } = accepted;
+    let live = context.registry.open(client, listener);
+    // From here on exactly one record is written, also if this task is dropped or panics.
+    let mut recorder = Recorder::new(Rc::clone(&context), Rc::clone(&live));
+    let outcome = match Stream::new(socket) {
+        Ok(downstream) => {
+            live.attach_downstream(downstream.handle());
+            forward(&context, &live, &downstream, listener_place.is_some(), &mut recorder).await
+        }
+        Err(error) => {
+            tracing::error!(%error, "an accepted socket cannot be used");
+            Outcome::Internal
+        }
+    };
+    recorder.finish(outcome);
+    drop((listener_place, place));
+}
+
+/// The straight path. An ending before the relay is one the client must not mistake for an answer: RST, not FIN.
+async fn forward(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    has_place: bool,
+    recorder: &mut Recorder,
+) -> Outcome {
+    match reach_upstream(context, live, has_place, recorder).await {
+        Ok(connected) => relay::run(context, live, downstream, &connected.stream).await,
+        Err(outcome) => {
+            downstream.abort();
+            outcome
+        }
+    }
+}
+
+async fn reach_upstream(
+    context: &Context,
+    live: &Live,
+    has_place: bool,
+    recorder: &mut Recorder,
+) -> Result<connect::Connected, Outcome> {
+    let listener = &live.listener;
+    if !has_place {
+        return Err(Outcome::Limit);
+    }
+    let client = live.client.ip();
+    if !listener.admits(client) {
+        return Err(Outcome::Denied);
+    }
+    let route = listener.route(client).ok_or(Outcome::NoRoute)?;
+    let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
+    recorder.routed(route, upstream);
+    #[cfg(feature = "faults")]
+    crate::faults::panic_in_connection(client);
+    connect::connect(context, live, upstream, recorder).await
+}

@@ -1,0 +1,50 @@
+//! What every connection of a worker shares; one per worker, handed down.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::telemetry::{ConnectionRecord, WorkerCounters};
+
+use super::Registry;
+use super::pipes::Pipes;
+
+pub(crate) struct Context {
+    pub(crate) worker: usize,
+    /// Whether reads complete (io_uring) or wait for readiness (epoll).
+    pub(crate) completes_reads: bool,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) registry: Registry,
+    pub(super) pipes: Pipes,
+    pub(super) random: RefCell<fastrand::Rng>,
+    /// Bytes on their way from a socket to another within one turn of the loop, never longer.
+    pub(super) scratch: RefCell<Box<[u8]>>,
+    /// Where records go; `None`: no access log.
+    pub(super) records: Option<flume::Sender<ConnectionRecord>>,
+    /// Share of ordinary connections that are logged, 0 to 1.
+    pub(super) log_sample: f64,
+}
+
+const SCRATCH_LEN: usize = 64 * 1024;
+
+impl Context {
+    pub(crate) fn new(
+        worker: usize,
+        completes_reads: bool,
+        pipes_max: usize,
+        counters: Arc<WorkerCounters>,
+        records: Option<flume::Sender<ConnectionRecord>>,
+        log_sample: f64,
+    ) -> Self {
+        Self {
+            worker,
+            completes_reads,
+            registry: Registry::new(worker, Arc::clone(&counters)),
+            counters,
+            pipes: Pipes::new(pipes_max),
+            random: RefCell::new(fastrand::Rng::new()),
+            scratch: RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice()),
+            records,
+            log_sample,
+        }
+    }
+}

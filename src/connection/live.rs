@@ -1,0 +1,234 @@
+//! A live connection as others on its worker see it: how old, how idle, how to end it.
+//!
+//! Single-threaded: plain cells. What ends a connection from outside (a timeout, a drain) states its verdict here and
+//! shuts the sockets down; the connection's own task notices because its reads return.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::routing::{Listener, Upstream};
+use crate::telemetry::{LiveConnection, Outcome};
+use crate::worker::runtime::SocketHandle;
+
+/// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
+/// coarseness do not matter to a timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CoarseTime(u64);
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the client to the endpoint.
+    Received,
+    /// From the endpoint to the client.
+    Sent,
+}
+
+pub(crate) struct Live {
+    pub(crate) id: u64,
+    pub(crate) client: SocketAddr,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) accepted: Instant,
+    opened: CoarseTime,
+    upstream: OnceCell<Arc<Upstream>>,
+    endpoint: Cell<Option<SocketAddr>>,
+    last_active: Cell<CoarseTime>,
+    half_closed: Cell<bool>,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    first_received: Cell<Option<Instant>>,
+    first_sent: Cell<Option<Instant>>,
+    verdict: Cell<Option<Outcome>>,
+    /// When it has to be gone because its listener or endpoint left the table.
+    leave_by: Cell<Option<CoarseTime>>,
+    /// Its entry among the deadlines of the registry.
+    pub(super) scheduled: Cell<Option<CoarseTime>>,
+    sockets: RefCell<Vec<SocketHandle>>,
+}
+
+impl CoarseTime {
+    pub(crate) fn now() -> Self {
+        let time = clock_gettime(ClockId::MonotonicCoarse);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Self(seconds * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Add<Duration> for CoarseTime {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let more = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(more))
+    }
+}
+
+impl Live {
+    pub(super) fn new(id: u64, client: SocketAddr, listener: Arc<Listener>) -> Self {
+        let now = CoarseTime::now();
+        Self {
+            id,
+            client,
+            listener,
+            accepted: Instant::now(),
+            opened: now,
+            upstream: OnceCell::new(),
+            endpoint: Cell::new(None),
+            last_active: Cell::new(now),
+            half_closed: Cell::new(false),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            first_received: Cell::new(None),
+            first_sent: Cell::new(None),
+            verdict: Cell::new(None),
+            leave_by: Cell::new(None),
+            scheduled: Cell::new(None),
+            sockets: RefCell::default(),
+        }
+    }
+
+    pub(super) fn attach_downstream(&self, socket: SocketHandle) {
+        self.sockets.borrow_mut().push(socket);
+    }
+
+    pub(super) fn with_downstream<T>(&self, look: impl FnOnce(&SocketHandle) -> T) -> Option<T> {
+        self.sockets.borrow().first().map(look)
+    }
+
+    /// From now on the connection has an endpoint.
+    pub(super) fn attach_upstream(&self, endpoint: SocketAddr, socket: SocketHandle) {
+        self.endpoint.set(Some(endpoint));
+        self.sockets.borrow_mut().push(socket);
+        self.last_active.set(CoarseTime::now());
+    }
+
+    pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
+        let _set_once = self.upstream.set(Arc::clone(upstream));
+    }
+
+    pub(crate) fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.upstream.get()
+    }
+
+    pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
+        self.endpoint.get()
+    }
+
+    /// Bytes were read that go this way.
+    pub(super) fn arrived(&self, direction: Direction) {
+        let first = match direction {
+            Direction::Received => &self.first_received,
+            Direction::Sent => &self.first_sent,
+        };
+        if first.get().is_none() {
+            first.set(Some(Instant::now()));
+        }
+    }
+
+    /// Bytes were handed on this way: the connection is alive.
+    pub(super) fn moved(&self, direction: Direction, bytes: u64) {
+        let total = match direction {
+            Direction::Received => &self.received,
+            Direction::Sent => &self.sent,
+        };
+        total.set(total.get() + bytes);
+        self.last_active.set(CoarseTime::now());
+    }
+
+    pub(super) fn bytes(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Received => self.received.get(),
+            Direction::Sent => self.sent.get(),
+        }
+    }
+
+    /// Since accept.
+    pub(super) fn first_byte(&self, direction: Direction) -> Option<Duration> {
+        let first = match direction {
+            Direction::Received => self.first_received.get(),
+            Direction::Sent => self.first_sent.get(),
+        };
+        first.map(|first| first.duration_since(self.accepted))
+    }
+
+    pub(super) fn half_close(&self) {
+        self.half_closed.set(true);
+        self.last_active.set(CoarseTime::now());
+    }
+
+    /// Ends the connection from outside its task. The first verdict stands.
+    pub(crate) fn end(&self, outcome: Outcome) {
+        if self.verdict.get().is_none() {
+            self.verdict.set(Some(outcome));
+        }
+        for socket in &*self.sockets.borrow() {
+            socket.shutdown();
+        }
+    }
+
+    /// Why it was ended from outside, if it was.
+    pub(super) fn verdict(&self) -> Option<Outcome> {
+        self.verdict.get()
+    }
+
+    /// Its listener or endpoint left the table: it has this long. An earlier deadline stands.
+    pub(crate) fn leave_within(&self, timeout: Duration) {
+        let deadline = CoarseTime::now() + timeout;
+        self.leave_by.set(Some(self.leave_by.get().map_or(deadline, |earlier| earlier.min(deadline))));
+    }
+
+    pub(crate) fn idle_for(&self, now: CoarseTime) -> Duration {
+        now.since(self.last_active.get())
+    }
+
+    /// The next moment at which a timeout may be over, and the outcome if it then is.
+    pub(super) fn deadline(&self) -> Option<(CoarseTime, Outcome)> {
+        let listener = &self.listener.timeouts;
+        let upstream = self.upstream.get().map(|upstream| &upstream.timeouts);
+        let shorter = |one: Option<Duration>, other: Option<Duration>| match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let active = self.last_active.get();
+        let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
+        let max_duration = shorter(listener.max_duration, upstream.and_then(|timeouts| timeouts.max_duration));
+        let half_close = listener.half_close.filter(|_| self.half_closed.get());
+        [
+            self.leave_by.get().map(|by| (by, Outcome::TableRemoved)),
+            max_duration.map(|max| (self.opened + max, Outcome::MaxDuration)),
+            half_close.map(|half_close| (active + half_close, Outcome::HalfCloseTimeout)),
+            idle.map(|idle| (active + idle, Outcome::IdleTimeout)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(deadline, _)| *deadline)
+    }
+
+    pub(super) fn snapshot(&self, worker: usize, now: CoarseTime) -> LiveConnection {
+        LiveConnection {
+            id: self.id,
+            worker,
+            client: self.client,
+            listener: self.listener.name.clone(),
+            upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
+            endpoint: self.endpoint.get(),
+            age: self.accepted.elapsed(),
+            idle: self.idle_for(now),
+            bytes_received: self.received.get(),
+            bytes_sent: self.sent.get(),
+        }
+    }
+
+    /// Lets go of the sockets, so that they close with the connection's task.
+    pub(super) fn detach(&self) {
+        self.sockets.borrow_mut().clear();
+    }
+}

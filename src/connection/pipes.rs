@@ -1,0 +1,83 @@
+//! Pipes for splice(2): a bounded number per worker, held only while bytes are on their way.
+//!
+//! Per worker and not per connection: an unprivileged user may hold some 1 000 pipes of the usual size before the kernel
+//! shrinks new ones to a page or two, which makes splicing slower than copying.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+/// The most that one direction keeps in its pipe: enough to make a system call worth its price, little enough for a
+/// stalled reader to cost less than 256 KiB.
+pub(super) const PIPE_BYTES_MAX: usize = 192 * 1024;
+/// A slot of a pipe holds up to a page of it, so this many bytes always fit.
+const PIPE_CAPACITY: usize = 256 * 1024;
+
+/// An empty pipe, in its pool or on loan.
+pub(super) struct Pipe {
+    pub(super) reader: OwnedFd,
+    pub(super) writer: OwnedFd,
+}
+
+pub(super) struct Pipes {
+    idle: RefCell<Vec<Pipe>>,
+    made: Cell<usize>,
+    max: usize,
+}
+
+impl Pipes {
+    pub(super) fn new(max: usize) -> Self {
+        Self { idle: RefCell::default(), made: Cell::new(0), max }
+    }
+
+    /// An empty pipe. `None`: all are in use, or the process is short of descriptors; copying does as well.
+    pub(super) fn take(&self) -> Option<Pipe> {
+        if let Some(pipe) = self.idle.borrow_mut().pop() {
+            return Some(pipe);
+        }
+        if self.made.get() >= self.max {
+            return None;
+        }
+        let pipe = Pipe::new().ok()?;
+        self.made.set(self.made.get() + 1);
+        Some(pipe)
+    }
+
+    /// Takes an empty pipe back.
+    pub(super) fn put_back(&self, pipe: Pipe) {
+        self.idle.borrow_mut().push(pipe);
+    }
+
+    /// Closes a pipe that still has bytes of a connection that failed; they must never reach another.
+    pub(super) fn discard(&self, pipe: Pipe) {
+        drop(pipe);
+        self.made.set(self.made.get().saturating_sub(1));
+    }
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A refusal (the user's share of pipe pages is used up) leaves the usual size, which works too.
+        let _usual_size = fcntl_setpipe_size(&writer, PIPE_CAPACITY);
+        Ok(Self { reader, writer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_no_more_than_its_maximum_and_reuses_what_comes_back() {
+        let pipes = Pipes::new(1);
+        let pipe = pipes.take().unwrap();
+        assert!(pipes.take().is_none());
+        pipes.put_back(pipe);
+        let pipe = pipes.take().unwrap();
+        pipes.discard(pipe);
+        assert!(pipes.take().is_some(), "a discarded pipe makes room for a new one");
+    }
+}

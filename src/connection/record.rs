@@ -1,0 +1,106 @@
+//! Gathers what a connection's record will say, and writes it exactly once.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::config::Name;
+use crate::routing::{Route, Upstream};
+use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, WorkerCounters};
+
+use super::live::Direction;
+use super::{Context, Live};
+
+/// Lives as long as the connection's task. Dropped without a verdict (a panic, a task that is dropped), it still
+/// writes the record: outcome `internal`.
+pub(super) struct Recorder {
+    context: Rc<Context>,
+    live: Rc<Live>,
+    accepted: SystemTime,
+    route: Option<Name>,
+    routed: Option<Instant>,
+    connect_started: Option<Instant>,
+    connect_ended: Option<Instant>,
+    attempts: Vec<Attempt>,
+    outcome: Outcome,
+}
+
+impl Recorder {
+    pub(super) fn new(context: Rc<Context>, live: Rc<Live>) -> Self {
+        Self {
+            context,
+            live,
+            accepted: SystemTime::now(),
+            route: None,
+            routed: None,
+            connect_started: None,
+            connect_ended: None,
+            attempts: Vec::new(),
+            outcome: Outcome::Internal,
+        }
+    }
+
+    pub(super) fn routed(&mut self, route: &Route, upstream: &Arc<Upstream>) {
+        self.route = Some(route.name.clone());
+        self.routed = Some(Instant::now());
+        self.live.set_upstream(upstream);
+    }
+
+    /// One attempt has ended. `failure` is `None` when it connected.
+    pub(super) fn attempted(&mut self, endpoint: SocketAddr, started: Instant, failure: Option<Outcome>) {
+        let ended = Instant::now();
+        self.connect_started.get_or_insert(started);
+        self.connect_ended = Some(ended);
+        let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
+        let attempt = Attempt { endpoint, started: since_accept(started), ended: since_accept(ended), failure };
+        self.attempts.push(attempt);
+    }
+
+    /// How it ended. The record is written when the recorder is dropped, right after.
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        // Who ended it from outside knows why; all the task itself has seen is sockets that were shut down.
+        self.outcome = self.live.verdict().unwrap_or(outcome);
+    }
+
+    fn record(&mut self) -> ConnectionRecord {
+        let live = &self.live;
+        let since_accept = |instant: Instant| instant.duration_since(live.accepted);
+        ConnectionRecord {
+            id: live.id,
+            worker: self.context.worker,
+            client: live.client,
+            listener: live.listener.name.clone(),
+            route: self.route.take(),
+            upstream: live.upstream().map(|upstream| upstream.name.clone()),
+            endpoint: live.endpoint(),
+            attempts: std::mem::take(&mut self.attempts),
+            bytes_received: live.bytes(Direction::Received),
+            bytes_sent: live.bytes(Direction::Sent),
+            timeline: Timeline {
+                accepted: self.accepted,
+                routed: self.routed.map(since_accept),
+                connect_started: self.connect_started.map(since_accept),
+                connect_ended: self.connect_ended.map(since_accept),
+                first_byte_downstream: live.first_byte(Direction::Received),
+                first_byte_upstream: live.first_byte(Direction::Sent),
+                ended: live.accepted.elapsed(),
+            },
+            outcome: self.outcome,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let record = self.record();
+        let context = &self.context;
+        context.registry.close(&self.live);
+        context.counters.enter(&record);
+        let Some(records) = &context.records else { return };
+        let wanted = record.is_notable() || context.random.borrow_mut().f64() < context.log_sample;
+        if wanted && records.try_send(record).is_err() {
+            WorkerCounters::add(&context.counters.records_dropped, 1);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Bytes between the two sides, each direction for itself.
+//!
+//! A direction copies; under bulk traffic it splices, and goes back when that calms down. Each read runs to its
+//! end: nothing is raced against it. A direction that reaches the end of its stream passes the FIN on and is done, the
+//! other goes on (half-close). A reset of one side becomes a reset of the other.
+
+mod copy;
+mod splice;
+
+use std::cell::Cell;
+use std::io;
+
+use futures_util::future::join;
+
+use crate::telemetry::{Outcome, Side};
+use crate::worker::runtime::Stream;
+
+use super::live::Direction;
+use super::pipes::Pipe;
+use super::{Context, Live};
+
+/// Relays until both directions have ended; how the connection ended.
+pub(super) async fn run(context: &Context, live: &Live, downstream: &Stream, upstream: &Stream) -> Outcome {
+    let relay = Relay { context, live, first_end: Cell::new(None), broken: Cell::new(None) };
+    let received = Half { relay: &relay, from: downstream, to: upstream, direction: Direction::Received };
+    let sent = Half { relay: &relay, from: upstream, to: downstream, direction: Direction::Sent };
+    join(received.run(), sent.run()).await;
+    relay.outcome()
+}
+
+/// What the two directions share.
+struct Relay<'a> {
+    context: &'a Context,
+    live: &'a Live,
+    /// Whose stream ended first.
+    first_end: Cell<Option<Side>>,
+    /// Whose socket failed first.
+    broken: Cell<Option<Side>>,
+}
+
+/// One direction.
+struct Half<'a> {
+    relay: &'a Relay<'a>,
+    from: &'a Stream,
+    to: &'a Stream,
+    direction: Direction,
+}
+
+/// Why a direction stops what it was doing.
+enum Step {
+    /// Traffic is heavy and a pipe is free: splice.
+    Bulk(Pipe),
+    /// Traffic is light again, or pipes are short: copy.
+    Calm,
+    End,
+    ReadFailed,
+    WriteFailed,
+}
+
+impl Relay<'_> {
+    fn outcome(&self) -> Outcome {
+        match (self.broken.get(), self.first_end.get()) {
+            (Some(Side::Downstream), _) => Outcome::DownstreamReset,
+            (Some(Side::Upstream), _) => Outcome::UpstreamReset,
+            (None, Some(Side::Downstream)) => Outcome::DownstreamClosed,
+            (None, Some(Side::Upstream)) => Outcome::UpstreamClosed,
+            _ => Outcome::Internal,
+        }
+    }
+
+    fn broke(&self, side: Side) {
+        if self.broken.get().is_none() {
+            self.broken.set(Some(side));
+        }
+    }
+}
+
+impl Half<'_> {
+    async fn run(self) {
+        let mut step = self.copy().await;
+        loop {
+            step = match step {
+                Step::Bulk(pipe) => self.splice(pipe).await,
+                Step::Calm => self.copy().await,
+                Step::End => return self.end(),
+                Step::ReadFailed => return self.read_failed(),
+                // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
+                // to find out, and to end with.
+                Step::WriteFailed => return self.relay.broke(self.to_side()),
+            }
+        }
+    }
+
+    fn end(&self) {
+        // A socket that broke while being written to ends its stream without an error when read from.
+        if self.relay.broken.get() == Some(self.from_side()) {
+            return self.read_failed();
+        }
+        if self.relay.first_end.get().is_none() {
+            self.relay.first_end.set(Some(self.from_side()));
+            self.relay.live.half_close();
+            self.relay.context.registry.schedule(self.relay.live);
+        }
+        self.to.finish_writing();
+    }
+
+    fn read_failed(&self) {
+        self.relay.broke(self.from_side());
+        self.to.abort();
+    }
+
+    fn from_side(&self) -> Side {
+        match self.direction {
+            Direction::Received => Side::Downstream,
+            Direction::Sent => Side::Upstream,
+        }
+    }
+
+    fn to_side(&self) -> Side {
+        match self.direction {
+            Direction::Received => Side::Upstream,
+            Direction::Sent => Side::Downstream,
+        }
+    }
+}
+
+/// A non-blocking call that has to wait says so with an error.
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}

@@ -1,0 +1,121 @@
+//! The copying half of a direction: the path of small messages.
+//!
+//! On io_uring reads complete: nothing is held while they wait. On epoll (and on io_uring while the worker's buffers
+//! are all in use) a direction waits for readiness and copies through the worker's scratch memory in one turn of the
+//! loop; only bytes that the other side does not take at once get memory of their own.
+
+use std::io;
+
+use crate::telemetry::WorkerCounters;
+use crate::worker::runtime::READ_BUFFER_LEN;
+
+use super::{Half, Step, would_block};
+
+/// So many full reads in a row make traffic bulk.
+const FULL_READS: u32 = 3;
+
+impl Half<'_> {
+    pub(super) async fn copy(&self) -> Step {
+        let mut full_reads = 0;
+        loop {
+            let copied = if self.relay.context.completes_reads {
+                self.copy_completed().await
+            } else {
+                self.copy_ready().await
+            };
+            match copied {
+                Ok(length) if length < READ_BUFFER_LEN => full_reads = 0,
+                Ok(_) => full_reads += 1,
+                Err(step) => return step,
+            }
+            if full_reads >= FULL_READS {
+                full_reads = 0;
+                if let Some(pipe) = self.relay.context.pipes.take() {
+                    return Step::Bulk(pipe);
+                }
+            }
+        }
+    }
+
+    /// One read that completes and the write of what it brought.
+    async fn copy_completed(&self) -> Result<usize, Step> {
+        match self.from.read_managed().await {
+            Ok(Some(buffer)) => {
+                let length = buffer.len();
+                self.relay.live.arrived(self.direction);
+                self.to.write_all(buffer).await.map_err(|_| Step::WriteFailed)?;
+                self.moved(length);
+                Ok(length)
+            }
+            Ok(None) => Err(Step::End),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                WorkerCounters::add(&self.relay.context.counters.buffer_fallbacks, 1);
+                self.copy_ready().await
+            }
+            Err(_) => Err(Step::ReadFailed),
+        }
+    }
+
+    /// Waits for bytes, and hands them on.
+    async fn copy_ready(&self) -> Result<usize, Step> {
+        loop {
+            self.from.read_ready().await.map_err(|_| Step::ReadFailed)?;
+            let (length, rest) = match self.copy_now() {
+                Ok(copied) => copied,
+                Err(Step::Calm) => continue,
+                Err(step) => return Err(step),
+            };
+            self.moved(length - rest.len());
+            self.write_rest(&rest).await?;
+            return Ok(length);
+        }
+    }
+
+    /// Reads what is there and writes what is taken, without waiting: how much was read, and what is left of it.
+    /// `Calm`: nothing was there after all.
+    fn copy_now(&self) -> Result<(usize, Vec<u8>), Step> {
+        let mut scratch = self.relay.context.scratch.borrow_mut();
+        let length = match self.from.try_read(&mut scratch) {
+            Ok(0) => return Err(Step::End),
+            Ok(length) => length,
+            Err(error) if would_block(&error) => return Err(Step::Calm),
+            Err(_) => return Err(Step::ReadFailed),
+        };
+        self.relay.live.arrived(self.direction);
+        let bytes = scratch.get(..length).ok_or(Step::ReadFailed)?;
+        let written = match self.to.try_write(bytes) {
+            Ok(written) => written,
+            Err(error) if would_block(&error) => 0,
+            Err(_) => return Err(Step::WriteFailed),
+        };
+        Ok((length, bytes.get(written..).unwrap_or_default().to_vec()))
+    }
+
+    async fn write_rest(&self, mut rest: &[u8]) -> Result<(), Step> {
+        while !rest.is_empty() {
+            match self.to.try_write(rest) {
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    self.moved(written);
+                }
+                Err(error) if would_block(&error) => {
+                    self.to.write_ready().await.map_err(|_| Step::WriteFailed)?;
+                }
+                Err(_) => return Err(Step::WriteFailed),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that were handed on.
+    pub(super) fn moved(&self, length: usize) {
+        use crate::connection::live::Direction;
+        let bytes = length as u64;
+        let counters = &self.relay.context.counters;
+        self.relay.live.moved(self.direction, bytes);
+        match self.direction {
+            Direction::Received => WorkerCounters::add(&counters.bytes_received, bytes),
+            Direction::Sent => WorkerCounters::add(&counters.bytes_sent, bytes),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The splicing half of a direction: bulk bytes go from socket to socket through a pipe, inside the kernel.
+//!
+//! Readiness and non-blocking splice(2), never the ring's splice operation, which takes a kernel thread for each one that
+//! waits. The pipe is given back whenever there is nothing in it and nothing to read.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use rustix::pipe::{SpliceFlags, splice};
+
+use crate::connection::pipes::{PIPE_BYTES_MAX, Pipe};
+use crate::telemetry::WorkerCounters;
+use crate::worker::runtime;
+
+use super::{Half, Step, would_block};
+
+/// A round that moves less than this is cheaper to copy.
+const SMALL_ROUND: usize = 4 * 1024;
+/// So many small rounds in a row end the splicing.
+const SMALL_ROUNDS: u32 = 2;
+/// After so many bytes in one go the worker's other connections get their turn.
+const TURN_BYTES: usize = 1024 * 1024;
+
+impl Half<'_> {
+    pub(super) async fn splice(&self, mut pipe: Pipe) -> Step {
+        let pipes = &self.relay.context.pipes;
+        let mut small_rounds = 0;
+        let mut turn = 0;
+        loop {
+            match splice_some(self.from, &pipe.writer, PIPE_BYTES_MAX) {
+                Ok(0) => {
+                    pipes.put_back(pipe);
+                    return Step::End;
+                }
+                Ok(length) => {
+                    if self.flush(&pipe, length).await.is_err() {
+                        pipes.discard(pipe);
+                        return Step::WriteFailed;
+                    }
+                    turn += length;
+                    small_rounds = if length < SMALL_ROUND { small_rounds + 1 } else { 0 };
+                }
+                Err(error) if would_block(&error) => {
+                    pipes.put_back(pipe);
+                    if self.from.read_ready().await.is_err() {
+                        return Step::ReadFailed;
+                    }
+                    turn = 0;
+                    pipe = match pipes.take() {
+                        Some(pipe) => pipe,
+                        None => return Step::Calm,
+                    };
+                    continue;
+                }
+                Err(_) => {
+                    pipes.put_back(pipe);
+                    return Step::ReadFailed;
+                }
+            }
+            if small_rounds >= SMALL_ROUNDS {
+                pipes.put_back(pipe);
+                return Step::Calm;
+            }
+            if turn >= TURN_BYTES {
+                turn = 0;
+                runtime::yield_now().await;
+            }
+        }
+    }
+
+    /// Empties the pipe into the other side.
+    async fn flush(&self, pipe: &Pipe, mut length: usize) -> io::Result<()> {
+        while length > 0 {
+            match splice_some(&pipe.reader, self.to, length) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(moved) => {
+                    length = length.saturating_sub(moved);
+                    self.moved(moved);
+                    WorkerCounters::add(&self.relay.context.counters.bytes_spliced, moved as u64);
+                }
+                Err(error) if would_block(&error) => self.to.write_ready().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn splice_some(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    loop {
+        match splice(&from, None, &to, None, length, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}

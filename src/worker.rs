@@ -1,0 +1,218 @@
+//! One pinned thread per core: its runtime, its listening sockets, its connections.
+//!
+//! A worker follows three things from outside: tables (`routing::publish`), the phase of the process (`shutdown`)
+//! and questions about live connections (`telemetry`). It never names the control side.
+
+mod accept;
+pub mod cores;
+mod drain;
+pub(crate) mod runtime;
+mod slots;
+pub mod socket;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::Driver;
+use crate::connection::Context;
+use crate::routing::Places;
+use crate::routing::publish::Subscriber;
+use crate::shutdown::DrainWatch;
+use crate::telemetry::{ConnectionRecord, LiveInbox, WorkerCounters, process_clock_ms};
+
+use runtime::Runtime;
+use slots::Slots;
+
+/// What a worker is given.
+pub struct Parts {
+    pub index: usize,
+    /// The core to stay on; `None`: wherever the kernel likes.
+    pub core: Option<usize>,
+    pub driver: Driver,
+    pub subscriber: Subscriber,
+    pub drain: DrainWatch,
+    pub live: LiveInbox,
+    pub counters: Arc<WorkerCounters>,
+    /// The connections of all workers.
+    pub places: Arc<Places>,
+    pub places_max: usize,
+    pub pipes_max: usize,
+    pub records: Option<flume::Sender<ConnectionRecord>>,
+    pub log_sample: f64,
+}
+
+/// How a worker's thread ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub worker: usize,
+    /// `Err`: it died, and why.
+    pub result: Result<(), String>,
+}
+
+/// Starts a worker's thread; `ended` hears of its end, however it comes.
+pub fn spawn(parts: Parts, ended: flume::Sender<Ended>) -> io::Result<thread::JoinHandle<()>> {
+    let worker = parts.index;
+    thread::Builder::new().name(format!("sheave-worker-{worker}")).spawn(move || {
+        let result = match catch_unwind(AssertUnwindSafe(|| run(parts))) {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(panic) => Err(panic_message(&*panic)),
+        };
+        let _nobody_listens = ended.send(Ended { worker, result });
+    })
+}
+
+fn run(parts: Parts) -> io::Result<()> {
+    if let Some(core) = parts.core {
+        cores::pin(core)?;
+    }
+    let (runtime, kind) = Runtime::build(parts.driver, parts.core)?;
+    tracing::info!(worker = parts.index, driver = kind.driver, rung = kind.rung, core = ?kind.core, "worker started");
+    let completes_reads = kind.driver == "io_uring";
+    let _built_once = parts.counters.runtime.set(kind);
+    runtime.block_on(async move {
+        let worker = Worker::new(parts, completes_reads);
+        worker.start();
+        worker.ended().await
+    })
+}
+
+/// What the tasks of a worker share.
+pub(crate) struct Worker {
+    pub(crate) context: Rc<Context>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) places_max: usize,
+    slots: Slots,
+    subscriber: Subscriber,
+    drain: DrainWatch,
+    live: LiveInbox,
+    end: RefCell<Option<io::Result<()>>>,
+}
+
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+impl Worker {
+    fn new(parts: Parts, completes_reads: bool) -> Rc<Self> {
+        let context = Context::new(
+            parts.index,
+            completes_reads,
+            parts.pipes_max,
+            Arc::clone(&parts.counters),
+            parts.records,
+            parts.log_sample,
+        );
+        Rc::new(Self {
+            context: Rc::new(context),
+            counters: parts.counters,
+            places: parts.places,
+            places_max: parts.places_max,
+            slots: Slots::default(),
+            subscriber: parts.subscriber,
+            drain: parts.drain,
+            live: parts.live,
+            end: RefCell::new(None),
+        })
+    }
+
+    fn start(self: &Rc<Self>) {
+        self.spawn_vital(|worker| async move { worker.beat().await });
+        self.spawn_vital(|worker| async move { worker.follow_tables().await });
+        self.spawn_vital(|worker| async move { worker.answer_queries().await });
+        self.spawn_vital(|worker| async move { worker.context.registry.run_timeouts().await });
+        self.spawn_vital(|worker| async move { drain::follow(&worker).await });
+    }
+
+    /// Waits for the end. Polled on every turn of the loop, so a look at a cell has to do.
+    async fn ended(&self) -> io::Result<()> {
+        poll_fn(|_| self.end.borrow_mut().take().map_or(Poll::Pending, Poll::Ready)).await
+    }
+
+    /// Ends the worker. The first reason stands.
+    pub(crate) fn end(&self, result: io::Result<()>) {
+        self.end.borrow_mut().get_or_insert(result);
+    }
+
+    /// Spawns a task that the worker cannot do without: if it panics, the worker ends. (The runtime catches panics
+    /// of tasks, which is right for connections and would leave a worker that looks alive and does nothing.)
+    pub(crate) fn spawn_vital<F: Future<Output = ()> + 'static>(
+        self: &Rc<Self>,
+        task: impl FnOnce(Rc<Self>) -> F,
+    ) {
+        let task = task(Rc::clone(self));
+        let guard = PanicGuard(Rc::clone(self));
+        runtime::spawn(async move {
+            let _guard = guard;
+            task.await;
+        });
+    }
+
+    async fn beat(&self) {
+        loop {
+            self.counters.heartbeat.store(process_clock_ms(), Ordering::Relaxed);
+            let due = Instant::now() + HEARTBEAT;
+            runtime::sleep(HEARTBEAT).await;
+            let lag = Instant::now().saturating_duration_since(due);
+            let lag = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+            self.counters.loop_lag_us.store(lag, Ordering::Relaxed);
+        }
+    }
+
+    async fn answer_queries(&self) {
+        while let Ok(query) = self.live.recv_async().await {
+            let _asker_gave_up = query.reply.try_send(self.context.registry.oldest(query.limit));
+        }
+    }
+
+    async fn follow_tables(self: &Rc<Self>) {
+        let mut current = self.subscriber.current();
+        while self.subscriber.published().await {
+            let next = self.subscriber.current();
+            self.slots.apply(self, &next, self.subscriber.take_sockets());
+            self.let_go(&current.departures(&next), next.drain_timeout);
+            self.subscriber.acknowledge(next.generation);
+            current = next;
+        }
+    }
+
+    /// Gives the connections of what left the table their time to end.
+    fn let_go(&self, departures: &crate::routing::Departures, listener_timeout: Duration) {
+        if departures.is_empty() {
+            return;
+        }
+        for live in self.context.registry.all() {
+            if departures.listeners.contains(&live.listener.name) {
+                live.leave_within(listener_timeout);
+            }
+            if let (Some(upstream), Some(endpoint)) = (live.upstream(), live.endpoint())
+                && let Some(timeout) = departures.endpoints.get(&(upstream.name.clone(), endpoint))
+            {
+                live.leave_within(*timeout);
+            }
+            self.context.registry.schedule(&live);
+        }
+    }
+}
+
+struct PanicGuard(Rc<Worker>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end(Err(io::Error::other("a task that the worker cannot do without has panicked")));
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".to_owned())
+}

@@ -1,0 +1,167 @@
+//! The accept loop of one listening socket.
+//!
+//! A place first, then a connection: what cannot be served stays in the backlog, where its client waits, instead of
+//! being accepted and dropped. The loop never dies of an error.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use crate::config::WhenFull;
+use crate::connection::{self, Accepted};
+use crate::routing::{Listener, Place};
+use crate::telemetry::WorkerCounters;
+
+use super::Worker;
+use super::runtime;
+use super::slots::Slot;
+
+/// While accepting is paused, this is how often the loop looks whether it may go on. A freed place may be another
+/// worker's doing, so it is looked for and not signalled.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Connections to take before the worker's tasks get their turn.
+const BATCH: u32 = 16;
+/// A closing socket serves what waits in its queue, and handshakes that were under way this long after.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Accepts until the socket is closed.
+pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
+    let mut batch = 0;
+    loop {
+        let listener = Arc::clone(&slot.listener.borrow());
+        let Some((place, listener_place)) = take_places(worker, &listener) else {
+            pause(worker).await;
+            continue;
+        };
+        match slot.socket.try_accept() {
+            Ok((socket, client)) => {
+                admit(worker, Accepted { socket, client, listener, place, listener_place });
+                batch += 1;
+                if batch == BATCH {
+                    batch = 0;
+                    runtime::yield_now().await;
+                }
+            }
+            Err(error) => {
+                drop((place, listener_place));
+                batch = 0;
+                match Reaction::to(&error, slot.closing.get()) {
+                    Reaction::Wait => {
+                        if slot.socket.ready().await.is_err() {
+                            pause(worker).await;
+                        }
+                    }
+                    Reaction::Next => {}
+                    Reaction::Pause => {
+                        WorkerCounters::add(&worker.counters.accept_errors, 1);
+                        tracing::debug!(listener = %listener.name, %error, "accepting is paused");
+                        pause(worker).await;
+                    }
+                    Reaction::Stop => return,
+                }
+            }
+        }
+    }
+}
+
+/// Closes a socket once nothing waits in its queue and no handshake can be under way any more.
+pub(super) async fn close_when_quiet(slot: &Slot) {
+    runtime::sleep(QUIET).await;
+    // Whoever waits is accepted by the loop, as soon as there is a place.
+    while is_readable(slot) {
+        runtime::sleep(PAUSE).await;
+    }
+    slot.socket.close();
+}
+
+fn is_readable(slot: &Slot) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(&slot.socket, PollFlags::IN)];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
+}
+
+/// The places for one more connection. `None`: it has to wait in the backlog.
+fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Place>)> {
+    let place = worker.places.try_take(worker.places_max)?;
+    let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+    let listener_place = listener.state.places.try_take(limit);
+    let waits = listener.limit.is_some_and(|limit| limit.when_full == WhenFull::Wait);
+    (listener_place.is_some() || !waits).then_some((place, listener_place))
+}
+
+fn admit(worker: &Worker, accepted: Accepted) {
+    #[cfg(feature = "faults")]
+    crate::faults::panic_in_worker(accepted.client.ip());
+    WorkerCounters::add(&worker.counters.accepted, 1);
+    runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
+}
+
+async fn pause(worker: &Worker) {
+    let counters = &worker.counters;
+    if !counters.accept_paused.swap(true, Ordering::Relaxed) {
+        WorkerCounters::add(&counters.accept_pauses, 1);
+    }
+    runtime::sleep(PAUSE).await;
+    counters.accept_paused.store(false, Ordering::Relaxed);
+}
+
+/// What the loop does about an error of accept.
+#[derive(Debug, PartialEq, Eq)]
+enum Reaction {
+    /// Nothing is waiting.
+    Wait,
+    /// That connection is gone; there may be others.
+    Next,
+    /// Out of descriptors or memory, or an error nobody knows: connections stay in the backlog meanwhile.
+    Pause,
+    /// The socket was closed.
+    Stop,
+}
+
+impl Reaction {
+    fn to(error: &io::Error, closing: bool) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return Self::Wait,
+            io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => return Self::Next,
+            _ => {}
+        }
+        let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+        // Errors of the network that Linux reports for the connection it would have returned (accept(2)).
+        let of_the_connection = [
+            Errno::NETDOWN,
+            Errno::PROTO,
+            Errno::NOPROTOOPT,
+            Errno::HOSTDOWN,
+            Errno::HOSTUNREACH,
+            Errno::OPNOTSUPP,
+            Errno::NETUNREACH,
+        ];
+        if closing && is(Errno::INVAL) {
+            Self::Stop
+        } else if of_the_connection.into_iter().any(is) {
+            Self::Next
+        } else {
+            Self::Pause
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_but_the_close_stops_the_loop() {
+        let reaction = |errno: Errno, closing| Reaction::to(&io::Error::from(errno), closing);
+        assert_eq!(reaction(Errno::AGAIN, false), Reaction::Wait);
+        assert_eq!(reaction(Errno::CONNABORTED, false), Reaction::Next);
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::PERM, Errno::INVAL] {
+            assert_eq!(reaction(errno, false), Reaction::Pause, "{errno:?}");
+        }
+        assert_eq!(reaction(Errno::INVAL, true), Reaction::Stop);
+    }
+}

@@ -1,0 +1,120 @@
+//! A connected TCP socket on this worker's runtime.
+//!
+//! Reads come in two kinds. [`Stream::read_managed`] is a completion: nothing is held while it waits, and a buffer of
+//! the worker's pool comes with the bytes; it must run to its end or the connection with it, because a
+//! dropped read loses bytes. The `try_` functions are plain non-blocking calls, to be paired with readiness, which is
+//! safe to drop.
+
+use std::cell::OnceCell;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use compio::BufResult;
+use compio::driver::op::Connect;
+use compio::driver::{BufferRef, SharedFd, ToSharedFd};
+use compio::io::{AsyncReadManaged, AsyncWriteExt};
+use compio::net::TcpStream;
+use compio::runtime::fd::PollFd;
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::{SockRef, Socket};
+
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    /// Made at the first wait for readiness; a connection that only ever completes reads has none.
+    readiness: OnceCell<PollFd<Socket>>,
+}
+
+/// A second hold on a socket, for ending it from outside its task.
+#[derive(Clone)]
+pub(crate) struct SocketHandle(SharedFd<Socket>);
+
+impl Stream {
+    /// Takes over a non-blocking socket.
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
+        let tcp = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+        Ok(Self { tcp, readiness: OnceCell::new() })
+    }
+
+    pub(crate) fn handle(&self) -> SocketHandle {
+        SocketHandle(self.tcp.to_shared_fd())
+    }
+
+    /// Safe to drop: a connection attempt that is dropped is cancelled.
+    pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<()> {
+        let BufResult(result, _) =
+            compio::runtime::submit(Connect::new(self.tcp.to_shared_fd(), address.into())).await;
+        result.map(|_| ())
+    }
+
+    /// `None` at the end of the stream. `ResourceBusy`: the worker's pool is empty for the moment.
+    pub(crate) async fn read_managed(&self) -> io::Result<Option<BufferRef>> {
+        (&self.tcp).read_managed(0).await
+    }
+
+    /// Writes all of `buffer`, which goes back to the pool.
+    pub(crate) async fn write_all(&self, buffer: BufferRef) -> io::Result<()> {
+        let BufResult(result, _buffer) = (&self.tcp).write_all(buffer).await;
+        result
+    }
+
+    pub(crate) async fn read_ready(&self) -> io::Result<()> {
+        self.readiness()?.read_ready().await
+    }
+
+    pub(crate) async fn write_ready(&self) -> io::Result<()> {
+        self.readiness()?.write_ready().await
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (length, _) = rustix::net::recv(&self.tcp, buffer, RecvFlags::DONTWAIT)?;
+        Ok(length)
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
+    /// Sends FIN: this side will write no more. A peer that is gone already is not an error.
+    pub(crate) fn finish_writing(&self) {
+        let _peer_is_gone = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+    }
+
+    pub(crate) fn abort(&self) {
+        abort(&self.tcp);
+    }
+
+    fn readiness(&self) -> io::Result<&PollFd<Socket>> {
+        if self.readiness.get().is_none() {
+            let _only_this_thread = self.readiness.set(self.tcp.to_poll_fd()?);
+        }
+        self.readiness.get().ok_or_else(|| io::Error::other("readiness was not kept"))
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+}
+
+impl SocketHandle {
+    /// Ends both directions. Reads and writes that wait return at once.
+    pub(crate) fn shutdown(&self) {
+        let _peer_is_gone = SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
+}
+
+impl AsFd for SocketHandle {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Ends the connection with RST, now. Reads and writes that wait on the socket return at once.
+///
+/// connect(2) to AF_UNSPEC dissolves an association at once, whoever else holds the socket; SO_LINGER 0 would only act
+/// when the last hold is closed, after waiting reads have been cancelled.
+fn abort(socket: impl AsFd) {
+    let _never_connected = rustix::net::connect_unspec(socket);
+}

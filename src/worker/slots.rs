@@ -1,0 +1,93 @@
+//! The listening sockets of one worker, reconciled with each new table.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use socket2::TcpKeepalive;
+
+use crate::routing::publish::BoundListener;
+use crate::routing::{Listener, RouteTable};
+
+use super::runtime::ListenSocket;
+use super::{Worker, accept};
+
+/// One listening socket, and the listener that it serves at the moment.
+pub(super) struct Slot {
+    pub(super) socket: ListenSocket,
+    pub(super) listener: RefCell<Arc<Listener>>,
+    /// No new connections; what waits in its queue is still served.
+    pub(super) closing: Cell<bool>,
+}
+
+/// By the address in the configuration: a listener that only changes its policies keeps its socket.
+#[derive(Default)]
+pub(super) struct Slots {
+    open: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
+    /// Sockets that still accept, those that are closing included.
+    pub(super) accepting: Cell<usize>,
+}
+
+impl Slots {
+    /// Takes over new sockets, gives each socket its listener of `table`, and closes those that lost theirs.
+    pub(super) fn apply(&self, worker: &Rc<Worker>, table: &RouteTable, sockets: Vec<BoundListener>) {
+        for BoundListener { address, socket } in sockets {
+            let Some(listener) = table.listener_at(address) else { continue };
+            match ListenSocket::new(socket) {
+                Ok(socket) => self.open(worker, address, socket, listener),
+                Err(error) => tracing::error!(listener = %listener.name, %error, "a listening socket is unusable"),
+            }
+        }
+        let open: Vec<(SocketAddr, Rc<Slot>)> =
+            self.open.borrow().iter().map(|(address, slot)| (*address, Rc::clone(slot))).collect();
+        for (address, slot) in open {
+            match table.listener_at(address) {
+                Some(listener) => slot.serve(listener),
+                None => self.close(worker, address),
+            }
+        }
+    }
+
+    /// Closes all of them, for the end of the process.
+    pub(super) fn close_all(&self, worker: &Rc<Worker>) {
+        let addresses: Vec<SocketAddr> = self.open.borrow().keys().copied().collect();
+        for address in addresses {
+            self.close(worker, address);
+        }
+    }
+
+    fn open(&self, worker: &Rc<Worker>, address: SocketAddr, socket: ListenSocket, listener: &Arc<Listener>) {
+        let slot = Rc::new(Slot {
+            socket,
+            listener: RefCell::new(Arc::clone(listener)),
+            closing: Cell::new(false),
+        });
+        slot.serve(listener);
+        self.accepting.set(self.accepting.get() + 1);
+        self.open.borrow_mut().insert(address, Rc::clone(&slot));
+        worker.spawn_vital(|worker| async move {
+            accept::run(&worker, &slot).await;
+            worker.slots.accepting.set(worker.slots.accepting.get() - 1);
+        });
+    }
+
+    fn close(&self, worker: &Rc<Worker>, address: SocketAddr) {
+        let Some(slot) = self.open.borrow_mut().remove(&address) else { return };
+        slot.closing.set(true);
+        if let Err(error) = slot.socket.refuse_new() {
+            tracing::warn!(%address, %error, "new connections cannot be held off while this listener closes");
+        }
+        worker.spawn_vital(|_| async move { accept::close_when_quiet(&slot).await });
+    }
+}
+
+impl Slot {
+    fn serve(&self, listener: &Arc<Listener>) {
+        if let Err(error) = self.socket.set_keepalive(&TcpKeepalive::from(&listener.keepalive)) {
+            tracing::warn!(listener = %listener.name, %error, "TCP keepalive cannot be set");
+        }
+        *self.listener.borrow_mut() = Arc::clone(listener);
+    }
+}
