@@ -37,25 +37,12 @@ const RULES: &[Rule] = &[
 #[test]
 fn the_source_tree_is_tidy() {
     let sources = read_tree(Path::new(env!("CARGO_MANIFEST_DIR")));
-    assert!(
-        !sources.is_empty(),
-        "no Rust file below {}",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    let mut violations: Vec<Violation> = sources
-        .iter()
-        .flat_map(|source| RULES.iter().flat_map(|rule| rule(source)))
-        .collect();
+    assert!(!sources.is_empty(), "no Rust file below {}", env!("CARGO_MANIFEST_DIR"));
+    let mut violations: Vec<Violation> =
+        sources.iter().flat_map(|source| RULES.iter().flat_map(|rule| rule(source))).collect();
     violations.extend(habits::unused_exceptions(&sources));
-    let report: String = violations
-        .iter()
-        .map(|violation| format!("\n{violation}"))
-        .collect();
-    assert!(
-        violations.is_empty(),
-        "{} untidy places:{report}",
-        violations.len()
-    );
+    let report: String = violations.iter().map(|violation| format!("\n{violation}")).collect();
+    assert!(violations.is_empty(), "{} untidy places:{report}", violations.len());
 }
 
 /// A rule broken at one place.
@@ -68,12 +55,7 @@ struct Violation {
 
 impl Violation {
     fn new(source: &Source, line: usize, rule: &'static str, why: impl Into<String>) -> Self {
-        Self {
-            path: source.path.clone(),
-            line,
-            rule,
-            why: why.into(),
-        }
+        Self { path: source.path.clone(), line, rule, why: why.into() }
     }
 }
 
@@ -102,11 +84,7 @@ fn read_directory(root: &Path, directory: &Path, sources: &mut Vec<Source>) {
             read_directory(root, &path, sources);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("source file is readable UTF-8");
-            let name = path
-                .strip_prefix(root)
-                .expect("path below the root")
-                .to_str()
-                .expect("UTF-8 path");
+            let name = path.strip_prefix(root).expect("path below the root").to_str().expect("UTF-8 path");
             sources.push(Source::new(name, &text));
         }
     }
@@ -114,10 +92,7 @@ fn read_directory(root: &Path, directory: &Path, sources: &mut Vec<Source>) {
 
 /// What `rule` says about a file with this path and text: for the tests of the rules.
 fn lines_of(rule: Rule, path: &str, text: &str) -> Vec<usize> {
-    rule(&Source::new(path, text))
-        .iter()
-        .map(|violation| violation.line)
-        .collect()
+    rule(&Source::new(path, text)).iter().map(|violation| violation.line).collect()
 }
 
 #[test]

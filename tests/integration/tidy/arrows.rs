@@ -11,74 +11,22 @@ struct Arrow {
 
 /// `control` and `worker` never name each other: they meet in `routing::publish`, `telemetry` and `shutdown`.
 const ARROWS: &[Arrow] = &[
-    Arrow {
-        from: "main",
-        to: &["app", "cli"],
-    },
-    Arrow {
-        from: "cli",
-        to: &["app", "config", "telemetry", "shutdown"],
-    },
-    Arrow {
-        from: "app",
-        to: &[
-            "worker",
-            "control",
-            "config",
-            "routing",
-            "telemetry",
-            "tls",
-            "shutdown",
-        ],
-    },
+    Arrow { from: "main", to: &["app", "cli"] },
+    Arrow { from: "cli", to: &["app", "config", "telemetry", "shutdown"] },
+    Arrow { from: "app", to: &["worker", "control", "config", "routing", "telemetry", "tls", "shutdown"] },
     Arrow {
         from: "worker",
-        to: &[
-            "connection",
-            "balance",
-            "resilience",
-            "routing",
-            "tls",
-            "telemetry",
-            "shutdown",
-        ],
+        to: &["connection", "balance", "resilience", "routing", "tls", "telemetry", "shutdown"],
     },
-    Arrow {
-        from: "connection",
-        to: &["balance", "resilience", "routing", "tls", "telemetry", "shutdown"],
-    },
-    Arrow {
-        from: "control",
-        to: &["routing", "resilience", "tls", "telemetry", "config", "shutdown"],
-    },
-    Arrow {
-        from: "routing",
-        to: &["resilience"],
-    },
-    Arrow {
-        from: "balance",
-        to: &["routing"],
-    },
-    Arrow {
-        from: "resilience",
-        to: &[],
-    },
-    Arrow {
-        from: "tls",
-        to: &["routing"],
-    },
-    Arrow {
-        from: "telemetry",
-        to: &["routing", "shutdown"],
-    },
-    Arrow {
-        from: "config",
-        to: &[],
-    },
-    Arrow {
-        from: "shutdown",
-        to: &[],
-    },
+    Arrow { from: "connection", to: &["balance", "resilience", "routing", "tls", "telemetry", "shutdown"] },
+    Arrow { from: "control", to: &["routing", "resilience", "tls", "telemetry", "config", "shutdown"] },
+    Arrow { from: "routing", to: &["resilience"] },
+    Arrow { from: "balance", to: &["routing"] },
+    Arrow { from: "resilience", to: &[] },
+    Arrow { from: "tls", to: &["routing"] },
+    Arrow { from: "telemetry", to: &["routing", "shutdown"] },
+    Arrow { from: "config", to: &[] },
+    Arrow { from: "shutdown", to: &[] },
 ];
 
 /// Only the step that turns the configuration into the model may know the configuration.
@@ -139,26 +87,11 @@ const IMPURE: &[(&[&str], &str)] = &[
     (&["TcpStream"], "no sockets here"),
     (&["TcpListener"], "no sockets here"),
     (&["UdpSocket"], "no sockets here"),
-    (
-        &["Instant", "now"],
-        "take the time as an argument, so that tests own the clock",
-    ),
-    (
-        &["SystemTime", "now"],
-        "take the time as an argument, so that tests own the clock",
-    ),
-    (
-        &["Instant", "elapsed"],
-        "take the time as an argument, so that tests own the clock",
-    ),
-    (
-        &["Rng", "new"],
-        "take the generator as an argument, so that tests own the dice",
-    ),
-    (
-        &["thread_rng"],
-        "take the generator as an argument, so that tests own the dice",
-    ),
+    (&["Instant", "now"], "take the time as an argument, so that tests own the clock"),
+    (&["SystemTime", "now"], "take the time as an argument, so that tests own the clock"),
+    (&["Instant", "elapsed"], "take the time as an argument, so that tests own the clock"),
+    (&["Rng", "new"], "take the generator as an argument, so that tests own the dice"),
+    (&["thread_rng"], "take the generator as an argument, so that tests own the dice"),
 ];
 
 pub(super) fn modules(source: &Source) -> Vec<Violation> {
@@ -183,11 +116,7 @@ pub(super) fn modules(source: &Source) -> Vec<Violation> {
         if to == from || arrow.to.contains(&to) || compiles || !ARROWS.iter().any(|arrow| arrow.from == to) {
             continue;
         }
-        let allowed = if arrow.to.is_empty() {
-            "nobody".to_owned()
-        } else {
-            arrow.to.join(", ")
-        };
+        let allowed = if arrow.to.is_empty() { "nobody".to_owned() } else { arrow.to.join(", ") };
         let why = format!(
             "`{from}` names `{to}`, but may name {allowed}: see \"who may name whom\" in CONTRIBUTING.md"
         );
@@ -227,9 +156,7 @@ pub(super) fn pure_modules(source: &Source) -> Vec<Violation> {
     }
     let mut violations = Vec::new();
     for path in source.paths().iter().filter(|path| !source.is_test(path.line)) {
-        let impure = IMPURE
-            .iter()
-            .find(|(end, _)| path.segments.windows(end.len()).any(|part| part == *end));
+        let impure = IMPURE.iter().find(|(end, _)| path.segments.windows(end.len()).any(|part| part == *end));
         let dice = path.segments[0] == "fastrand" && path.segments.get(1).is_some_and(|name| *name != "Rng");
         let why = impure
             .map(|(_, why)| *why)
@@ -239,10 +166,7 @@ pub(super) fn pure_modules(source: &Source) -> Vec<Violation> {
             violations.push(Violation::new(source, path.line, "pure", why));
         }
     }
-    let elapsed = source
-        .tokens
-        .windows(2)
-        .filter(|pair| pair[0].text == "." && pair[1].text == "elapsed");
+    let elapsed = source.tokens.windows(2).filter(|pair| pair[0].text == "." && pair[1].text == "elapsed");
     for pair in elapsed.filter(|pair| !source.is_test(pair[1].line)) {
         let why = "`.elapsed()` in a pure module reads the clock: take the time as an argument";
         violations.push(Violation::new(source, pair[1].line, "pure", why));
@@ -256,17 +180,12 @@ fn top_module(path: &str) -> Option<&str> {
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']))
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']))
 }
 
 /// The top-level module of ours that a path starts from, however it gets there.
 fn named_module<'a>(source: &Source, from: &str, path: &NamePath<'a>) -> Option<&'a str> {
-    let climbs = path
-        .segments
-        .iter()
-        .take_while(|segment| **segment == "super")
-        .count();
+    let climbs = path.segments.iter().take_while(|segment| **segment == "super").count();
     let root = match path.segments[0] {
         "crate" => 1,
         "sheave" if from == "main" => 1,
@@ -281,17 +200,12 @@ fn named_module<'a>(source: &Source, from: &str, path: &NamePath<'a>) -> Option<
 fn names_crate(path: &NamePath<'_>, name: &str) -> bool {
     let wanted: Vec<&str> = name.split("::").collect();
     let head = path.segments[0];
-    let same_crate = head == wanted[0]
-        || head
-            .strip_prefix(wanted[0])
-            .is_some_and(|rest| rest.starts_with('_'));
+    let same_crate =
+        head == wanted[0] || head.strip_prefix(wanted[0]).is_some_and(|rest| rest.starts_with('_'));
     // A single segment is a crate only in `use tokio;`: elsewhere it is a variable of that name.
     same_crate
         && (path.segments.len() > 1 || path.imported)
-        && wanted[1..]
-            .iter()
-            .zip(&path.segments[1..])
-            .all(|(wanted, segment)| wanted == segment)
+        && wanted[1..].iter().zip(&path.segments[1..]).all(|(wanted, segment)| wanted == segment)
         && path.segments.len() >= wanted.len()
 }
 
@@ -302,79 +216,31 @@ mod tests {
 
     #[test]
     fn control_and_worker_never_name_each_other() {
-        assert_eq!(
-            lines_of(modules, "src/control/watch.rs", "\nuse crate::worker::Worker;"),
-            [2]
-        );
-        assert_eq!(
-            lines_of(modules, "src/worker.rs", "fn a() { crate::control::run() }"),
-            [1]
-        );
-        assert_eq!(
-            lines_of(
-                modules,
-                "src/worker.rs",
-                "use crate::{routing::{Table}, control};"
-            ),
-            [1]
-        );
-        assert_eq!(
-            lines_of(modules, "src/worker/accept.rs", "use super::super::control::X;"),
-            [1]
-        );
-        assert_eq!(
-            lines_of(
-                modules,
-                "src/worker.rs",
-                "mod t {\n use super::super::control::X;\n}"
-            ),
-            [2]
-        );
+        assert_eq!(lines_of(modules, "src/control/watch.rs", "\nuse crate::worker::Worker;"), [2]);
+        assert_eq!(lines_of(modules, "src/worker.rs", "fn a() { crate::control::run() }"), [1]);
+        assert_eq!(lines_of(modules, "src/worker.rs", "use crate::{routing::{Table}, control};"), [1]);
+        assert_eq!(lines_of(modules, "src/worker/accept.rs", "use super::super::control::X;"), [1]);
+        assert_eq!(lines_of(modules, "src/worker.rs", "mod t {\n use super::super::control::X;\n}"), [2]);
     }
 
     #[test]
     fn allowed_arrows_and_own_children_pass() {
         assert_eq!(
-            lines_of(
-                modules,
-                "src/worker/accept.rs",
-                "use crate::connection; use crate::worker::A;"
-            ),
+            lines_of(modules, "src/worker/accept.rs", "use crate::connection; use crate::worker::A;"),
             []
         );
-        assert_eq!(
-            lines_of(modules, "src/worker/accept.rs", "use super::control::Valve;"),
-            []
-        );
-        assert_eq!(
-            lines_of(modules, "src/worker.rs", "mod t { use super::control; }"),
-            []
-        );
-        assert_eq!(
-            lines_of(modules, "src/routing/compile.rs", "use crate::config::Config;"),
-            []
-        );
+        assert_eq!(lines_of(modules, "src/worker/accept.rs", "use super::control::Valve;"), []);
+        assert_eq!(lines_of(modules, "src/worker.rs", "mod t { use super::control; }"), []);
+        assert_eq!(lines_of(modules, "src/routing/compile.rs", "use crate::config::Config;"), []);
         assert_eq!(lines_of(modules, "src/lib.rs", "pub use crate::worker::A;"), []);
     }
 
     #[test]
     fn leaves_name_nobody() {
-        assert_eq!(
-            lines_of(modules, "src/config/listener.rs", "use crate::routing::Table;"),
-            [1]
-        );
-        assert_eq!(
-            lines_of(modules, "src/shutdown.rs", "use crate::{config, app};"),
-            [1, 1]
-        );
-        assert_eq!(
-            lines_of(modules, "src/routing/table.rs", "use crate::config::Config;"),
-            [1]
-        );
-        assert_eq!(
-            lines_of(modules, "src/main.rs", "fn main() { sheave::worker::run() }"),
-            [1]
-        );
+        assert_eq!(lines_of(modules, "src/config/listener.rs", "use crate::routing::Table;"), [1]);
+        assert_eq!(lines_of(modules, "src/shutdown.rs", "use crate::{config, app};"), [1, 1]);
+        assert_eq!(lines_of(modules, "src/routing/table.rs", "use crate::config::Config;"), [1]);
+        assert_eq!(lines_of(modules, "src/main.rs", "fn main() { sheave::worker::run() }"), [1]);
     }
 
     #[test]
@@ -384,59 +250,26 @@ mod tests {
 
     #[test]
     fn crates_stay_where_they_belong() {
-        assert_eq!(
-            lines_of(crates, "src/control.rs", "use compio_net::TcpStream;"),
-            [1]
-        );
+        assert_eq!(lines_of(crates, "src/control.rs", "use compio_net::TcpStream;"), [1]);
         assert_eq!(lines_of(crates, "src/worker.rs", "tokio::spawn(a)"), [1]);
         assert_eq!(lines_of(crates, "src/app.rs", "use tokio;"), [1]);
         assert_eq!(lines_of(crates, "src/config.rs", "use notify::Watcher;"), [1]);
-        assert_eq!(
-            lines_of(crates, "src/control.rs", "use rustix::{fs, net::bind};"),
-            [1]
-        );
+        assert_eq!(lines_of(crates, "src/control.rs", "use rustix::{fs, net::bind};"), [1]);
         assert_eq!(lines_of(crates, "src/tls/stream.rs", "use compio::io;"), []);
         assert_eq!(lines_of(crates, "src/tls/streams.rs", "use compio::io;"), [1]);
-        assert_eq!(
-            lines_of(crates, "src/worker.rs", "let notify = a; notify.wake(); b(tokio)"),
-            []
-        );
+        assert_eq!(lines_of(crates, "src/worker.rs", "let notify = a; notify.wake(); b(tokio)"), []);
         assert_eq!(lines_of(crates, "tests/integration/a.rs", "use tokio::net;"), []);
     }
 
     #[test]
     fn pure_modules_read_no_clock_and_open_nothing() {
-        assert_eq!(
-            lines_of(
-                pure_modules,
-                "src/resilience/breaker.rs",
-                "let a = Instant::now();"
-            ),
-            [1]
-        );
-        assert_eq!(
-            lines_of(
-                pure_modules,
-                "src/routing.rs",
-                "use std::net::{IpAddr, TcpStream};"
-            ),
-            [1]
-        );
-        assert_eq!(
-            lines_of(pure_modules, "src/routing.rs", "use std::{fs, sync::Arc};"),
-            [1]
-        );
+        assert_eq!(lines_of(pure_modules, "src/resilience/breaker.rs", "let a = Instant::now();"), [1]);
+        assert_eq!(lines_of(pure_modules, "src/routing.rs", "use std::net::{IpAddr, TcpStream};"), [1]);
+        assert_eq!(lines_of(pure_modules, "src/routing.rs", "use std::{fs, sync::Arc};"), [1]);
         assert_eq!(lines_of(pure_modules, "src/balance.rs", "fastrand::u32(..)"), [1]);
+        assert_eq!(lines_of(pure_modules, "src/balance.rs", "fn a(r: &mut fastrand::Rng) {}"), []);
         assert_eq!(
-            lines_of(pure_modules, "src/balance.rs", "fn a(r: &mut fastrand::Rng) {}"),
-            []
-        );
-        assert_eq!(
-            lines_of(
-                pure_modules,
-                "src/balance.rs",
-                "#[cfg(test)]\nmod t {\nlet a = Instant::now();\n}"
-            ),
+            lines_of(pure_modules, "src/balance.rs", "#[cfg(test)]\nmod t {\nlet a = Instant::now();\n}"),
             []
         );
         assert_eq!(lines_of(pure_modules, "src/worker.rs", "Instant::now()"), []);

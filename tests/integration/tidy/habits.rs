@@ -7,10 +7,7 @@ use super::source::Source;
 const UNSAFE: &[(&str, &str)] = &[];
 
 /// The polling helper is the one place of the tests that may wait for time to pass.
-const SLEEPERS: &[&str] = &[
-    "tests/integration/support.rs",
-    "tests/integration/support/eventually.rs",
-];
+const SLEEPERS: &[&str] = &["tests/integration/support.rs", "tests/integration/support/eventually.rs"];
 
 pub(super) fn unsafe_code(source: &Source) -> Vec<Violation> {
     if UNSAFE.iter().any(|(path, _)| *path == source.path) {
@@ -18,18 +15,14 @@ pub(super) fn unsafe_code(source: &Source) -> Vec<Violation> {
     }
     let why = "`unsafe` stands only in the files that tests/integration/tidy/habits.rs lists with a reason";
     let tokens = source.tokens.iter().filter(|token| token.text == "unsafe");
-    tokens
-        .map(|token| Violation::new(source, token.line, "unsafe", why))
-        .collect()
+    tokens.map(|token| Violation::new(source, token.line, "unsafe", why)).collect()
 }
 
 /// An exception that nothing needs any more would allow the next one unseen.
 pub(super) fn unused_exceptions(sources: &[Source]) -> Vec<Violation> {
     let is_used = |path: &str| {
-        let mut tokens = sources
-            .iter()
-            .filter(|source| source.path == path)
-            .flat_map(|source| &source.tokens);
+        let mut tokens =
+            sources.iter().filter(|source| source.path == path).flat_map(|source| &source.tokens);
         tokens.any(|token| token.text == "unsafe")
     };
     let unused = UNSAFE.iter().filter(|(path, _)| !is_used(path));
@@ -54,9 +47,7 @@ pub(super) fn sleeps_in_tests(source: &Source) -> Vec<Violation> {
         let name = path.segments[path.segments.len() - 1];
         path.segments.len() > 1 && matches!(name, "sleep" | "sleep_until") && source.is_test(path.line)
     });
-    sleeps
-        .map(|path| Violation::new(source, path.line, "sleep", why))
-        .collect()
+    sleeps.map(|path| Violation::new(source, path.line, "sleep", why)).collect()
 }
 
 pub(super) fn placeholders(source: &Source) -> Vec<Violation> {
@@ -79,71 +70,25 @@ mod tests {
 
     #[test]
     fn unsafe_needs_a_place_on_the_list() {
-        assert_eq!(
-            lines_of(unsafe_code, "src/worker.rs", "fn a() {\n    unsafe { b() }\n}"),
-            [2]
-        );
-        assert_eq!(
-            lines_of(
-                unsafe_code,
-                "src/lib.rs",
-                "#![deny(unsafe_code)] // unsafe \"unsafe\""
-            ),
-            []
-        );
+        assert_eq!(lines_of(unsafe_code, "src/worker.rs", "fn a() {\n    unsafe { b() }\n}"), [2]);
+        assert_eq!(lines_of(unsafe_code, "src/lib.rs", "#![deny(unsafe_code)] // unsafe \"unsafe\""), []);
     }
 
     #[test]
     fn tests_do_not_sleep() {
         let text = "fn a() {\n    std::thread::sleep(b);\n}";
         assert_eq!(lines_of(sleeps_in_tests, "tests/integration/relay.rs", text), [2]);
-        assert_eq!(
-            lines_of(sleeps_in_tests, "tests/integration/support.rs", text),
-            []
-        );
-        assert_eq!(
-            lines_of(
-                sleeps_in_tests,
-                "tests/a.rs",
-                "use tokio::time::{sleep, timeout};"
-            ),
-            [1]
-        );
-        assert_eq!(
-            lines_of(sleeps_in_tests, "src/control.rs", "tokio::time::sleep(a)"),
-            []
-        );
-        assert_eq!(
-            lines_of(
-                sleeps_in_tests,
-                "src/a.rs",
-                "#[cfg(test)]\nmod t {\ntime::sleep(a)\n}"
-            ),
-            [3]
-        );
+        assert_eq!(lines_of(sleeps_in_tests, "tests/integration/support.rs", text), []);
+        assert_eq!(lines_of(sleeps_in_tests, "tests/a.rs", "use tokio::time::{sleep, timeout};"), [1]);
+        assert_eq!(lines_of(sleeps_in_tests, "src/control.rs", "tokio::time::sleep(a)"), []);
+        assert_eq!(lines_of(sleeps_in_tests, "src/a.rs", "#[cfg(test)]\nmod t {\ntime::sleep(a)\n}"), [3]);
     }
 
     #[test]
     fn placeholders_are_found() {
-        assert_eq!(
-            lines_of(placeholders, "src/a.rs", "fn a() {\n    todo!()\n}"),
-            [2]
-        );
-        assert_eq!(
-            lines_of(placeholders, "src/a.rs", "fn a() { unimplemented!(\"b\") }"),
-            [1]
-        );
-        assert_eq!(
-            lines_of(
-                placeholders,
-                "tests/a.rs",
-                "#[test]\n#[ignore = \"slow\"]\nfn a() {}"
-            ),
-            [2]
-        );
-        assert_eq!(
-            lines_of(placeholders, "src/a.rs", "// todo!()\nlet todo = ignore[1];"),
-            []
-        );
+        assert_eq!(lines_of(placeholders, "src/a.rs", "fn a() {\n    todo!()\n}"), [2]);
+        assert_eq!(lines_of(placeholders, "src/a.rs", "fn a() { unimplemented!(\"b\") }"), [1]);
+        assert_eq!(lines_of(placeholders, "tests/a.rs", "#[test]\n#[ignore = \"slow\"]\nfn a() {}"), [2]);
+        assert_eq!(lines_of(placeholders, "src/a.rs", "// todo!()\nlet todo = ignore[1];"), []);
     }
 }

@@ -19,10 +19,7 @@ pub(super) fn file_length(source: &Source) -> Vec<Violation> {
 }
 
 pub(super) fn function_length(source: &Source) -> Vec<Violation> {
-    let long = source
-        .functions()
-        .into_iter()
-        .filter(|function| function.lines > FUNCTION_LINES_MAX);
+    let long = source.functions().into_iter().filter(|function| function.lines > FUNCTION_LINES_MAX);
     long.map(|function| {
         let why = format!(
             "`{}` has {} lines, at most {FUNCTION_LINES_MAX}: give its steps names",
@@ -45,11 +42,7 @@ pub(super) fn module_doc(source: &Source) -> Vec<Violation> {
     if !source.path.starts_with("src/") {
         return Vec::new();
     }
-    let lines = source
-        .text
-        .lines()
-        .take_while(|line| line.starts_with("//!"))
-        .count();
+    let lines = source.text.lines().take_while(|line| line.starts_with("//!")).count();
     let why = match lines {
         0 => "the first line is `//!`: say what this module is and what it never does".to_owned(),
         1..=MODULE_DOC_LINES_MAX => return Vec::new(),
@@ -80,10 +73,7 @@ mod tests {
 
     #[test]
     fn braces_in_literals_do_not_hide_a_long_function() {
-        let text = format!(
-            "fn a() {{\n    b(\"}}\", '}}'); // }}\n{}}}\n",
-            "    b();\n".repeat(70)
-        );
+        let text = format!("fn a() {{\n    b(\"}}\", '}}'); // }}\n{}}}\n", "    b();\n".repeat(70));
         assert_eq!(lines_of(function_length, "src/a.rs", &text), [1]);
     }
 

@@ -39,13 +39,7 @@ impl Source {
         let tokens = tokens(&blank(text));
         let test_regions = test_regions(&tokens);
         let inline_modules = inline_modules(&tokens);
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            tokens,
-            test_regions,
-            inline_modules,
-        }
+        Self { path: path.to_owned(), text: text.to_owned(), tokens, test_regions, inline_modules }
     }
 
     /// Whether this line is compiled for tests only.
@@ -58,10 +52,7 @@ impl Source {
 
     /// How many `mod name { ... }` of this file enclose the line.
     pub(super) fn inline_depth(&self, line: usize) -> usize {
-        self.inline_modules
-            .iter()
-            .filter(|region| region.contains(&line))
-            .count()
+        self.inline_modules.iter().filter(|region| region.contains(&line)).count()
     }
 
     pub(super) fn functions(&self) -> Vec<Function<'_>> {
@@ -75,11 +66,7 @@ impl Source {
                 && let Some(end) = block_end(&self.tokens, at + 2)
             {
                 let lines = self.tokens[end].line - token.line + 1;
-                functions.push(Function {
-                    name: &name.text,
-                    line: token.line,
-                    lines,
-                });
+                functions.push(Function { name: &name.text, line: token.line, lines });
             }
         }
         functions
@@ -122,11 +109,7 @@ fn path_tree<'a>(
                     continue;
                 }
                 let starts_path = is_identifier(text(at)) || matches!(text(at), "*" | "{");
-                at = if starts_path {
-                    path_tree(tokens, at, &segments, imported, paths)
-                } else {
-                    at + 1
-                };
+                at = if starts_path { path_tree(tokens, at, &segments, imported, paths) } else { at + 1 };
             }
             return at + 1;
         }
@@ -138,11 +121,7 @@ fn path_tree<'a>(
         }
         at += 1;
     }
-    paths.push(NamePath {
-        line,
-        segments,
-        imported,
-    });
+    paths.push(NamePath { line, segments, imported });
     at
 }
 
@@ -182,12 +161,7 @@ fn test_regions(tokens: &[Token]) -> Vec<RangeInclusive<usize>> {
     const ATTRIBUTE: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let starts = tokens.windows(ATTRIBUTE.len()).enumerate();
     starts
-        .filter(|(_, window)| {
-            window
-                .iter()
-                .zip(ATTRIBUTE)
-                .all(|(token, text)| token.text == text)
-        })
+        .filter(|(_, window)| window.iter().zip(ATTRIBUTE).all(|(token, text)| token.text == text))
         .filter_map(|(at, _)| {
             let end = block_end(tokens, at + ATTRIBUTE.len())?;
             Some(tokens[at].line..=tokens[end].line)
@@ -197,9 +171,7 @@ fn test_regions(tokens: &[Token]) -> Vec<RangeInclusive<usize>> {
 
 fn inline_modules(tokens: &[Token]) -> Vec<RangeInclusive<usize>> {
     let starts = tokens.iter().enumerate().filter(|(_, token)| token.text == "mod");
-    starts
-        .filter_map(|(at, token)| Some(token.line..=tokens[block_end(tokens, at + 1)?].line))
-        .collect()
+    starts.filter_map(|(at, token)| Some(token.line..=tokens[block_end(tokens, at + 1)?].line)).collect()
 }
 
 fn tokens(code: &str) -> Vec<Token> {
@@ -216,10 +188,7 @@ fn tokens(code: &str) -> Vec<Token> {
             } else {
                 first.len_utf8()
             };
-            tokens.push(Token {
-                text: rest[..length].to_owned(),
-                line,
-            });
+            tokens.push(Token { text: rest[..length].to_owned(), line });
             rest = rest[length..].trim_start();
         }
     }
@@ -313,19 +282,11 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Vec<String> {
-        Source::new("src/a.rs", text)
-            .tokens
-            .into_iter()
-            .map(|token| token.text)
-            .collect()
+        Source::new("src/a.rs", text).tokens.into_iter().map(|token| token.text).collect()
     }
 
     fn paths(text: &str) -> Vec<String> {
-        Source::new("src/a.rs", text)
-            .paths()
-            .iter()
-            .map(|path| path.segments.join("::"))
-            .collect()
+        Source::new("src/a.rs", text).paths().iter().map(|path| path.segments.join("::")).collect()
     }
 
     #[test]
@@ -360,11 +321,7 @@ mod tests {
     fn a_function_ends_at_its_own_brace() {
         let text = "fn a(x: [u8; 2]) -> u8\nwhere\n    u8: Copy,\n{\n    if x { '}' }\n}\nfn b();\ntype F = fn(u8);\n";
         let source = Source::new("src/a.rs", text);
-        let functions: Vec<_> = source
-            .functions()
-            .iter()
-            .map(|f| (f.name, f.line, f.lines))
-            .collect();
+        let functions: Vec<_> = source.functions().iter().map(|f| (f.name, f.line, f.lines)).collect();
         assert_eq!(functions, [("a", 1, 6)]);
     }
 

@@ -16,96 +16,32 @@ struct Word {
 const DATA_PATH: &[&str] = &["routing", "balance", "resilience", "worker", "connection"];
 
 const WORDS: &[Word] = &[
-    Word {
-        banned: "Session",
-        say: "Connection",
-        modules: &[],
-    },
-    Word {
-        banned: "Flow",
-        say: "Connection",
-        modules: &[],
-    },
+    Word { banned: "Session", say: "Connection", modules: &[] },
+    Word { banned: "Flow", say: "Connection", modules: &[] },
     Word {
         banned: "Backend",
         say: "Upstream or Endpoint (only BackendRef, the configuration's field)",
         modules: &[],
     },
-    Word {
-        banned: "Frontend",
-        say: "Listener",
-        modules: &[],
-    },
-    Word {
-        banned: "Entrypoint",
-        say: "Listener",
-        modules: &[],
-    },
-    Word {
-        banned: "Inbound",
-        say: "downstream",
-        modules: &[],
-    },
-    Word {
-        banned: "Outbound",
-        say: "upstream",
-        modules: &[],
-    },
-    Word {
-        banned: "Shard",
-        say: "Worker",
-        modules: &[],
-    },
-    Word {
-        banned: "Executor",
-        say: "Worker",
-        modules: &[],
-    },
+    Word { banned: "Frontend", say: "Listener", modules: &[] },
+    Word { banned: "Entrypoint", say: "Listener", modules: &[] },
+    Word { banned: "Inbound", say: "downstream", modules: &[] },
+    Word { banned: "Outbound", say: "upstream", modules: &[] },
+    Word { banned: "Shard", say: "Worker", modules: &[] },
+    Word { banned: "Executor", say: "Worker", modules: &[] },
     Word {
         banned: "Server",
         say: "Listener (where we accept) or Endpoint (where we connect)",
         modules: DATA_PATH,
     },
-    Word {
-        banned: "Cluster",
-        say: "Upstream (a cluster is the Kubernetes one)",
-        modules: DATA_PATH,
-    },
-    Word {
-        banned: "Host",
-        say: "Endpoint",
-        modules: DATA_PATH,
-    },
-    Word {
-        banned: "Peer",
-        say: "Endpoint, or the side: downstream, upstream",
-        modules: DATA_PATH,
-    },
-    Word {
-        banned: "Target",
-        say: "Endpoint",
-        modules: DATA_PATH,
-    },
-    Word {
-        banned: "Rule",
-        say: "Route",
-        modules: DATA_PATH,
-    },
-    Word {
-        banned: "Mapping",
-        say: "Route",
-        modules: &["routing"],
-    },
-    Word {
-        banned: "Ping",
-        say: "Probe",
-        modules: &["control", "resilience"],
-    },
-    Word {
-        banned: "Monitor",
-        say: "Probe",
-        modules: &["control", "resilience"],
-    },
+    Word { banned: "Cluster", say: "Upstream (a cluster is the Kubernetes one)", modules: DATA_PATH },
+    Word { banned: "Host", say: "Endpoint", modules: DATA_PATH },
+    Word { banned: "Peer", say: "Endpoint, or the side: downstream, upstream", modules: DATA_PATH },
+    Word { banned: "Target", say: "Endpoint", modules: DATA_PATH },
+    Word { banned: "Rule", say: "Route", modules: DATA_PATH },
+    Word { banned: "Mapping", say: "Route", modules: &["routing"] },
+    Word { banned: "Ping", say: "Probe", modules: &["control", "resilience"] },
+    Word { banned: "Monitor", say: "Probe", modules: &["control", "resilience"] },
 ];
 
 pub(super) fn declared_names(source: &Source) -> Vec<Violation> {
@@ -113,17 +49,10 @@ pub(super) fn declared_names(source: &Source) -> Vec<Violation> {
         return Vec::new();
     };
     let module = below_src.split(['/', '.']).next().unwrap_or_default();
-    let file = below_src
-        .trim_end_matches(".rs")
-        .rsplit('/')
-        .next()
-        .unwrap_or_default();
+    let file = below_src.trim_end_matches(".rs").rsplit('/').next().unwrap_or_default();
     let mut names = vec![(1, file)];
     for pair in source.tokens.windows(2) {
-        let declares = matches!(
-            pair[0].text.as_str(),
-            "struct" | "enum" | "trait" | "type" | "mod"
-        );
+        let declares = matches!(pair[0].text.as_str(), "struct" | "enum" | "trait" | "type" | "mod");
         if declares && is_identifier(&pair[1].text) {
             names.push((pair[1].line, &pair[1].text));
         }
@@ -131,10 +60,7 @@ pub(super) fn declared_names(source: &Source) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (line, name) in names {
         let parts = parts(name);
-        for word in WORDS
-            .iter()
-            .filter(|word| word.modules.is_empty() || word.modules.contains(&module))
-        {
+        for word in WORDS.iter().filter(|word| word.modules.is_empty() || word.modules.contains(&module)) {
             if uses(&parts, word.banned) {
                 let why = format!("`{name}`: never say {}, say {}", word.banned, word.say);
                 violations.push(Violation::new(source, line, "word", why));
@@ -178,18 +104,10 @@ mod tests {
 
     #[test]
     fn banned_words_are_found_in_types_and_modules() {
-        for name in [
-            "struct TcpSession",
-            "enum Flows {",
-            "type Backend = u8",
-            "mod outbound",
-            "trait EndpointServer",
-        ] {
-            assert_eq!(
-                lines_of(declared_names, "src/worker/a.rs", &format!("\npub {name};")),
-                [2],
-                "{name}"
-            );
+        for name in
+            ["struct TcpSession", "enum Flows {", "type Backend = u8", "mod outbound", "trait EndpointServer"]
+        {
+            assert_eq!(lines_of(declared_names, "src/worker/a.rs", &format!("\npub {name};")), [2], "{name}");
         }
         assert_eq!(lines_of(declared_names, "src/connection/session.rs", ""), [1]);
         assert_eq!(lines_of(declared_names, "src/sessions.rs", ""), [1]);
@@ -197,32 +115,11 @@ mod tests {
 
     #[test]
     fn honest_names_stay() {
-        for name in [
-            "BackendRef",
-            "Workflow",
-            "BufferPool",
-            "PipePool",
-            "Overflow",
-            "Hostname",
-            "Observer",
-        ] {
-            assert_eq!(
-                lines_of(declared_names, "src/worker/a.rs", &format!("struct {name};")),
-                [],
-                "{name}"
-            );
+        for name in ["BackendRef", "Workflow", "BufferPool", "PipePool", "Overflow", "Hostname", "Observer"] {
+            assert_eq!(lines_of(declared_names, "src/worker/a.rs", &format!("struct {name};")), [], "{name}");
         }
-        assert_eq!(
-            lines_of(declared_names, "src/tls/a.rs", "struct ServerConfigs;"),
-            []
-        );
-        assert_eq!(
-            lines_of(declared_names, "src/worker/a.rs", "fn a(server: Server) {}"),
-            []
-        );
-        assert_eq!(
-            lines_of(declared_names, "tests/integration/a.rs", "struct EchoServer;"),
-            []
-        );
+        assert_eq!(lines_of(declared_names, "src/tls/a.rs", "struct ServerConfigs;"), []);
+        assert_eq!(lines_of(declared_names, "src/worker/a.rs", "fn a(server: Server) {}"), []);
+        assert_eq!(lines_of(declared_names, "tests/integration/a.rs", "struct EchoServer;"), []);
     }
 }
