@@ -44,6 +44,7 @@ pub(super) fn module_doc(source: &Source) -> Vec<Violation> {
     }
     let lines = source.text.lines().take_while(|line| line.starts_with("//!")).count();
     let why = match lines {
+        0 if source.is_test(1) => return Vec::new(),
         0 => "the first line is `//!`: say what this module is and what it never does".to_owned(),
         1..=MODULE_DOC_LINES_MAX => return Vec::new(),
         _ => {
@@ -89,6 +90,7 @@ mod tests {
         assert_eq!(lines_of(module_doc, "src/a.rs", "use b;\n//! Late.\n"), [1]);
         assert_eq!(lines_of(module_doc, "src/a.rs", &"//! x\n".repeat(15)), []);
         assert_eq!(lines_of(module_doc, "src/a.rs", &"//! x\n".repeat(16)), [16]);
+        assert_eq!(lines_of(module_doc, "src/a/tests.rs", "use super::*;\n"), []);
         assert_eq!(lines_of(module_doc, "tests/a.rs", ""), []);
     }
 }
