@@ -1,0 +1,52 @@
+# The commands of this repository. CI runs the same ones (.ci/run).
+
+CARGO ?= cargo
+# `make demo ARGS="--help"`, `make test ARGS="relay"`
+ARGS ?=
+# Where rustup puts cargo, for shells that have not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+SHELL_SCRIPTS := $(filter-out %.txt,$(wildcard scripts/*)) .ci/run
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint tidy fmt audit clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install the system packages that are missing
+	@scripts/setup test
+
+build: ## Compile the optimised binary, target/release/sheave
+	@scripts/setup build
+	$(CARGO) build --release --locked
+
+demo: ## Run Sheave in front of upstreams of its own, on this machine
+	@scripts/setup build
+	$(CARGO) run --release --locked -- demo $(ARGS)
+
+test: ## Run every test
+	@scripts/setup test
+	$(CARGO) test --locked --features faults --no-fail-fast $(ARGS)
+
+lint: ## Check format, lints, dependencies, the tree's own rules and scripts
+	@scripts/setup build
+	$(CARGO) fmt --check
+	@set -e; for script in $(SHELL_SCRIPTS); do echo "bash -n $$script"; bash -n "$$script"; done
+	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check bans licenses sources
+	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
+	@$(MAKE) --no-print-directory tidy
+
+tidy: ## Check the tree's own rules: sizes, words, who may name whom
+	@scripts/setup build
+	$(CARGO) test --locked --features faults --quiet --test integration tidy
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+audit: ## Check dependencies for known vulnerabilities (fetches the RustSec database)
+	@scripts/setup build
+	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check advisories
+
+clean: ## Remove what was built
+	$(CARGO) clean
