@@ -3,12 +3,27 @@
 //! Every value here has been checked; nothing downstream checks again. How text becomes these values,
 //! and every error with its line, is in the modules below. This module reads no clock and opens no socket.
 
+mod assemble;
+mod decode;
+mod errors;
+mod raw;
+mod scalar;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use errors::{Error, Errors};
 
 /// Everything one configuration file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,4 +209,97 @@ pub struct Retry {
     pub per_retry_timeout: Option<Duration>,
     pub base_interval: Duration,
     pub max_interval: Duration,
+}
+
+/// A file longer than this is none of ours: 100 000 endpoints need 4 MiB.
+const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
+
+/// What a parse lets pass that a file of a user may not say.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ParseOptions {
+    /// Listeners may have port 0, for tests: the kernel picks a free one.
+    pub allow_port_zero: bool,
+}
+
+impl Config {
+    /// Reads and parses a file.
+    ///
+    /// # Errors
+    /// Every mistake in it at once; or the one reason why it cannot be read: it is missing, no file,
+    /// longer than 8 MiB, or not UTF-8.
+    pub fn load(path: &Path) -> Result<Config, Errors> {
+        let name = path.display().to_string();
+        let text = read(path).map_err(|message| Errors::one(&name, None, message))?;
+        let text = String::from_utf8(text).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let before = error.as_bytes().iter().take(valid);
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            let message = "not UTF-8 text; save the file in that encoding";
+            Errors::one(&name, Some(line), message)
+        })?;
+        Config::parse(&text, &name)
+    }
+
+    /// Parses the text of a file; `file_name` is what the errors call it.
+    ///
+    /// # Errors
+    /// Every mistake at once, in the order of the lines; or the one place where it stops being YAML.
+    pub fn parse(text: &str, file_name: &str) -> Result<Config, Errors> {
+        Config::parse_with(text, file_name, &ParseOptions::default())
+    }
+
+    /// Like [`Config::parse`], for tests.
+    #[doc(hidden)]
+    pub fn parse_with(
+        text: &str,
+        file_name: &str,
+        options: &ParseOptions,
+    ) -> Result<Config, Errors> {
+        if text.len() > MAX_FILE_BYTES {
+            return Err(Errors::one(file_name, None, TOO_LONG));
+        }
+        let root = tree::read(text)
+            .map_err(|broken| Errors::one(file_name, Some(broken.line), broken.message))?;
+        let report = errors::Report::new(file_name, root);
+        let config = decode::decode(&report).map(|file| assemble::assemble(file, &report, options));
+        match (report.finish(), config) {
+            (None, Some(config)) => Ok(config),
+            (Some(errors), _) => Err(errors),
+            (None, None) => Err(Errors::one(file_name, None, "not a configuration")),
+        }
+    }
+}
+
+const TOO_LONG: &str =
+    "the file is longer than 8 MiB; write fewer endpoints, or split it over several instances";
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let help = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file; write the path of one".to_owned(),
+        std::io::ErrorKind::IsADirectory => {
+            "this is a directory; write the path of a file in it".to_owned()
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "may not be read by this user; allow it, or write the path of another".to_owned()
+        }
+        _ => format!("cannot be read: {error}; check the path and the disk"),
+    };
+    let file = File::open(path).map_err(help)?;
+    let mut text = Vec::new();
+    // One byte more than allowed tells a file that is too long; a device without end stops here too.
+    let most = MAX_FILE_BYTES as u64 + 1;
+    file.take(most).read_to_end(&mut text).map_err(help)?;
+    if text.len() > MAX_FILE_BYTES {
+        return Err(TOO_LONG.to_owned());
+    }
+    Ok(text)
+}
+
+/// The JSON Schema (2020-12) of the configuration file, whose every description has units and defaults.
+pub fn schema() -> serde_json::Value {
+    schemars::generate::SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<raw::File>()
+        .to_value()
 }

@@ -1,0 +1,171 @@
+//! From the file's fields to the typed values that the program uses, with every default.
+//!
+//! Here is what needs more than one field to judge: what is missing, named twice, named nowhere, or
+//! bound twice. A part that is wrong is left out and reported; the result counts only without reports.
+
+mod listener;
+mod names;
+mod process;
+mod route;
+mod upstream;
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::errors::Report;
+use super::raw::{self, Field, List};
+use super::scalar::{GatewayDuration, Network};
+use super::{Config, Keepalive, ParseOptions};
+use names::Names;
+
+/// Listeners and routes of one file together.
+const MAX_LISTENERS_AND_ROUTES: usize = 10_000;
+const MAX_UPSTREAMS: usize = 10_000;
+/// Endpoints of all upstreams together.
+const MAX_ENDPOINTS: usize = 100_000;
+/// Networks in one list.
+const MAX_NETWORKS: usize = 10_000;
+
+pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions) -> Config {
+    let cx = Context { report, options };
+    sizes(&cx, &file);
+    let workers = process::workers(&cx, file.workers.or_default());
+    let admin = process::admin(file.admin.or_default());
+    let drain = process::drain(file.drain.or_default());
+    let limits = process::limits(file.limits.or_default());
+    let log = process::log(file.log.or_default());
+    let access_log = process::access_log(&cx, file.access_log.or_default());
+    let metrics = process::metrics(file.metrics.or_default());
+
+    let listener_names = Names::collect(&cx, "listeners", &file.listeners, |item| &item.name);
+    Names::collect(&cx, "routes", &file.routes, |item| &item.name);
+    let upstream_names = Names::collect(&cx, "upstreams", &file.upstreams, |item| &item.name);
+
+    let listeners = listener::listeners(&cx, file.listeners, admin.address);
+    let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
+    let upstreams = upstream::upstreams(&cx, file.upstreams);
+    Config {
+        workers,
+        admin,
+        drain,
+        limits,
+        log,
+        access_log,
+        metrics,
+        listeners,
+        routes,
+        upstreams,
+    }
+}
+
+fn sizes(cx: &Context<'_>, file: &raw::File) {
+    let listeners = file.listeners.get().map_or(0, Vec::len);
+    let routes = file.routes.get().map_or(0, Vec::len);
+    let upstreams = file.upstreams.get().map_or(0, Vec::len);
+    if listeners + routes > MAX_LISTENERS_AND_ROUTES {
+        cx.report.add(
+            "listeners",
+            format_args!(
+                "{listeners} listeners and {routes} routes are too many; write at most {MAX_LISTENERS_AND_ROUTES} together"
+            ),
+        );
+    }
+    if upstreams > MAX_UPSTREAMS {
+        cx.report.add(
+            "upstreams",
+            format_args!("{upstreams} upstreams are too many; write at most {MAX_UPSTREAMS}"),
+        );
+    }
+    let items = file.upstreams.get().into_iter().flatten();
+    let endpoints: usize = items
+        .filter_map(|item| item.get()?.endpoints.get().map(Vec::len))
+        .sum();
+    if endpoints > MAX_ENDPOINTS {
+        cx.report.add(
+            "upstreams",
+            format_args!("{endpoints} endpoints are too many; write at most {MAX_ENDPOINTS}"),
+        );
+    }
+}
+
+/// What every step needs.
+struct Context<'a> {
+    report: &'a Report,
+    options: &'a ParseOptions,
+}
+
+impl Context<'_> {
+    /// A field that has no default; `example` is what to write.
+    fn required<T>(&self, field: Field<T>, path: &str, example: &str) -> Option<T> {
+        if field.is_absent() {
+            self.report
+                .add(path, format_args!("missing; write {example}"));
+        }
+        field.value()
+    }
+
+    /// The items of a list that are right, with their paths.
+    fn items<T>(&self, list: List<T>, path: &str) -> impl Iterator<Item = (String, T)> {
+        let items = list.value().into_iter().flatten().enumerate();
+        items.filter_map(move |(i, item)| Some((format!("{path}[{i}]"), item.value()?)))
+    }
+
+    fn networks(&self, list: List<Network>, path: &str) -> Vec<IpNet> {
+        let length = list.get().map_or(0, Vec::len);
+        if length > MAX_NETWORKS {
+            self.report.add(
+                path,
+                format_args!("{length} networks are too many; write at most {MAX_NETWORKS}"),
+            );
+        }
+        self.items(list, path).map(|(_, net)| net.0).collect()
+    }
+
+    /// A number that has bounds.
+    fn within(&self, value: u32, path: &str, least: u32, most: u32) -> u32 {
+        if (least..=most).contains(&value) {
+            return value;
+        }
+        let range = format_args!("{value} is out of range; write a number from {least} to {most}");
+        self.report.add(path, range);
+        value.clamp(least, most)
+    }
+
+    fn keepalive(&self, raw: Field<raw::TcpKeepalive>, path: &str) -> Keepalive {
+        let raw = raw.or_default();
+        Keepalive {
+            idle_time: self.kernel_seconds(raw.idle_time, 120, &format!("{path}.idleTime")),
+            interval: self.kernel_seconds(raw.interval, 15, &format!("{path}.interval")),
+            probes: self.within(raw.probes.or(4), &format!("{path}.probes"), 1, 127),
+        }
+    }
+
+    /// The kernel counts keepalive in whole seconds, in 15 bits (tcp(7), TCP_KEEPIDLE).
+    fn kernel_seconds(&self, field: Field<GatewayDuration>, default: u64, path: &str) -> Duration {
+        let duration = seconds(field, default);
+        let range = Duration::from_secs(1)..=Duration::from_secs(32_767);
+        if !range.contains(&duration) || duration.subsec_nanos() != 0 {
+            let written = GatewayDuration(duration);
+            self.report.add(
+                path,
+                format_args!(
+                    "{written} is not a time the kernel can keep; write whole seconds, from 1s to 32767s"
+                ),
+            );
+        }
+        duration
+    }
+}
+
+/// A duration, with its default in seconds.
+fn seconds(field: Field<GatewayDuration>, default: u64) -> Duration {
+    field
+        .value()
+        .map_or(Duration::from_secs(default), |duration| duration.0)
+}
+
+/// `0s` means never.
+fn unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}

@@ -1,0 +1,141 @@
+//! Listeners, and which of their addresses collide.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
+
+use super::{Context, seconds, unless_zero};
+use crate::config::raw::{self, Field, List};
+use crate::config::scalar::ListenAddress;
+use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, WhenFull};
+
+pub(super) fn listeners(
+    cx: &Context<'_>,
+    list: List<raw::Listener>,
+    admin: SocketAddr,
+) -> Vec<Listener> {
+    let mut addresses = Addresses {
+        admin,
+        seen: HashMap::new(),
+    };
+    let items = cx.items(list, "listeners");
+    items
+        .filter_map(|(path, raw)| listener(cx, &path, raw, &mut addresses))
+        .collect()
+}
+
+fn listener(
+    cx: &Context<'_>,
+    path: &str,
+    raw: raw::Listener,
+    addresses: &mut Addresses,
+) -> Option<Listener> {
+    let address = address(cx, path, raw.address, addresses);
+    let timeouts = raw.timeout.or_default().tcp.or_default();
+    let connection = raw.connection.or_default();
+    let when_full = match connection.when_full.or(raw::WhenFull::Reset) {
+        raw::WhenFull::Reset => WhenFull::Reset,
+        raw::WhenFull::Wait => WhenFull::Wait,
+    };
+    let limit = usize::try_from(connection.limit.or(0)).ok();
+    let limit = limit.and_then(NonZeroUsize::new);
+    let allow = cx.networks(raw.allow, &format!("{path}.allow"));
+    let deny = cx.networks(raw.deny, &format!("{path}.deny"));
+    let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
+    Some(Listener {
+        name: raw.name.value()?.0.into(),
+        address: address?,
+        allow,
+        deny,
+        limit: limit.map(|limit| ConnectionLimit { limit, when_full }),
+        timeouts: ListenerTimeouts {
+            idle: unless_zero(seconds(timeouts.idle_timeout, 3600)),
+            max_duration: unless_zero(seconds(timeouts.max_connection_duration, 0)),
+            half_close: unless_zero(seconds(timeouts.half_close_timeout, 60)),
+        },
+        keepalive,
+    })
+}
+
+fn address(
+    cx: &Context<'_>,
+    path: &str,
+    field: Field<ListenAddress>,
+    addresses: &mut Addresses,
+) -> Option<SocketAddr> {
+    let path = format!("{path}.address");
+    let address = cx
+        .required(field, &path, "one, like address: \"[::]:5432\"")?
+        .0;
+    if address.port() == 0 {
+        if !cx.options.allow_port_zero {
+            cx.report.add(
+                path,
+                "port 0 is a different port at every start; write the port clients connect to",
+            );
+        }
+        return Some(address);
+    }
+    if let Some(message) = addresses.overlaps_admin(address) {
+        cx.report.add(path.as_str(), message);
+    }
+    if let Some(message) = addresses.add(address, &path) {
+        cx.report.add(path, message);
+    }
+    Some(address)
+}
+
+/// The addresses bound so far. Two are one bind when they are equal; a wildcard and one of its
+/// addresses are two, of which the kernel prefers the more specific. But [::] takes IPv4 as well, so
+/// beside 0.0.0.0 it is not decided which of the two gets a connection.
+struct Addresses {
+    admin: SocketAddr,
+    seen: HashMap<SocketAddr, String>,
+}
+
+impl Addresses {
+    fn overlaps_admin(&self, address: SocketAddr) -> Option<String> {
+        let (ip, admin) = (address.ip().to_canonical(), self.admin.ip().to_canonical());
+        (address.port() == self.admin.port() && overlaps(ip, admin)).then(|| {
+            format!(
+                "{address} overlaps admin.address {}; write another port here or there",
+                self.admin
+            )
+        })
+    }
+
+    /// Adds one; an answer says what it collides with.
+    fn add(&mut self, address: SocketAddr, path: &str) -> Option<String> {
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        if let Some(first) = self.seen.get(&SocketAddr::new(ip, port)) {
+            let first = first.trim_end_matches(".address");
+            return Some(format!(
+                "{address} is already the address of {first}; write another port, or add routes to that listener"
+            ));
+        }
+        let (any4, any6) = (
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        );
+        let twin = if ip == any4 { any6 } else { any4 };
+        if ip.is_unspecified()
+            && let Some(first) = self.seen.get(&SocketAddr::new(twin, port))
+        {
+            let first = first.trim_end_matches(".address");
+            return Some(format!(
+                "{address} overlaps {first}, because [::] takes IPv4 too; remove one of the two, or write another port"
+            ));
+        }
+        self.seen.insert(SocketAddr::new(ip, port), path.to_owned());
+        None
+    }
+}
+
+/// The admin socket does not share its port, so that for it a wildcard collides with everything.
+fn overlaps(a: IpAddr, b: IpAddr) -> bool {
+    let any6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    a == b
+        || a == any6
+        || b == any6
+        || (a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()))
+}

@@ -1,0 +1,93 @@
+//! What concerns the process as a whole.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+
+use super::{Context, seconds};
+use crate::config::raw;
+use crate::config::scalar::AutoCount;
+use crate::config::{
+    AccessLog, Admin, Drain, Driver, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
+};
+
+/// More threads than any machine has cores.
+const MAX_WORKERS: usize = 1024;
+const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+
+pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
+    let count = raw.count.or(AutoCount(None)).0;
+    if count.is_some_and(|count| count.get() > MAX_WORKERS) {
+        cx.report.add(
+            "workers.count",
+            format_args!("too many threads; write at most {MAX_WORKERS}, or auto for one per core"),
+        );
+    }
+    Workers {
+        count,
+        pin: raw.pin.or(true),
+        driver: match raw.driver.or(raw::Driver::Auto) {
+            raw::Driver::Auto => Driver::Auto,
+            raw::Driver::IoUring => Driver::IoUring,
+            raw::Driver::Epoll => Driver::Epoll,
+        },
+    }
+}
+
+/// Port 0 is fine here: the log says which one it became.
+pub(super) fn admin(raw: raw::Admin) -> Admin {
+    Admin {
+        address: raw
+            .address
+            .value()
+            .map_or(ADMIN_ADDRESS, |address| address.0),
+        allow_changes: raw.allow_changes.or(false),
+    }
+}
+
+pub(super) fn drain(raw: raw::Drain) -> Drain {
+    Drain {
+        delay: seconds(raw.delay, 5),
+        timeout: seconds(raw.timeout, 60),
+    }
+}
+
+pub(super) fn limits(raw: raw::Limits) -> Limits {
+    let max_connections: Option<NonZeroUsize> = raw.max_connections.or(AutoCount(None)).0;
+    Limits { max_connections }
+}
+
+pub(super) fn log(raw: raw::Log) -> Log {
+    Log {
+        level: match raw.level.or(raw::LogLevel::Info) {
+            raw::LogLevel::Error => LogLevel::Error,
+            raw::LogLevel::Warn => LogLevel::Warn,
+            raw::LogLevel::Info => LogLevel::Info,
+            raw::LogLevel::Debug => LogLevel::Debug,
+            raw::LogLevel::Trace => LogLevel::Trace,
+        },
+        format: match raw.format.or(raw::LogFormat::Json) {
+            raw::LogFormat::Json => LogFormat::Json,
+            raw::LogFormat::Text => LogFormat::Text,
+        },
+    }
+}
+
+pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
+    let sample = raw.sample.or(1.0);
+    if !(0.0..=1.0).contains(&sample) {
+        cx.report.add(
+            "accessLog.sample",
+            format_args!("{sample} is not a share; write a number from 0 (none) to 1 (all)"),
+        );
+    }
+    AccessLog {
+        enabled: raw.enabled.or(true),
+        sample,
+    }
+}
+
+pub(super) fn metrics(raw: raw::Metrics) -> Metrics {
+    Metrics {
+        per_endpoint: raw.per_endpoint.or(true),
+    }
+}

@@ -1,0 +1,158 @@
+//! Upstreams and their endpoints.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Context, seconds, unless_zero};
+use crate::config::raw::{self, Field, Later, List};
+use crate::config::scalar::GatewayDuration;
+use crate::config::{Endpoint, LoadBalancer, Retry, Upstream, UpstreamTimeouts};
+
+/// With the bound on endpoints, the sum of weights stays within `u32`.
+const MAX_WEIGHT: u32 = 10_000;
+/// Each of them is a connect that a client waits for.
+const MAX_RETRIES: u32 = 100;
+
+pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>) -> Vec<Upstream> {
+    cx.items(list, "upstreams")
+        .filter_map(|(path, raw)| upstream(cx, &path, raw))
+        .collect()
+}
+
+fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream> {
+    let has_endpoints = match &raw.endpoints {
+        Field::Absent => false,
+        Field::Wrong => true,
+        Field::Is(items) => !items.is_empty(),
+    };
+    let has_service = !raw.service.is_absent();
+    if has_endpoints && has_service {
+        cx.report.add(
+            path,
+            "it has both endpoints and a service; keep one of the two",
+        );
+    } else if !has_endpoints && !has_service {
+        cx.report.add(
+            path,
+            "it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}]",
+        );
+    }
+    let endpoints = endpoints(cx, path, raw.endpoints);
+    let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
+    let retry = retry(cx, path, raw.retry.or_default());
+    let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
+    let balancer = raw.load_balancer.or_default().r#type;
+    Some(Upstream {
+        name: raw.name.value()?.0.into(),
+        endpoints,
+        load_balancer: match balancer.value() {
+            Some(Later(raw::LoadBalancerType::RoundRobin)) => LoadBalancer::RoundRobin,
+            Some(Later(raw::LoadBalancerType::Random)) => LoadBalancer::Random,
+            _ => LoadBalancer::LeastConnections,
+        },
+        timeouts,
+        keepalive,
+        retry,
+        drain_timeout: seconds(raw.drain.or_default().timeout, 300),
+    })
+}
+
+fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<Endpoint> {
+    let path = format!("{path}.endpoints");
+    let mut weights_known = list
+        .get()
+        .is_some_and(|items| !items.is_empty() && items.iter().all(|item| item.get().is_some()));
+    let mut total = 0_u64;
+    let mut seen: HashMap<SocketAddr, String> = HashMap::new();
+    let mut endpoints = Vec::new();
+    for (path, raw) in cx.items(list, &path) {
+        weights_known &= !raw.weight.is_wrong();
+        let weight = cx.within(raw.weight.or(1), &format!("{path}.weight"), 0, MAX_WEIGHT);
+        total += u64::from(weight);
+        let at = format!("{path}.address");
+        let example = "one, like address: 10.0.0.7:5432";
+        let Some(address) = cx.required(raw.address, &at, example) else {
+            continue;
+        };
+        let address = address.0;
+        let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if let Some(first) = seen.get(&canonical) {
+            cx.report.add(
+                at,
+                format_args!(
+                    "{address} is already {first}; write it once, with a higher weight if it shall get more"
+                ),
+            );
+            continue;
+        }
+        seen.insert(canonical, path);
+        endpoints.push(Endpoint { address, weight });
+    }
+    if weights_known && total == 0 {
+        cx.report.add(
+            path,
+            "every weight is 0, so no connection could go anywhere; write a weight of at least 1",
+        );
+    }
+    endpoints
+}
+
+fn timeouts(cx: &Context<'_>, path: &str, raw: raw::UpstreamTcp) -> UpstreamTimeouts {
+    let connect = seconds(raw.connect_timeout, 5);
+    if connect.is_zero() {
+        cx.report.add(
+            format!("{path}.timeout.tcp.connectTimeout"),
+            "connecting in no time always fails; write how long it may take, like 5s",
+        );
+    }
+    UpstreamTimeouts {
+        connect,
+        idle: unless_zero(seconds(raw.idle_timeout, 3600)),
+        max_duration: unless_zero(seconds(raw.max_connection_duration, 0)),
+    }
+}
+
+fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
+    let path = format!("{path}.retry");
+    let num_retries = cx.within(
+        raw.num_retries.or(2),
+        &format!("{path}.numRetries"),
+        0,
+        MAX_RETRIES,
+    );
+    // tls-failure cannot occur yet, so that without connect-failure there is nothing to retry.
+    let retries_connects = match raw.triggers.get() {
+        None => true,
+        Some(triggers) => triggers
+            .iter()
+            .any(|trigger| matches!(trigger, Field::Is(raw::Trigger::ConnectFailure))),
+    };
+    let per_retry = raw.per_retry.or_default();
+    let back_off = per_retry.back_off.or_default();
+    let base_interval = millis(back_off.base_interval, 25);
+    let max_interval = millis(back_off.max_interval, 1000);
+    if max_interval < base_interval {
+        cx.report.add(
+            format!("{path}.perRetry.backOff.maxInterval"),
+            format_args!(
+                "{} is less than baseInterval; write {} or more",
+                GatewayDuration(max_interval),
+                GatewayDuration(base_interval)
+            ),
+        );
+    }
+    Retry {
+        num_retries: if retries_connects { num_retries } else { 0 },
+        per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
+        base_interval,
+        max_interval,
+    }
+}
+
+/// A duration, with its default in milliseconds.
+fn millis(field: Field<GatewayDuration>, default: u64) -> Duration {
+    field
+        .value()
+        .map_or(Duration::from_millis(default), |duration| duration.0)
+}

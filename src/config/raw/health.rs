@@ -1,0 +1,211 @@
+//! What an upstream may say about health, TLS, the PROXY protocol and endpoints that come and go.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::field::{Field, Later, List, Off, off};
+use super::listener::{CaCertificateRef, CertificateRef};
+use crate::config::scalar::GatewayDuration;
+
+/// How it is known which endpoints work.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct HealthCheck {
+    /// With fewer healthy endpoints than this, in per cent, health is ignored; 0: never.
+    #[schemars(range(max = 100), extend("default" = 50))]
+    panic_threshold: Field<u32>,
+    /// Probe the endpoints. Without it they are not probed.
+    active: Field<ActiveHealthCheck>,
+    /// Learn from the connections that fail.
+    passive: Field<PassiveHealthCheck>,
+}
+
+/// Probes of the endpoints.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct ActiveHealthCheck {
+    /// What a probe does.
+    #[schemars(extend("default" = "TCP"))]
+    r#type: Field<ProbeType>,
+    /// Time between two probes of an endpoint.
+    #[schemars(extend("default" = "5s"))]
+    interval: Field<GatewayDuration>,
+    /// Up to this much is added to the interval at random.
+    #[schemars(extend("default" = "1s"))]
+    jitter: Field<GatewayDuration>,
+    /// A probe must succeed in this time.
+    #[schemars(extend("default" = "1s"))]
+    timeout: Field<GatewayDuration>,
+    /// Failed probes in a row that make an endpoint unhealthy.
+    #[schemars(extend("default" = 3))]
+    unhealthy_threshold: Field<u32>,
+    /// Successful probes in a row that make it healthy again.
+    #[schemars(extend("default" = 2))]
+    healthy_threshold: Field<u32>,
+    /// What an endpoint is before its first probe.
+    #[schemars(extend("default" = "Healthy"))]
+    initial_state: Field<InitialState>,
+    /// The port to probe, where it is not the endpoint's own.
+    port: Field<u16>,
+    /// What an HTTP probe asks for, for type HTTP.
+    http: Field<HttpProbe>,
+    /// What a gRPC probe asks for, for type GRPC.
+    grpc: Field<GrpcProbe>,
+}
+
+/// What a probe does.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub(in crate::config) enum ProbeType {
+    Tcp,
+    Tls,
+    Http,
+    Grpc,
+}
+
+/// What an endpoint is before its first probe.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum InitialState {
+    Healthy,
+    Unhealthy,
+}
+
+/// What an HTTP probe asks for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct HttpProbe {
+    /// The path of the request.
+    #[schemars(extend("default" = "/"))]
+    path: Field<String>,
+    /// The statuses that mean healthy.
+    #[schemars(extend("default" = [200]))]
+    expected_statuses: List<u16>,
+    /// The Host of the request; empty: the endpoint's address.
+    #[schemars(extend("default" = ""))]
+    hostname: Field<String>,
+}
+
+/// What a gRPC probe asks for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct GrpcProbe {
+    /// The service of grpc.health.v1; empty: the server as a whole.
+    #[schemars(extend("default" = ""))]
+    service: Field<String>,
+}
+
+/// Ejecting endpoints to which connecting fails.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct PassiveHealthCheck {
+    /// Failures in a row that eject an endpoint; 0: never.
+    #[schemars(extend("default" = 5))]
+    consecutive_failures: Field<u32>,
+    /// A connection that an endpoint resets this soon counts as a failure; 0s: none does.
+    #[schemars(extend("default" = "0s"))]
+    reset_within: Field<GatewayDuration>,
+    /// How long the first ejection lasts; later ones last longer.
+    #[schemars(extend("default" = "30s"))]
+    base_ejection_time: Field<GatewayDuration>,
+    /// At most this share of the endpoints is ejected, in per cent.
+    #[schemars(range(max = 100), extend("default" = 50))]
+    max_ejection_percent: Field<u32>,
+}
+
+/// Sending a PROXY protocol header to endpoints.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct UpstreamProxyProtocol {
+    /// Text (V1) or binary (V2).
+    #[schemars(extend("default" = "V2"))]
+    version: Field<ProxyProtocolVersion>,
+    /// What a V2 header says besides the addresses.
+    #[schemars(extend("default" = []))]
+    tlvs: List<Tlv>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum ProxyProtocolVersion {
+    V1,
+    V2,
+}
+
+/// What a PROXY protocol V2 header says besides the addresses.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum Tlv {
+    Authority,
+    Alpn,
+    UniqueId,
+    Traceparent,
+}
+
+/// Speaking TLS to endpoints.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct UpstreamTls {
+    /// How endpoints' certificates are checked.
+    validation: Field<TlsValidation>,
+    /// The certificate that Sheave shows.
+    client_certificate_ref: Field<CertificateRef>,
+}
+
+/// How endpoints' certificates are checked.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct TlsValidation {
+    /// Authorities whose certificates are accepted.
+    ca_certificate_refs: List<CaCertificateRef>,
+    /// Or those that this system trusts.
+    #[serde(rename = "wellKnownCACertificates")]
+    well_known_ca_certificates: Field<WellKnownCaCertificates>,
+    /// The name that is sent as SNI and that the certificate must have.
+    hostname: Field<String>,
+    /// Other names, of which the certificate must have one instead.
+    #[schemars(extend("default" = []))]
+    subject_alt_names: List<String>,
+}
+
+/// Authorities that need no reference.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum WellKnownCaCertificates {
+    System,
+}
+
+/// After a scale-out, close connections so that their clients connect to new endpoints.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Rebalance {
+    /// Close at most this share per minute, and only above an endpoint's fair share; 0: never.
+    #[schemars(range(max = 100), extend("default" = 0))]
+    percent_per_minute: Field<f64>,
+    /// Connections younger than this are left alone.
+    #[schemars(extend("default" = "1m"))]
+    min_age: Field<GatewayDuration>,
+    /// Only count what would be closed.
+    #[schemars(extend("default" = false))]
+    dry_run: Field<bool>,
+}
+
+/// What happens to connections of an endpoint that left.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct UpstreamDrain {
+    /// They keep going this long, then they are closed.
+    #[schemars(extend("default" = "5m"))]
+    pub(in crate::config) timeout: Field<GatewayDuration>,
+    /// Close this many per second before that, idle ones first; 0: none.
+    #[schemars(extend("default" = 0))]
+    close_per_second: Field<Later<f64>>,
+}
+
+off! {
+    HealthCheck, "remove it", check =>
+        check.panic_threshold.is_off() && check.active.is_absent() && check.passive.is_off();
+    PassiveHealthCheck, "remove it or write consecutiveFailures: 0", check =>
+        check.consecutive_failures.get().is_some_and(Off::is_off);
+    UpstreamProxyProtocol, "remove it", _ => false;
+    UpstreamTls, "remove it", _ => false;
+    Rebalance, "remove it or write percentPerMinute: 0", rebalance => rebalance.percent_per_minute.is_off();
+}

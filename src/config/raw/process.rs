@@ -1,0 +1,213 @@
+//! What concerns the process as a whole.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::field::{Field, Later, Off, off};
+use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress};
+
+/// The threads that carry connections: each has its own sockets, ring and connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Workers {
+    /// How many; auto: one per core this process may use (affinity mask, cgroup quota rounded up).
+    #[schemars(extend("default" = "auto"))]
+    pub(in crate::config) count: Field<AutoCount>,
+    /// Whether each worker stays on one core.
+    #[schemars(extend("default" = true))]
+    pub(in crate::config) pin: Field<bool>,
+    /// How workers wait for the kernel; auto: io_uring where the kernel and the container allow it.
+    #[schemars(extend("default" = "auto"))]
+    pub(in crate::config) driver: Field<Driver>,
+    /// Spin this long before sleeping: latency for CPU.
+    #[schemars(extend("default" = "0s"))]
+    busy_poll: Field<Later<GatewayDuration>>,
+}
+
+/// How workers wait for the kernel.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum Driver {
+    Auto,
+    IoUring,
+    Epoll,
+}
+
+/// The admin port: /livez /readyz /startupz /metrics /table /connections /drain and the status page.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Admin {
+    /// Where it listens.
+    #[schemars(extend("default" = "127.0.0.1:9901"))]
+    pub(in crate::config) address: Field<ListenAddress>,
+    /// Allow POST /log and closing a connection; without it POST /drain is taken from loopback only.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) allow_changes: Field<bool>,
+}
+
+/// What happens between SIGTERM and the end of the process.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Drain {
+    /// Still accepting this long, while load balancers notice.
+    #[schemars(extend("default" = "5s"))]
+    pub(in crate::config) delay: Field<GatewayDuration>,
+    /// Then live connections get this long: idle ones are closed first, paced; what is left is cut.
+    #[schemars(extend("default" = "60s"))]
+    pub(in crate::config) timeout: Field<GatewayDuration>,
+}
+
+/// Bounds of the whole process.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Limits {
+    /// Connections at once; auto: what RLIMIT_NOFILE allows. Above it new ones wait in the backlog.
+    #[schemars(extend("default" = "auto"))]
+    pub(in crate::config) max_connections: Field<AutoCount>,
+    /// Refuse new connections while the process is short of memory or time.
+    overload: Field<Later<Overload>>,
+}
+
+/// Above either bound, new connections are refused until it is over.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Overload {
+    /// Per cent of the cgroup's memory.
+    #[schemars(extend("default" = 95))]
+    memory_percent: Field<u32>,
+    /// How late a worker's loop may run.
+    #[schemars(extend("default" = "500ms"))]
+    loop_lag: Field<GatewayDuration>,
+}
+
+/// The log of the process itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Log {
+    /// The least severe level that is written.
+    #[schemars(extend("default" = "info"))]
+    pub(in crate::config) level: Field<LogLevel>,
+    /// One JSON object per line, or text for people.
+    #[schemars(extend("default" = "json"))]
+    pub(in crate::config) format: Field<LogFormat>,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// One JSON object per line, or text for people.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum LogFormat {
+    Json,
+    Text,
+}
+
+/// One line per connection, at its end.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct AccessLog {
+    /// Whether there is one.
+    #[schemars(extend("default" = true))]
+    pub(in crate::config) enabled: Field<bool>,
+    /// Share of ordinary connections that get a line, 0 to 1; failed ones always do.
+    #[schemars(range(min = 0, max = 1), extend("default" = 1))]
+    pub(in crate::config) sample: Field<f64>,
+    /// One JSON object per line, or text for people.
+    #[schemars(extend("default" = "json"))]
+    format: Field<Later<AccessLogFormat>>,
+}
+
+/// One JSON object per line, or text for people.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum AccessLogFormat {
+    Json,
+    Text,
+}
+
+impl Off for AccessLogFormat {
+    const INSTEAD: &'static str = "write json";
+
+    fn is_off(&self) -> bool {
+        matches!(self, AccessLogFormat::Json)
+    }
+
+    fn value_name(&self) -> Option<&'static str> {
+        Some("text")
+    }
+}
+
+/// What the metrics distinguish.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Metrics {
+    /// Also count per endpoint: more series, but a broken endpoint is seen at once.
+    #[schemars(extend("default" = true))]
+    pub(in crate::config) per_endpoint: Field<bool>,
+}
+
+/// One trace per connection, sent by OTLP. The OTEL_* environment variables win over these fields.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Tracing {
+    /// Whether traces are sent.
+    #[schemars(extend("default" = false))]
+    enabled: Field<bool>,
+    /// The OTLP receiver: port 4317 for grpc, 4318 for http/protobuf.
+    #[schemars(extend("default" = "http://localhost:4317"))]
+    endpoint: Field<String>,
+    /// How traces are sent.
+    #[schemars(extend("default" = "grpc"))]
+    protocol: Field<TracingProtocol>,
+    /// Share of ordinary connections, 0 to 1; failed, retried and slow ones are always kept.
+    #[schemars(range(min = 0, max = 1), extend("default" = 0.1))]
+    sample: Field<f64>,
+    /// A connection whose setup takes longer is always kept.
+    #[schemars(extend("default" = "1s"))]
+    slower_than: Field<GatewayDuration>,
+}
+
+/// A transport of OTLP.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum TracingProtocol {
+    #[serde(rename = "grpc")]
+    Grpc,
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+}
+
+/// Following Services and Secrets of a Kubernetes cluster.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Kubernetes {
+    /// auto: when an upstream names a service, or a certificate a Secret.
+    #[schemars(extend("default" = "auto"))]
+    enabled: Field<AutoBool>,
+    /// Path of a kubeconfig; empty: in-cluster, else the usual KUBECONFIG rules.
+    #[schemars(extend("default" = ""))]
+    kubeconfig: Field<String>,
+    /// This node's zone; empty: read from the node named by SHEAVE_NODE_NAME.
+    #[schemars(extend("default" = ""))]
+    zone: Field<String>,
+}
+
+off! {
+    Overload, "remove it, or write memoryPercent: 0 and loopLag: 0s", overload =>
+        // Its defaults are not off, so that leaving one out asks for it.
+        overload.memory_percent.get().is_some_and(Off::is_off)
+            && overload.loop_lag.get().is_some_and(Off::is_off);
+    Tracing, "remove it or write enabled: false", tracing => tracing.enabled.is_off();
+    Kubernetes, "remove it or write enabled: false", kubernetes => match kubernetes.enabled.get() {
+        Some(AutoBool(Some(enabled))) => !enabled,
+        _ => kubernetes.kubeconfig.is_off() && kubernetes.zone.is_off(),
+    };
+}

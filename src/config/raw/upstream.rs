@@ -1,0 +1,304 @@
+//! The groups of endpoints that connections go to.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::field::{Field, Later, List, Off, off};
+use super::health::{HealthCheck, Rebalance, UpstreamDrain, UpstreamProxyProtocol, UpstreamTls};
+use super::listener::TcpKeepalive;
+use crate::config::scalar::{EndpointAddress, GatewayDuration, ObjectName};
+
+/// A named group of endpoints that is balanced as one: static `endpoints`, or a `service`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
+pub(in crate::config) struct Upstream {
+    /// Names the upstream in routes, logs, metrics and traces.
+    pub(in crate::config) name: Field<ObjectName>,
+    /// A port of a Kubernetes Service, whose endpoints are followed.
+    pub(in crate::config) service: Field<Later<Service>>,
+    /// Static endpoints.
+    pub(in crate::config) endpoints: List<Endpoint>,
+    /// How an endpoint is chosen.
+    pub(in crate::config) load_balancer: Field<LoadBalancer>,
+    /// How long things may take.
+    pub(in crate::config) timeout: Field<UpstreamTimeout>,
+    /// TCP keepalive towards endpoints.
+    pub(in crate::config) tcp_keepalive: Field<TcpKeepalive>,
+    /// Further attempts to connect, each to another endpoint while there is one. Bytes are never replayed.
+    pub(in crate::config) retry: Field<Retry>,
+    /// Limits, and when an endpoint is left alone for a while.
+    circuit_breaker: Field<Later<CircuitBreaker>>,
+    /// How it is known which endpoints work.
+    health_check: Field<Later<HealthCheck>>,
+    /// Send a PROXY protocol header to endpoints. Without it none is sent.
+    proxy_protocol: Field<Later<UpstreamProxyProtocol>>,
+    /// Speak TLS to endpoints. Without it plain TCP is spoken.
+    tls: Field<Later<UpstreamTls>>,
+    /// After a scale-out, move connections to new endpoints by closing some.
+    rebalance: Field<Later<Rebalance>>,
+    /// What happens to connections of an endpoint that left.
+    pub(in crate::config) drain: Field<UpstreamDrain>,
+}
+
+/// A port of a Kubernetes Service.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["namespace", "name", "port"]))]
+pub(in crate::config) struct Service {
+    /// The Service's namespace.
+    namespace: Field<String>,
+    /// The Service's name.
+    name: Field<String>,
+    /// The Service's port number.
+    port: Field<u16>,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[schemars(extend("required" = ["address"]))]
+pub(in crate::config) struct Endpoint {
+    /// Its IP address and port.
+    pub(in crate::config) address: Field<EndpointAddress>,
+    /// Its share of connections relative to the others'; 0 takes none.
+    #[schemars(range(max = 10_000), extend("default" = 1))]
+    pub(in crate::config) weight: Field<u32>,
+    /// The zone it is in, for zone-aware balancing.
+    #[schemars(extend("default" = ""))]
+    zone: Field<Later<String>>,
+    /// Endpoints of a higher number are used only when those below are not healthy.
+    #[schemars(extend("default" = 0))]
+    priority: Field<Later<u32>>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct LoadBalancer {
+    /// The way of choosing.
+    #[schemars(extend("default" = "LeastConnections"))]
+    pub(in crate::config) r#type: Field<Later<LoadBalancerType>>,
+    /// What is hashed, for type ConsistentHash.
+    consistent_hash: Field<Later<ConsistentHash>>,
+    /// New endpoints get their share little by little.
+    slow_start: Field<Later<SlowStart>>,
+    /// Prefer endpoints of this node's zone.
+    zone_aware: Field<Later<ZoneAware>>,
+}
+
+/// A way of choosing an endpoint.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum LoadBalancerType {
+    RoundRobin,
+    LeastConnections,
+    Random,
+    #[serde(rename = "PeakEWMA")]
+    PeakEwma,
+    ConsistentHash,
+}
+
+impl Off for LoadBalancerType {
+    const INSTEAD: &'static str = "write LeastConnections, RoundRobin or Random";
+
+    fn is_off(&self) -> bool {
+        self.value_name().is_none()
+    }
+
+    fn value_name(&self) -> Option<&'static str> {
+        match self {
+            LoadBalancerType::PeakEwma => Some("PeakEWMA"),
+            LoadBalancerType::ConsistentHash => Some("ConsistentHash"),
+            _ => None,
+        }
+    }
+}
+
+/// What is hashed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct ConsistentHash {
+    /// What of a connection is hashed.
+    #[schemars(extend("default" = "SourceIP"))]
+    r#type: Field<ConsistentHashType>,
+    /// Slots of the Maglev table; a prime number.
+    #[schemars(extend("default" = 65537))]
+    table_size: Field<u32>,
+}
+
+/// What of a connection is hashed.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+pub(in crate::config) enum ConsistentHashType {
+    #[serde(rename = "SourceIP")]
+    SourceIp,
+}
+
+/// New endpoints get their share little by little.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct SlowStart {
+    /// How long it takes until a new endpoint has its full share; 0s: at once.
+    #[schemars(extend("default" = "0s"))]
+    window: Field<GatewayDuration>,
+}
+
+/// Prefer endpoints of this node's zone.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct ZoneAware {
+    /// Whether they are preferred.
+    #[schemars(extend("default" = true))]
+    prefer_local: Field<bool>,
+    /// With fewer in the zone, all zones are used.
+    #[schemars(extend("default" = 3))]
+    min_endpoints_per_zone: Field<u32>,
+}
+
+/// How long things may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct UpstreamTimeout {
+    /// Timeouts of TCP connections.
+    pub(in crate::config) tcp: Field<UpstreamTcp>,
+}
+
+/// Timeouts on the endpoints' side.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct UpstreamTcp {
+    /// All attempts of one connection together must succeed in this time.
+    #[schemars(extend("default" = "5s"))]
+    pub(in crate::config) connect_timeout: Field<GatewayDuration>,
+    /// A connection with no byte in either direction for this long is closed; 0s: never.
+    #[schemars(extend("default" = "1h"))]
+    pub(in crate::config) idle_timeout: Field<GatewayDuration>,
+    /// A connection this old is closed; 0s: never.
+    #[schemars(extend("default" = "0s"))]
+    pub(in crate::config) max_connection_duration: Field<GatewayDuration>,
+}
+
+/// Further attempts to connect, each to another endpoint while there is one.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Retry {
+    /// Attempts after the first; 0: none.
+    #[schemars(range(max = 100), extend("default" = 2))]
+    pub(in crate::config) num_retries: Field<u32>,
+    /// What is retried.
+    #[schemars(extend("default" = ["connect-failure", "tls-failure"]))]
+    pub(in crate::config) triggers: List<Trigger>,
+    /// Bounds of each attempt.
+    pub(in crate::config) per_retry: Field<PerRetry>,
+    /// Start a second connect after this long without an answer; 0s: never.
+    #[schemars(extend("default" = "0s"))]
+    hedge_after: Field<Later<GatewayDuration>>,
+    /// How many retries there may be, relative to connections.
+    budget: Field<Later<Budget>>,
+}
+
+/// A failure that is retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::config) enum Trigger {
+    ConnectFailure,
+    TlsFailure,
+}
+
+/// Bounds of each attempt.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct PerRetry {
+    /// One attempt may take this long; 0s: only connectTimeout bounds it.
+    #[schemars(extend("default" = "1s"))]
+    pub(in crate::config) timeout: Field<GatewayDuration>,
+    /// The pause before a further attempt: it doubles each time, with jitter.
+    pub(in crate::config) back_off: Field<BackOff>,
+}
+
+/// A pause that doubles each time, between two bounds.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct BackOff {
+    /// The first pause.
+    #[schemars(extend("default" = "25ms"))]
+    pub(in crate::config) base_interval: Field<GatewayDuration>,
+    /// The longest pause.
+    #[schemars(extend("default" = "1s"))]
+    pub(in crate::config) max_interval: Field<GatewayDuration>,
+}
+
+/// How many retries there may be, relative to connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct Budget {
+    /// Retries per hundred connections.
+    #[schemars(extend("default" = 20))]
+    percent: Field<u32>,
+    /// Retries per second that are always allowed.
+    #[schemars(extend("default" = 10))]
+    min_retries_per_second: Field<u32>,
+}
+
+/// Limits, and when an endpoint is left alone for a while.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct CircuitBreaker {
+    /// Connections of the upstream at once; 0: no limit.
+    #[schemars(extend("default" = 0))]
+    max_connections: Field<u32>,
+    /// Connections that wait for a free place; 0: none waits.
+    #[schemars(extend("default" = 0))]
+    max_pending_connections: Field<u32>,
+    /// How long one waits.
+    #[schemars(extend("default" = "1s"))]
+    pending_timeout: Field<GatewayDuration>,
+    /// Retries at once; 0: no limit.
+    #[schemars(extend("default" = 0))]
+    max_parallel_retries: Field<u32>,
+    /// For each endpoint alone.
+    per_endpoint: Field<PerEndpoint>,
+}
+
+/// A breaker for each endpoint.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct PerEndpoint {
+    /// Connections at once; 0: no limit.
+    #[schemars(extend("default" = 0))]
+    max_connections: Field<u32>,
+    /// Failed attempts in a row that open the breaker; 0: never.
+    #[schemars(extend("default" = 5))]
+    consecutive_failures: Field<u32>,
+    /// How long the breaker stays open: longer each time.
+    open_for: Field<OpenFor>,
+}
+
+/// How long a breaker stays open.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct OpenFor {
+    /// The first time.
+    #[schemars(extend("default" = "1s"))]
+    base_interval: Field<GatewayDuration>,
+    /// At most.
+    #[schemars(extend("default" = "30s"))]
+    max_interval: Field<GatewayDuration>,
+}
+
+off! {
+    Service, "remove it and list endpoints", _ => false;
+    ConsistentHash, "remove it", _ => false;
+    SlowStart, "remove it or write window: 0s", slow_start => slow_start.window.is_off();
+    ZoneAware, "remove it or write preferLocal: false", zone_aware =>
+        zone_aware.prefer_local.get().is_some_and(Off::is_off);
+    Budget, "remove it", _ => false;
+    CircuitBreaker, "remove it", breaker =>
+        // What is left only matters with one of these.
+        breaker.max_connections.is_off()
+            && breaker.max_pending_connections.is_off()
+            && breaker.max_parallel_retries.is_off()
+            && breaker.per_endpoint.is_off();
+    PerEndpoint, "remove it", breaker =>
+        breaker.max_connections.is_off()
+            && breaker.consecutive_failures.get().is_some_and(Off::is_off);
+}
