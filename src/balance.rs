@@ -61,8 +61,7 @@ fn candidates<'a>(
     endpoints: &'a [Endpoint],
     tried: &'a Tried,
 ) -> impl Iterator<Item = (usize, &'a Endpoint)> {
-    let eligible =
-        |(index, endpoint): &(usize, &Endpoint)| endpoint.weight > 0 && !tried.contains(*index);
+    let eligible = |(index, endpoint): &(usize, &Endpoint)| endpoint.weight > 0 && !tried.contains(*index);
     endpoints.iter().enumerate().filter(eligible)
 }
 
@@ -86,12 +85,7 @@ pub(crate) mod tests {
         let endpoints = endpoints(&[1, 0, 1]);
         let mut tried = Tried::default();
         tried.insert(0);
-        assert_eq!(
-            candidates(&endpoints, &tried)
-                .map(|(index, _)| index)
-                .collect::<Vec<_>>(),
-            [2]
-        );
+        assert_eq!(candidates(&endpoints, &tried).map(|(index, _)| index).collect::<Vec<_>>(), [2]);
         tried.clear();
         assert_eq!(candidates(&endpoints, &tried).count(), 2);
     }

@@ -228,7 +228,16 @@ impl Config {
     /// # Errors
     /// Every mistake in it at once; or the one reason why it cannot be read: it is missing, no file,
     /// longer than 8 MiB, or not UTF-8.
-    pub fn load(path: &Path) -> Result<Config, Errors> {
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        Self::load_with(path, &ParseOptions::default())
+    }
+
+    /// Like [`Config::load`], for tests.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    #[doc(hidden)]
+    pub fn load_with(path: &Path, options: &ParseOptions) -> Result<Self, Errors> {
         let name = path.display().to_string();
         let text = read(path).map_err(|message| Errors::one(&name, None, message))?;
         let text = String::from_utf8(text).map_err(|error| {
@@ -238,7 +247,7 @@ impl Config {
             let message = "not UTF-8 text; save the file in that encoding";
             Errors::one(&name, Some(line), message)
         })?;
-        Config::parse(&text, &name)
+        Self::parse_with(&text, &name, options)
     }
 
     /// Parses the text of a file; `file_name` is what the errors call it.
@@ -251,16 +260,12 @@ impl Config {
 
     /// Like [`Config::parse`], for tests.
     #[doc(hidden)]
-    pub fn parse_with(
-        text: &str,
-        file_name: &str,
-        options: &ParseOptions,
-    ) -> Result<Config, Errors> {
+    pub fn parse_with(text: &str, file_name: &str, options: &ParseOptions) -> Result<Config, Errors> {
         if text.len() > MAX_FILE_BYTES {
             return Err(Errors::one(file_name, None, TOO_LONG));
         }
-        let root = tree::read(text)
-            .map_err(|broken| Errors::one(file_name, Some(broken.line), broken.message))?;
+        let root =
+            tree::read(text).map_err(|broken| Errors::one(file_name, Some(broken.line), broken.message))?;
         let report = errors::Report::new(file_name, root);
         let config = decode::decode(&report).map(|file| assemble::assemble(file, &report, options));
         match (report.finish(), config) {
@@ -277,9 +282,7 @@ const TOO_LONG: &str =
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let help = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file; write the path of one".to_owned(),
-        std::io::ErrorKind::IsADirectory => {
-            "this is a directory; write the path of a file in it".to_owned()
-        }
+        std::io::ErrorKind::IsADirectory => "this is a directory; write the path of a file in it".to_owned(),
         std::io::ErrorKind::PermissionDenied => {
             "may not be read by this user; allow it, or write the path of another".to_owned()
         }

@@ -1,12 +1,15 @@
 //! Sheave: an L4 load balancer and TCP reverse proxy, one pinned worker per core.
 
+pub mod app;
 pub mod balance;
+pub mod cli;
 pub mod config;
+mod connection;
+pub mod control;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod resilience;
 pub mod routing;
 pub mod shutdown;
 pub mod telemetry;
-mod connection;
-#[cfg(feature = "faults")]
-mod faults;
 pub mod worker;

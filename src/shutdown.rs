@@ -49,28 +49,16 @@ struct Shared {
 
 impl Default for Drain {
     fn default() -> Self {
-        let shared = Shared {
-            phase: Mutex::new(Phase::Serving),
-            watchers: Mutex::default(),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { phase: Mutex::new(Phase::Serving), watchers: Mutex::default() };
+        Self { shared: Arc::new(shared) }
     }
 }
 
 impl Drain {
     pub fn watch(&self) -> DrainWatch {
         let (notify, changed) = flume::bounded(1);
-        self.shared
-            .watchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(notify);
-        DrainWatch {
-            shared: Arc::clone(&self.shared),
-            changed,
-        }
+        self.shared.watchers.lock().unwrap_or_else(PoisonError::into_inner).push(notify);
+        DrainWatch { shared: Arc::clone(&self.shared), changed }
     }
 
     pub fn phase(&self) -> Phase {
@@ -85,24 +73,12 @@ impl Drain {
     /// Stops accepting; what is live has `timeout`.
     pub fn drain(&self, timeout: Duration) {
         let since = Instant::now();
-        self.set(Phase::Draining {
-            since,
-            until: since + timeout,
-        });
+        self.set(Phase::Draining { since, until: since + timeout });
     }
 
     fn set(&self, phase: Phase) {
-        *self
-            .shared
-            .phase
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = phase;
-        for watcher in &*self
-            .shared
-            .watchers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-        {
+        *self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        for watcher in &*self.shared.watchers.lock().unwrap_or_else(PoisonError::into_inner) {
             // Full means it has not looked since the last change, and will see this one too.
             let _already_told = watcher.try_send(());
         }

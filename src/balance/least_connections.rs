@@ -9,11 +9,7 @@ use super::{Pick, Tried, candidates};
 /// The choice stands only if its count is still the one that was compared: counts seen elsewhere can only have
 /// grown meanwhile, so a choice that takes hold was the least. A lost race is simply made again, and some
 /// other worker's pick took hold each time, so all together always move on.
-pub(super) fn pick(
-    endpoints: &[Endpoint],
-    tried: &Tried,
-    random: &mut fastrand::Rng,
-) -> Option<Pick> {
+pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
         let (index, endpoint, seen) = least(endpoints, tried, random)?;
         if let Some(reservation) = endpoint.state.reserve_if(seen) {
@@ -65,19 +61,15 @@ mod tests {
     use std::sync::Mutex;
 
     fn counts(endpoints: &[Endpoint]) -> Vec<usize> {
-        endpoints
-            .iter()
-            .map(|endpoint| endpoint.state.active())
-            .collect()
+        endpoints.iter().map(|endpoint| endpoint.state.active()).collect()
     }
 
     #[test]
     fn fills_by_weight() {
         let endpoints = endpoints(&[3, 1, 0]);
         let mut random = fastrand::Rng::with_seed(1);
-        let picks: Vec<Pick> = (0..400)
-            .map_while(|_| pick(&endpoints, &Tried::default(), &mut random))
-            .collect();
+        let picks: Vec<Pick> =
+            (0..400).map_while(|_| pick(&endpoints, &Tried::default(), &mut random)).collect();
         assert_eq!(counts(&endpoints), [300, 100, 0]);
         drop(picks);
         assert_eq!(counts(&endpoints), [0, 0, 0]);
@@ -108,13 +100,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut chosen = [0; 3];
         for _ in 0..3_000 {
-            chosen[pick(&endpoints, &Tried::default(), &mut random)
-                .unwrap()
-                .index] += 1;
+            chosen[pick(&endpoints, &Tried::default(), &mut random).unwrap().index] += 1;
         }
-        assert!(
-            chosen.iter().all(|count| (900..1_100).contains(count)),
-            "{chosen:?}"
-        );
+        assert!(chosen.iter().all(|count| (900..1_100).contains(count)), "{chosen:?}");
     }
 }

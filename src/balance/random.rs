@@ -5,14 +5,8 @@ use crate::routing::Endpoint;
 use super::{Pick, Tried, candidates};
 
 /// Each candidate with a chance in proportion to its weight.
-pub(super) fn pick(
-    endpoints: &[Endpoint],
-    tried: &Tried,
-    random: &mut fastrand::Rng,
-) -> Option<Pick> {
-    let total: u64 = candidates(endpoints, tried)
-        .map(|(_, endpoint)| u64::from(endpoint.weight))
-        .sum();
+pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+    let total: u64 = candidates(endpoints, tried).map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
     if total == 0 {
         return None;
     }
@@ -20,10 +14,7 @@ pub(super) fn pick(
     for (index, endpoint) in candidates(endpoints, tried) {
         let weight = u64::from(endpoint.weight);
         if ticket < weight {
-            return Some(Pick {
-                index,
-                reservation: endpoint.state.reserve(),
-            });
+            return Some(Pick { index, reservation: endpoint.state.reserve() });
         }
         ticket -= weight;
     }

@@ -12,21 +12,13 @@ impl Schedule {
     /// The order for these weights; the caller's index is the position. Weight 0 never appears.
     pub fn new(weights: impl Iterator<Item = u32>) -> Self {
         let weights: Vec<u64> = weights.map(u64::from).collect();
-        let divisor = weights
-            .iter()
-            .copied()
-            .fold(0, greatest_common_divisor)
-            .max(1);
+        let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
         let total: u64 = weights.iter().sum::<u64>() / divisor;
         let weights: Vec<u64> = if total <= TURNS_MAX {
             weights.iter().map(|weight| weight / divisor).collect()
         } else {
-            let scale =
-                |weight: &u64| (*weight > 0).then(|| (weight / divisor * TURNS_MAX / total).max(1));
-            weights
-                .iter()
-                .map(|weight| scale(weight).unwrap_or(0))
-                .collect()
+            let scale = |weight: &u64| (*weight > 0).then(|| (weight / divisor * TURNS_MAX / total).max(1));
+            weights.iter().map(|weight| scale(weight).unwrap_or(0)).collect()
         };
         Self(smooth(&weights))
     }
@@ -53,9 +45,7 @@ fn smooth(weights: &[u64]) -> Vec<u32> {
     let mut turns: Vec<(f64, u32)> = Vec::new();
     for (index, weight) in (0u32..).zip(weights) {
         let turns_of_index = u32::try_from(*weight).unwrap_or(u32::MAX);
-        turns.extend(
-            (0..turns_of_index).map(|k| ((f64::from(k) + 0.5) / f64::from(turns_of_index), index)),
-        );
+        turns.extend((0..turns_of_index).map(|k| ((f64::from(k) + 0.5) / f64::from(turns_of_index), index)));
     }
     turns.sort_by(|(one, _), (other, _)| one.total_cmp(other));
     turns.into_iter().map(|(_, index)| index).collect()
@@ -75,9 +65,7 @@ mod tests {
 
     fn order(weights: &[u32]) -> Vec<usize> {
         let schedule = Schedule::new(weights.iter().copied());
-        (0..schedule.len())
-            .map(|turn| schedule.at(turn).unwrap())
-            .collect()
+        (0..schedule.len()).map(|turn| schedule.at(turn).unwrap()).collect()
     }
 
     #[test]

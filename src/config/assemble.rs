@@ -45,18 +45,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let listeners = listener::listeners(&cx, file.listeners, admin.address);
     let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
     let upstreams = upstream::upstreams(&cx, file.upstreams);
-    Config {
-        workers,
-        admin,
-        drain,
-        limits,
-        log,
-        access_log,
-        metrics,
-        listeners,
-        routes,
-        upstreams,
-    }
+    Config { workers, admin, drain, limits, log, access_log, metrics, listeners, routes, upstreams }
 }
 
 fn sizes(cx: &Context<'_>, file: &raw::File) {
@@ -78,9 +67,7 @@ fn sizes(cx: &Context<'_>, file: &raw::File) {
         );
     }
     let items = file.upstreams.get().into_iter().flatten();
-    let endpoints: usize = items
-        .filter_map(|item| item.get()?.endpoints.get().map(Vec::len))
-        .sum();
+    let endpoints: usize = items.filter_map(|item| item.get()?.endpoints.get().map(Vec::len)).sum();
     if endpoints > MAX_ENDPOINTS {
         cx.report.add(
             "upstreams",
@@ -99,8 +86,7 @@ impl Context<'_> {
     /// A field that has no default; `example` is what to write.
     fn required<T>(&self, field: Field<T>, path: &str, example: &str) -> Option<T> {
         if field.is_absent() {
-            self.report
-                .add(path, format_args!("missing; write {example}"));
+            self.report.add(path, format_args!("missing; write {example}"));
         }
         field.value()
     }
@@ -114,10 +100,8 @@ impl Context<'_> {
     fn networks(&self, list: List<Network>, path: &str) -> Vec<IpNet> {
         let length = list.get().map_or(0, Vec::len);
         if length > MAX_NETWORKS {
-            self.report.add(
-                path,
-                format_args!("{length} networks are too many; write at most {MAX_NETWORKS}"),
-            );
+            self.report
+                .add(path, format_args!("{length} networks are too many; write at most {MAX_NETWORKS}"));
         }
         self.items(list, path).map(|(_, net)| net.0).collect()
     }
@@ -160,9 +144,7 @@ impl Context<'_> {
 
 /// A duration, with its default in seconds.
 fn seconds(field: Field<GatewayDuration>, default: u64) -> Duration {
-    field
-        .value()
-        .map_or(Duration::from_secs(default), |duration| duration.0)
+    field.value().map_or(Duration::from_secs(default), |duration| duration.0)
 }
 
 /// `0s` means never.

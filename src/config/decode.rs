@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::fmt::{self, Display, Write as _};
 
 use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, Visitor,
+    self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
 };
 use serde_yaml::Value;
 
@@ -18,12 +18,7 @@ use super::tree::{Data, Entry, Node};
 
 /// Decodes the whole tree; `None` only if its root is not even a mapping. Mistakes go to the report.
 pub(super) fn decode<T: for<'de> Deserialize<'de>>(report: &Report) -> Option<T> {
-    T::deserialize(At {
-        node: report.root(),
-        step: Step::Root,
-        report,
-    })
-    .ok()
+    T::deserialize(At { node: report.root(), step: Step::Root, report }).ok()
 }
 
 /// A mistake that does not know its place yet, or has been noted already.
@@ -79,10 +74,7 @@ impl de::Error for Fault {
             Some(near) => near.to_owned(),
             None => choices(expected),
         };
-        Fault::Message(format!(
-            "{} is not a known value; write {instead}",
-            quoted(variant)
-        ))
+        Fault::Message(format!("{} is not a known value; write {instead}", quoted(variant)))
     }
 }
 
@@ -166,11 +158,7 @@ impl<'a> At<'a> {
 
     /// The entries that `fields` knows, each once; the others are noted as mistakes. A mistyped one is
     /// read as the field it was meant to be, so that it is one mistake, and those in it are found too.
-    fn known(
-        &self,
-        entries: &'a [Entry],
-        fields: &'static [&'static str],
-    ) -> Vec<(&'static str, &'a Entry)> {
+    fn known(&self, entries: &'a [Entry], fields: &'static [&'static str]) -> Vec<(&'static str, &'a Entry)> {
         let written: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let mut known: Vec<(&'static str, &'a Entry)> = Vec::new();
         for entry in entries {
@@ -183,10 +171,7 @@ impl<'a> At<'a> {
                 }
                 _ if self.report.is_full() => String::new(),
                 Some((_, Some((_, first)))) => {
-                    format!(
-                        "written twice, first on line {}; keep one of them",
-                        first.line
-                    )
+                    format!("written twice, first on line {}; keep one of them", first.line)
                 }
                 None => match nearest(&entry.key, fields.iter().copied()) {
                     Some(near) => {
@@ -218,10 +203,7 @@ impl<'de> Deserializer<'de> for At<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match &self.node.data {
-            Data::List(items) => visitor.visit_seq(Items {
-                at: &self,
-                items: items.iter().enumerate(),
-            }),
+            Data::List(items) => visitor.visit_seq(Items { at: &self, items: items.iter().enumerate() }),
             Data::Map(_) => Err(de::Error::invalid_type(self.unexpected(), &visitor)),
             Data::Scalar(value) => scalar(value, visitor),
         }
@@ -254,19 +236,13 @@ impl<'de> Deserializer<'de> for At<'_> {
     ) -> Result<V::Value, Fault> {
         match (&self.node.data, self.unexpected()) {
             (Data::Scalar(Value::String(text)), _) => {
-                let variant: de::value::StrDeserializer<'_, Fault> =
-                    text.as_str().into_deserializer();
+                let variant: de::value::StrDeserializer<'_, Fault> = text.as_str().into_deserializer();
                 visitor.visit_enum(variant)
             }
             (_, Unexpected::Float(number)) if variants.contains(&number.to_string().as_str()) => {
-                Err(Fault::Message(format!(
-                    "{number} is read as a number; write \"{number}\" in quotes"
-                )))
+                Err(Fault::Message(format!("{number} is read as a number; write \"{number}\" in quotes")))
             }
-            (_, found) => Err(de::Error::invalid_type(
-                found,
-                &choices(variants).as_str() as &dyn Expected,
-            )),
+            (_, found) => Err(de::Error::invalid_type(found, &choices(variants).as_str() as &dyn Expected)),
         }
         .map_err(|fault| self.note(fault))
     }
@@ -276,9 +252,7 @@ impl<'de> Deserializer<'de> for At<'_> {
         _name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor
-            .visit_newtype_struct(self)
-            .map_err(|fault| self.note(fault))
+        visitor.visit_newtype_struct(self).map_err(|fault| self.note(fault))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -314,10 +288,7 @@ struct Fields<'a> {
 impl<'de> MapAccess<'de> for Fields<'_> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some((field, entry)) = self.entries.next() else {
             return Ok(None);
         };
@@ -346,18 +317,10 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Fault;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
         let Some((index, node)) = self.items.next() else {
             return Ok(None);
         };
-        seed.deserialize(At {
-            node,
-            step: Step::Index(self.at, index),
-            report: self.at.report,
-        })
-        .map(Some)
+        seed.deserialize(At { node, step: Step::Index(self.at, index), report: self.at.report }).map(Some)
     }
 }

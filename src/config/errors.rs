@@ -64,12 +64,7 @@ pub struct Errors {
 impl Errors {
     pub(super) fn one(file: &str, line: Option<usize>, message: impl Into<String>) -> Self {
         Errors {
-            errors: vec![Error {
-                file: file.into(),
-                line,
-                path: String::new(),
-                message: message.into(),
-            }],
+            errors: vec![Error { file: file.into(), line, path: String::new(), message: message.into() }],
         }
     }
 
@@ -120,12 +115,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(file: &str, root: Rc<Node>) -> Self {
-        Report {
-            file: file.into(),
-            root,
-            errors: RefCell::default(),
-            more: Cell::new(0),
-        }
+        Report { file: file.into(), root, errors: RefCell::default(), more: Cell::new(0) }
     }
 
     pub(super) fn root(&self) -> &Node {
@@ -156,12 +146,7 @@ impl Report {
             Some(item) => format!("{message} ({item})"),
             None => message.to_string(),
         };
-        self.errors.borrow_mut().push(Error {
-            file: self.file.clone(),
-            line,
-            path,
-            message,
-        });
+        self.errors.borrow_mut().push(Error { file: self.file.clone(), line, path, message });
     }
 
     /// `listener "postgres"` for a path inside that listener: people know names, not numbers.
@@ -222,10 +207,7 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 /// The candidate that `word` was most likely meant to be.
-pub(super) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Distances cost time in the product of the lengths, and nobody mistypes a word this long.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

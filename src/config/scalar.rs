@@ -39,9 +39,7 @@ impl<T: Scalar> ScalarVisitor<T> {
         if T::UNQUOTED {
             T::parse(&text).map_err(E::custom)
         } else {
-            Err(E::custom(format!(
-                "{text} is not text; write \"{text}\" in quotes"
-            )))
+            Err(E::custom(format!("{text} is not text; write \"{text}\" in quotes")))
         }
     }
 }
@@ -94,15 +92,7 @@ macro_rules! scalars {
     )+};
 }
 
-scalars!(
-    GatewayDuration,
-    ListenAddress,
-    EndpointAddress,
-    Network,
-    ObjectName,
-    AutoCount,
-    AutoBool
-);
+scalars!(GatewayDuration, ListenAddress, EndpointAddress, Network, ObjectName, AutoCount, AutoBool);
 
 /// A Gateway API duration (GEP-2257): `250ms`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,13 +128,9 @@ impl FromStr for GatewayDuration {
             if rest.is_empty() && part > 0 {
                 return Ok(GatewayDuration(total));
             }
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(rest.len());
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (number, after) = rest.split_at(digits);
-            let letters = after
-                .find(|c: char| !c.is_ascii_alphabetic())
-                .unwrap_or(after.len());
+            let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
             let (unit, after) = after.split_at(letters);
             let unit_millis: u64 = match unit {
                 "h" => 3_600_000,
@@ -223,9 +209,7 @@ impl Scalar for Network {
     fn parse(text: &str) -> Result<Self, String> {
         if let Ok(ip) = text.parse::<IpAddr>() {
             let bits = if ip.is_ipv4() { 32 } else { 128 };
-            return Err(format!(
-                "{ip} has no prefix length; write {ip}/{bits} for this one address"
-            ));
+            return Err(format!("{ip} has no prefix length; write {ip}/{bits} for this one address"));
         }
         let net: IpNet = text.parse().map_err(|_| {
             format!(
@@ -286,11 +270,7 @@ impl Scalar for ObjectName {
         if text.chars().all(allowed) {
             return Ok(ObjectName(text.to_owned()));
         }
-        let better: String = text
-            .to_lowercase()
-            .chars()
-            .map(|c| if allowed(c) { c } else { '-' })
-            .collect();
+        let better: String = text.to_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();
         Err(format!(
             "{} has characters a name may not have (only a-z, 0-9 and - . _ / :); write {}",
             quoted(text),
@@ -320,9 +300,8 @@ impl Scalar for AutoCount {
         if text == "auto" {
             return Ok(AutoCount(None));
         }
-        let count = text
-            .parse()
-            .map_err(|_| format!("{} is not a count; write {}", quoted(text), Self::EXPECTED))?;
+        let count =
+            text.parse().map_err(|_| format!("{} is not a count; write {}", quoted(text), Self::EXPECTED))?;
         Ok(AutoCount(Some(count)))
     }
 
@@ -344,11 +323,7 @@ impl Scalar for AutoBool {
             "auto" => Ok(AutoBool(None)),
             "true" => Ok(AutoBool(Some(true))),
             "false" => Ok(AutoBool(Some(false))),
-            _ => Err(format!(
-                "{} is not a known value; write {}",
-                quoted(text),
-                Self::EXPECTED
-            )),
+            _ => Err(format!("{} is not a known value; write {}", quoted(text), Self::EXPECTED)),
         }
     }
 

@@ -82,9 +82,7 @@ impl Node {
         let mut line = path.is_empty().then_some(self.line);
         for step in steps(path) {
             let found = match step {
-                Step::Key(key) => node
-                    .entry(key)
-                    .map(|entry| (entry.line, entry.node.as_ref())),
+                Step::Key(key) => node.entry(key).map(|entry| (entry.line, entry.node.as_ref())),
                 Step::Index(index) => node.item(index).map(|item| (item.line, item)),
             };
             let Some((next_line, next)) = found else {
@@ -113,12 +111,7 @@ fn steps(path: &str) -> impl Iterator<Item = Step<'_>> {
 /// Reads one YAML document. An empty text is an empty mapping: what is missing then has better words.
 pub(super) fn read(text: &str) -> Result<Rc<Node>, Broken> {
     let text = text.trim_start_matches('\u{feff}');
-    let mut reader = Reader {
-        text,
-        parser: Parser::new_from_str(text),
-        anchors: HashMap::new(),
-        nodes: 0,
-    };
+    let mut reader = Reader { text, parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut root = None;
     loop {
         let (event, span) = reader.next()?;
@@ -136,11 +129,7 @@ pub(super) fn read(text: &str) -> Result<Rc<Node>, Broken> {
     }
     Ok(match root {
         Some(node) if !matches!(node.data, Data::Scalar(Value::Null)) => node,
-        _ => Rc::new(Node {
-            line: 1,
-            data: Data::Map(Vec::new()),
-            size: 1,
-        }),
+        _ => Rc::new(Node { line: 1, data: Data::Map(Vec::new()), size: 1 }),
     })
 }
 
@@ -166,9 +155,7 @@ impl<'a> Reader<'a> {
         }
         let (anchor, tag, data) = match event {
             Event::Alias(id) => return self.alias(id, &span),
-            Event::Scalar(text, style, anchor, tag) => {
-                (anchor, tag, Data::Scalar(scalar(&text, style)))
-            }
+            Event::Scalar(text, style, anchor, tag) => (anchor, tag, Data::Scalar(scalar(&text, style))),
             Event::SequenceStart(anchor, tag) => (anchor, tag, Data::List(self.list(depth)?)),
             Event::MappingStart(anchor, tag) => (anchor, tag, Data::Map(self.map(depth)?)),
             _ => return Err(broken(&span, "a value is missing; write one")),
@@ -185,11 +172,7 @@ impl<'a> Reader<'a> {
             Data::Map(entries) => entries.iter().map(|entry| entry.node.size).sum(),
         };
         self.count(1, &span)?;
-        let node = Rc::new(Node {
-            line: span.start.line(),
-            data,
-            size: below + 1,
-        });
+        let node = Rc::new(Node { line: span.start.line(), data, size: below + 1 });
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -213,17 +196,11 @@ impl<'a> Reader<'a> {
                 (Event::MappingEnd, _) => return Ok(entries),
                 (Event::Scalar(text, _, 0, None), span) => (text.into_owned(), span),
                 (_, span) => {
-                    return Err(broken(
-                        &span,
-                        "this key is not plain text; write a field's name",
-                    ));
+                    return Err(broken(&span, "this key is not plain text; write a field's name"));
                 }
             };
             if key == "<<" {
-                return Err(broken(
-                    &key_span,
-                    "merge keys (<<) are not supported; write the fields out",
-                ));
+                return Err(broken(&key_span, "merge keys (<<) are not supported; write the fields out"));
             }
             let (event, span) = self.next()?;
             entries.push(Entry {
@@ -238,10 +215,7 @@ impl<'a> Reader<'a> {
     /// this is what stops a small file that unfolds into billions of values.
     fn alias(&mut self, id: usize, span: &Span) -> Result<Rc<Node>, Broken> {
         let Some(node) = self.anchors.get(&id).cloned() else {
-            return Err(broken(
-                span,
-                "this alias stands inside what it names; write the value out",
-            ));
+            return Err(broken(span, "this alias stands inside what it names; write the value out"));
         };
         self.count(node.size, span)?;
         Ok(node)
@@ -250,8 +224,7 @@ impl<'a> Reader<'a> {
     fn count(&mut self, nodes: usize, span: &Span) -> Result<(), Broken> {
         self.nodes = self.nodes.saturating_add(nodes);
         if self.nodes > MAX_NODES {
-            let message =
-                format!("the file has more than {MAX_NODES} values; write fewer, without aliases");
+            let message = format!("the file has more than {MAX_NODES} values; write fewer, without aliases");
             return Err(broken(span, &message));
         }
         Ok(())
@@ -278,10 +251,7 @@ fn scalar(text: &str, style: ScalarStyle) -> Value {
 }
 
 fn broken(span: &Span, message: &str) -> Broken {
-    Broken {
-        line: span.start.line(),
-        message: message.to_owned(),
-    }
+    Broken { line: span.start.line(), message: message.to_owned() }
 }
 
 fn syntax(error: &ScanError, text: &str) -> Broken {
@@ -293,8 +263,5 @@ fn syntax(error: &ScanError, text: &str) -> Broken {
     } else {
         "check the indentation, quotes and brackets here and just above"
     };
-    Broken {
-        line,
-        message: format!("not valid YAML: {} (column {column}); {help}", error.info()),
-    }
+    Broken { line, message: format!("not valid YAML: {} (column {column}); {help}", error.info()) }
 }

@@ -199,7 +199,8 @@ impl Live {
         };
         let active = self.last_active.get();
         let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
-        let max_duration = shorter(listener.max_duration, upstream.and_then(|timeouts| timeouts.max_duration));
+        let max_duration =
+            shorter(listener.max_duration, upstream.and_then(|timeouts| timeouts.max_duration));
         let half_close = listener.half_close.filter(|_| self.half_closed.get());
         [
             self.leave_by.get().map(|by| (by, Outcome::TableRemoved)),

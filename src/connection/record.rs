@@ -53,7 +53,8 @@ impl Recorder {
         self.connect_started.get_or_insert(started);
         self.connect_ended = Some(ended);
         let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
-        let attempt = Attempt { endpoint, started: since_accept(started), ended: since_accept(ended), failure };
+        let attempt =
+            Attempt { endpoint, started: since_accept(started), ended: since_accept(ended), failure };
         self.attempts.push(attempt);
     }
 

@@ -22,19 +22,12 @@ impl Backoff {
             .with_factor(2.0)
             .without_max_times()
             .build();
-        Self {
-            ceilings,
-            max_interval,
-        }
+        Self { ceilings, max_interval }
     }
 
     /// The next wait: anything up to a ceiling that doubles each time.
     pub fn next_wait(&mut self, random: &mut fastrand::Rng) -> Duration {
-        let ceiling = self
-            .ceilings
-            .next()
-            .unwrap_or(self.max_interval)
-            .min(self.max_interval);
+        let ceiling = self.ceilings.next().unwrap_or(self.max_interval).min(self.max_interval);
         ceiling.mul_f64(random.f64())
     }
 }
@@ -50,10 +43,7 @@ mod tests {
             let mut backoff = Backoff::new(Duration::from_millis(25), Duration::from_millis(80));
             for ceiling in [25, 50, 80, 80, 80] {
                 let wait = backoff.next_wait(&mut random);
-                assert!(
-                    wait <= Duration::from_millis(ceiling),
-                    "{wait:?} is above {ceiling} ms"
-                );
+                assert!(wait <= Duration::from_millis(ceiling), "{wait:?} is above {ceiling} ms");
             }
         }
     }
@@ -62,12 +52,8 @@ mod tests {
     fn waits_are_spread_over_the_whole_range() {
         let mut random = fastrand::Rng::with_seed(1);
         let base = Duration::from_secs(1);
-        let waits: Vec<Duration> = (0..1_000)
-            .map(|_| Backoff::new(base, base).next_wait(&mut random))
-            .collect();
-        assert!(
-            waits.iter().any(|wait| *wait < base / 10)
-                && waits.iter().any(|wait| *wait > base * 9 / 10)
-        );
+        let waits: Vec<Duration> =
+            (0..1_000).map(|_| Backoff::new(base, base).next_wait(&mut random)).collect();
+        assert!(waits.iter().any(|wait| *wait < base / 10) && waits.iter().any(|wait| *wait > base * 9 / 10));
     }
 }

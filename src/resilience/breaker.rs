@@ -41,17 +41,10 @@ pub struct Permit<'a> {
 impl Breaker {
     pub fn new(consecutive_failures: u32, open_for_base: Duration, open_for_max: Duration) -> Self {
         let watch = Watch::default();
-        let open_for = OpenTimes {
-            next: open_for_base.min(open_for_max),
-            max: open_for_max,
-        };
+        let open_for = OpenTimes { next: open_for_base.min(open_for_max), max: open_for_max };
         let policy = failure_policy::consecutive_failures(consecutive_failures, open_for);
         let machine = StateMachine::new(policy, watch.clone());
-        Self {
-            machine,
-            watch,
-            probing: AtomicBool::new(false),
-        }
+        Self { machine, watch, probing: AtomicBool::new(false) }
     }
 
     pub fn state(&self) -> BreakerState {
@@ -71,10 +64,7 @@ impl Breaker {
         if probe && self.probing.swap(true, Ordering::AcqRel) {
             return None;
         }
-        Some(Permit {
-            breaker: self,
-            probe,
-        })
+        Some(Permit { breaker: self, probe })
     }
 }
 
@@ -203,10 +193,7 @@ mod tests {
         let breaker = tripped();
         let probe = half_open(&breaker);
         assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        assert!(
-            breaker.permit().is_none(),
-            "a second attempt must wait for the probe"
-        );
+        assert!(breaker.permit().is_none(), "a second attempt must wait for the probe");
         drop(probe);
         half_open(&breaker).succeeded();
         assert_eq!(breaker.state(), BreakerState::Closed);

@@ -23,26 +23,17 @@ pub fn compile(config: &Config, previous: &RouteTable) -> RouteTable {
         .map(|upstream| {
             (
                 upstream.name.clone(),
-                Arc::new(compile_upstream(
-                    upstream,
-                    previous.upstreams.get(&upstream.name),
-                )),
+                Arc::new(compile_upstream(upstream, previous.upstreams.get(&upstream.name))),
             )
         })
         .collect();
-    let before: HashMap<&Name, &Arc<Listener>> = previous
-        .listeners
-        .iter()
-        .map(|listener| (&listener.name, listener))
-        .collect();
+    let before: HashMap<&Name, &Arc<Listener>> =
+        previous.listeners.iter().map(|listener| (&listener.name, listener)).collect();
     let listeners = config
         .listeners
         .iter()
         .map(|listener| {
-            let routes = config
-                .routes
-                .iter()
-                .filter(|route| route.listener == listener.name);
+            let routes = config.routes.iter().filter(|route| route.listener == listener.name);
             let previous = before.get(&listener.name).copied();
             Arc::new(compile_listener(listener, routes, &upstreams, previous))
         })
@@ -56,20 +47,15 @@ pub fn compile(config: &Config, previous: &RouteTable) -> RouteTable {
 }
 
 fn compile_upstream(upstream: &config::Upstream, previous: Option<&Arc<Upstream>>) -> Upstream {
-    let before: HashMap<SocketAddr, &Arc<EndpointState>> = previous
-        .iter()
-        .flat_map(|upstream| &upstream.endpoints)
-        .map(|e| (e.address, &e.state))
-        .collect();
+    let before: HashMap<SocketAddr, &Arc<EndpointState>> =
+        previous.iter().flat_map(|upstream| &upstream.endpoints).map(|e| (e.address, &e.state)).collect();
     let endpoints: Vec<Endpoint> = upstream
         .endpoints
         .iter()
         .map(|endpoint| Endpoint {
             address: endpoint.address,
             weight: endpoint.weight,
-            state: before
-                .get(&endpoint.address)
-                .map_or_else(Arc::default, |state| Arc::clone(state)),
+            state: before.get(&endpoint.address).map_or_else(Arc::default, |state| Arc::clone(state)),
         })
         .collect();
     Upstream {
@@ -93,8 +79,7 @@ fn compile_listener<'a>(
 ) -> Listener {
     let routes: Vec<Arc<Route>> = routes
         .map(|route| {
-            let before =
-                previous.and_then(|l| l.routes.iter().find(|before| before.name == route.name));
+            let before = previous.and_then(|l| l.routes.iter().find(|before| before.name == route.name));
             Arc::new(compile_route(route, upstreams, before))
         })
         .collect();
@@ -129,10 +114,7 @@ fn compile_route(
         .iter()
         .filter_map(|backend| {
             let upstream = Arc::clone(upstreams.get(&backend.upstream)?);
-            Some(Backend {
-                upstream,
-                weight: backend.weight,
-            })
+            Some(Backend { upstream, weight: backend.weight })
         })
         .collect();
     Route {

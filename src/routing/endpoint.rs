@@ -39,19 +39,13 @@ impl EndpointState {
     /// Counts one more.
     pub fn reserve(self: &Arc<Self>) -> Reservation {
         self.active.fetch_add(1, Ordering::AcqRel);
-        Reservation {
-            state: Arc::clone(self),
-        }
+        Reservation { state: Arc::clone(self) }
     }
 
     /// Counts one more if there are still `seen`: what makes a choice by count exact across workers.
     pub fn reserve_if(self: &Arc<Self>, seen: usize) -> Option<Reservation> {
-        self.active
-            .compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed)
-            .ok()?;
-        Some(Reservation {
-            state: Arc::clone(self),
-        })
+        self.active.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        Some(Reservation { state: Arc::clone(self) })
     }
 }
 
@@ -69,10 +63,7 @@ mod tests {
     fn a_reservation_counts_until_dropped() {
         let state = Arc::new(EndpointState::default());
         let first = state.reserve();
-        assert!(
-            state.reserve_if(0).is_none(),
-            "the count moved on, so the choice must be made again"
-        );
+        assert!(state.reserve_if(0).is_none(), "the count moved on, so the choice must be made again");
         let second = state.reserve_if(1);
         assert_eq!(state.active(), 2);
         drop((first, second));

@@ -46,11 +46,7 @@ impl Listener {
     /// The route for this client: the most specific of `sources`, else the one for everyone.
     pub fn route(&self, client: IpAddr) -> Option<&Arc<Route>> {
         let client = client.to_canonical();
-        let by_source = self
-            .by_source
-            .iter()
-            .find(|(net, _)| net.contains(&client))
-            .map(|(_, index)| *index);
+        let by_source = self.by_source.iter().find(|(net, _)| net.contains(&client)).map(|(_, index)| *index);
         self.routes.get(by_source.or(self.for_everyone)?)
     }
 }

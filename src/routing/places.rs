@@ -20,12 +20,8 @@ impl Places {
     /// Takes a place unless `limit` are taken already.
     pub fn try_take(self: &Arc<Self>, limit: usize) -> Option<Place> {
         let take = |taken: usize| (taken < limit).then_some(taken + 1);
-        self.taken
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, take)
-            .ok()?;
-        Some(Place {
-            places: Arc::clone(self),
-        })
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, take).ok()?;
+        Some(Place { places: Arc::clone(self) })
     }
 
     /// How many are taken now.

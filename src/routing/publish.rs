@@ -52,11 +52,7 @@ impl Publisher {
         let subscribers: Vec<Subscriber> = (0..workers)
             .map(|_| {
                 let (wake, woken) = flume::bounded(1);
-                let seat = Seat {
-                    wake,
-                    acknowledged: AtomicU64::new(0),
-                    sockets: Mutex::default(),
-                };
+                let seat = Seat { wake, acknowledged: AtomicU64::new(0), sockets: Mutex::default() };
                 Subscriber {
                     current: Arc::clone(&current),
                     seat: Arc::new(seat),
@@ -65,18 +61,8 @@ impl Publisher {
                 }
             })
             .collect();
-        let seats = subscribers
-            .iter()
-            .map(|subscriber| Arc::clone(&subscriber.seat))
-            .collect();
-        (
-            Self {
-                current,
-                seats,
-                acknowledgements,
-            },
-            subscribers,
-        )
+        let seats = subscribers.iter().map(|subscriber| Arc::clone(&subscriber.seat)).collect();
+        (Self { current, seats, acknowledgements }, subscribers)
     }
 
     /// The table that new connections use, or will in a moment.
@@ -87,10 +73,7 @@ impl Publisher {
     /// Replaces the table. `sockets` has the new listeners' sockets, one list for each worker.
     pub fn publish(&self, table: Arc<RouteTable>, sockets: Vec<Vec<BoundListener>>) {
         for (seat, sockets) in self.seats.iter().zip(sockets) {
-            seat.sockets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend(sockets);
+            seat.sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);
         }
         self.current.store(table);
         for seat in &self.seats {
@@ -106,19 +89,12 @@ impl Publisher {
 
     /// The generation that every worker has reached.
     pub fn acknowledged(&self) -> u64 {
-        self.seats
-            .iter()
-            .map(|seat| seat.acknowledged.load(Ordering::Acquire))
-            .min()
-            .unwrap_or(0)
+        self.seats.iter().map(|seat| seat.acknowledged.load(Ordering::Acquire)).min().unwrap_or(0)
     }
 
     /// The generation that each worker has reached, in the workers' order.
     pub fn acknowledged_by_worker(&self) -> Vec<u64> {
-        self.seats
-            .iter()
-            .map(|seat| seat.acknowledged.load(Ordering::Acquire))
-            .collect()
+        self.seats.iter().map(|seat| seat.acknowledged.load(Ordering::Acquire)).collect()
     }
 
     /// Resolves once every worker has `generation` or a newer one.
@@ -144,13 +120,7 @@ impl Subscriber {
 
     /// The sockets that came with the tables since the last call.
     pub fn take_sockets(&self) -> Vec<BoundListener> {
-        std::mem::take(
-            &mut *self
-                .seat
-                .sockets
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        std::mem::take(&mut *self.seat.sockets.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says that this worker serves by `generation` from now on.
@@ -167,10 +137,7 @@ mod tests {
     use futures_util::FutureExt;
 
     fn table(generation: u64) -> Arc<RouteTable> {
-        Arc::new(RouteTable {
-            generation,
-            ..RouteTable::empty()
-        })
+        Arc::new(RouteTable { generation, ..RouteTable::empty() })
     }
 
     #[test]
@@ -180,11 +147,7 @@ mod tests {
         publisher.publish(table(2), Vec::new());
         for subscriber in &subscribers {
             assert_eq!(subscriber.published().now_or_never(), Some(true));
-            assert_eq!(
-                subscriber.published().now_or_never(),
-                None,
-                "two tables, one wake"
-            );
+            assert_eq!(subscriber.published().now_or_never(), None, "two tables, one wake");
             assert_eq!(subscriber.current().generation, 2);
         }
         let mut all = Box::pin(publisher.acknowledged_by_all(2));
@@ -200,10 +163,7 @@ mod tests {
         let (publisher, subscribers) = Publisher::new(1);
         let bound = || {
             let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-            BoundListener {
-                address: socket.local_addr().unwrap(),
-                socket,
-            }
+            BoundListener { address: socket.local_addr().unwrap(), socket }
         };
         publisher.publish(table(1), vec![vec![bound()]]);
         publisher.publish(table(2), vec![vec![bound()]]);

@@ -41,42 +41,24 @@ impl RouteTable {
 
     /// The listener bound to `address`.
     pub fn listener_at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.listeners
-            .iter()
-            .find(|listener| listener.address == address)
+        self.listeners.iter().find(|listener| listener.address == address)
     }
 
     /// Whose connections have to drain now that `newer` is here.
     pub fn departures(&self, newer: &Self) -> Departures {
-        let stays: BTreeSet<&Name> = newer
-            .listeners
-            .iter()
-            .map(|listener| &listener.name)
-            .collect();
+        let stays: BTreeSet<&Name> = newer.listeners.iter().map(|listener| &listener.name).collect();
         let listeners = self.listeners.iter().map(|listener| &listener.name);
         let mut departures = Departures {
-            listeners: listeners
-                .filter(|name| !stays.contains(name))
-                .cloned()
-                .collect(),
+            listeners: listeners.filter(|name| !stays.contains(name)).cloned().collect(),
             endpoints: BTreeMap::new(),
         };
         for (name, upstream) in &self.upstreams {
             let successor = newer.upstreams.get(name);
-            let timeout =
-                successor.map_or(upstream.drain_timeout, |successor| successor.drain_timeout);
-            let stays: BTreeSet<SocketAddr> = successor
-                .iter()
-                .flat_map(|upstream| &upstream.endpoints)
-                .map(|e| e.address)
-                .collect();
-            let left = upstream
-                .endpoints
-                .iter()
-                .filter(|endpoint| !stays.contains(&endpoint.address));
-            departures
-                .endpoints
-                .extend(left.map(|endpoint| ((name.clone(), endpoint.address), timeout)));
+            let timeout = successor.map_or(upstream.drain_timeout, |successor| successor.drain_timeout);
+            let stays: BTreeSet<SocketAddr> =
+                successor.iter().flat_map(|upstream| &upstream.endpoints).map(|e| e.address).collect();
+            let left = upstream.endpoints.iter().filter(|endpoint| !stays.contains(&endpoint.address));
+            departures.endpoints.extend(left.map(|endpoint| ((name.clone(), endpoint.address), timeout)));
         }
         departures
     }

@@ -143,10 +143,7 @@ impl From<&Attempt> for AttemptField {
 
 /// With microseconds kept, and no more.
 fn milliseconds(duration: Duration) -> f64 {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "exact for 285 years of microseconds"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years of microseconds")]
     let microseconds = duration.as_micros() as f64;
     microseconds / 1_000.0
 }

@@ -47,18 +47,12 @@ pub struct WorkerCounters {
 impl WorkerCounters {
     /// Adds to a counter that only this worker's thread writes: a load and a store, no locked instruction.
     pub fn add(counter: &AtomicU64, more: u64) {
-        counter.store(
-            counter.load(Ordering::Relaxed).wrapping_add(more),
-            Ordering::Relaxed,
-        );
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
 
     /// Enters a connection that ended. The lock is contended only while a scrape reads.
     pub fn enter(&self, record: &ConnectionRecord) {
-        self.ledger
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .enter(record);
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).enter(record);
     }
 
     /// Reads or prunes the ledger.

@@ -77,16 +77,11 @@ impl Ledger {
         {
             upstream.connect.observe(ended.saturating_sub(started));
             if let Some(first_byte) = timeline.first_byte_upstream {
-                upstream
-                    .first_byte
-                    .observe(first_byte.saturating_sub(ended));
+                upstream.first_byte.observe(first_byte.saturating_sub(ended));
             }
         }
         for attempt in &record.attempts {
-            let endpoint = self
-                .endpoints
-                .entry((name.clone(), attempt.endpoint))
-                .or_default();
+            let endpoint = self.endpoints.entry((name.clone(), attempt.endpoint)).or_default();
             if let Some(failure) = attempt.failure {
                 *endpoint.failures.entry(failure).or_default() += 1;
                 continue;
@@ -126,24 +121,14 @@ impl Ledger {
 
     /// Drops the series of what is not in `table` any more.
     pub fn prune(&mut self, table: &RouteTable) {
-        self.listeners.retain(|name, _| {
-            table
-                .listeners
-                .iter()
-                .any(|listener| listener.name == *name)
-        });
+        self.listeners.retain(|name, _| table.listeners.iter().any(|listener| listener.name == *name));
         self.routes.retain(|name, _| {
-            table
-                .listeners
-                .iter()
-                .any(|listener| listener.routes.iter().any(|route| route.name == *name))
+            table.listeners.iter().any(|listener| listener.routes.iter().any(|route| route.name == *name))
         });
-        self.upstreams
-            .retain(|name, _| table.upstreams.contains_key(name));
+        self.upstreams.retain(|name, _| table.upstreams.contains_key(name));
         self.endpoints.retain(|(name, address), _| {
             let upstream = table.upstreams.get(name);
-            upstream
-                .is_some_and(|upstream| upstream.endpoints.iter().any(|e| e.address == *address))
+            upstream.is_some_and(|upstream| upstream.endpoints.iter().any(|e| e.address == *address))
         });
     }
 }

@@ -51,10 +51,7 @@ impl LiveDirectory {
         let (reply, answers) = flume::bounded(self.inboxes.len().max(1));
         for inbox in &self.inboxes {
             // A full inbox means a worker that does not keep up; its part is missing from the answer.
-            let _missing = inbox.try_send(LiveQuery {
-                limit,
-                reply: reply.clone(),
-            });
+            let _missing = inbox.try_send(LiveQuery { limit, reply: reply.clone() });
         }
         drop(reply);
         let mut connections = Vec::new();

@@ -20,9 +20,7 @@ pub struct LogGuard {
 
 /// Starts logging; to be called once, first of all.
 pub fn start(log: &Log) -> LogGuard {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .finish(std::io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
     let subscriber = tracing_subscriber::fmt()
         .with_writer(writer)
         .with_timer(Rfc3339)

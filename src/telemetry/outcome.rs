@@ -149,14 +149,7 @@ mod tests {
     fn labels_are_distinct_and_all_is_complete() {
         let labels: BTreeSet<&str> = Outcome::ALL.iter().map(|outcome| outcome.label()).collect();
         assert_eq!(labels.len(), Outcome::ALL.len());
-        let indices: Vec<usize> = Outcome::ALL
-            .iter()
-            .map(|outcome| *outcome as usize)
-            .collect();
-        assert_eq!(
-            indices,
-            (0..Outcome::ALL.len()).collect::<Vec<_>>(),
-            "ALL follows the declaration"
-        );
+        let indices: Vec<usize> = Outcome::ALL.iter().map(|outcome| *outcome as usize).collect();
+        assert_eq!(indices, (0..Outcome::ALL.len()).collect::<Vec<_>>(), "ALL follows the declaration");
     }
 }

@@ -37,7 +37,9 @@ impl Slots {
             let Some(listener) = table.listener_at(address) else { continue };
             match ListenSocket::new(socket) {
                 Ok(socket) => self.open(worker, address, socket, listener),
-                Err(error) => tracing::error!(listener = %listener.name, %error, "a listening socket is unusable"),
+                Err(error) => {
+                    tracing::error!(listener = %listener.name, %error, "a listening socket is unusable")
+                }
             }
         }
         let open: Vec<(SocketAddr, Rc<Slot>)> =
@@ -59,11 +61,8 @@ impl Slots {
     }
 
     fn open(&self, worker: &Rc<Worker>, address: SocketAddr, socket: ListenSocket, listener: &Arc<Listener>) {
-        let slot = Rc::new(Slot {
-            socket,
-            listener: RefCell::new(Arc::clone(listener)),
-            closing: Cell::new(false),
-        });
+        let slot =
+            Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
         slot.serve(listener);
         self.accepting.set(self.accepting.get() + 1);
         self.open.borrow_mut().insert(address, Rc::clone(&slot));

@@ -34,8 +34,11 @@ pub fn bind(
         if current.listener_at(address).is_some() {
             continue;
         }
-        let bound = bind_all(address, workers)
-            .map_err(|error| BindError { name: listener.name.clone(), address, error })?;
+        let bound = bind_all(address, workers).map_err(|error| BindError {
+            name: listener.name.clone(),
+            address,
+            error,
+        })?;
         for (sockets, socket) in sockets.iter_mut().zip(bound) {
             sockets.push(BoundListener { address, socket });
         }
@@ -83,7 +86,10 @@ fn advice(error: &io::Error, address: SocketAddr) -> String {
              from 1024 up"
         ),
         Some(Errno::ADDRNOTAVAIL) => {
-            format!("{} is no address of this host; write one that `ip addr` lists, or [::] for all", address.ip())
+            format!(
+                "{} is no address of this host; write one that `ip addr` lists, or [::] for all",
+                address.ip()
+            )
         }
         Some(Errno::AFNOSUPPORT) => "this host has no IPv6; write 0.0.0.0 instead of [::]".to_owned(),
         Some(Errno::MFILE | Errno::NFILE) => "raise RLIMIT_NOFILE (ulimit -n)".to_owned(),
@@ -121,6 +127,9 @@ mod tests {
     #[test]
     fn a_foreign_address_is_named() {
         let error = bind_all("192.0.2.1:0".parse().unwrap(), 1).unwrap_err();
-        assert!(advice(&error, "192.0.2.1:0".parse().unwrap()).starts_with("192.0.2.1 is no address of this host"));
+        assert!(
+            advice(&error, "192.0.2.1:0".parse().unwrap())
+                .starts_with("192.0.2.1 is no address of this host")
+        );
     }
 }

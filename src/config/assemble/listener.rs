@@ -9,27 +9,13 @@ use crate::config::raw::{self, Field, List};
 use crate::config::scalar::ListenAddress;
 use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, WhenFull};
 
-pub(super) fn listeners(
-    cx: &Context<'_>,
-    list: List<raw::Listener>,
-    admin: SocketAddr,
-) -> Vec<Listener> {
-    let mut addresses = Addresses {
-        admin,
-        seen: HashMap::new(),
-    };
+pub(super) fn listeners(cx: &Context<'_>, list: List<raw::Listener>, admin: SocketAddr) -> Vec<Listener> {
+    let mut addresses = Addresses { admin, seen: HashMap::new() };
     let items = cx.items(list, "listeners");
-    items
-        .filter_map(|(path, raw)| listener(cx, &path, raw, &mut addresses))
-        .collect()
+    items.filter_map(|(path, raw)| listener(cx, &path, raw, &mut addresses)).collect()
 }
 
-fn listener(
-    cx: &Context<'_>,
-    path: &str,
-    raw: raw::Listener,
-    addresses: &mut Addresses,
-) -> Option<Listener> {
+fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Addresses) -> Option<Listener> {
     let address = address(cx, path, raw.address, addresses);
     let timeouts = raw.timeout.or_default().tcp.or_default();
     let connection = raw.connection.or_default();
@@ -64,15 +50,11 @@ fn address(
     addresses: &mut Addresses,
 ) -> Option<SocketAddr> {
     let path = format!("{path}.address");
-    let address = cx
-        .required(field, &path, "one, like address: \"[::]:5432\"")?
-        .0;
+    let address = cx.required(field, &path, "one, like address: \"[::]:5432\"")?.0;
     if address.port() == 0 {
         if !cx.options.allow_port_zero {
-            cx.report.add(
-                path,
-                "port 0 is a different port at every start; write the port clients connect to",
-            );
+            cx.report
+                .add(path, "port 0 is a different port at every start; write the port clients connect to");
         }
         return Some(address);
     }
@@ -97,10 +79,7 @@ impl Addresses {
     fn overlaps_admin(&self, address: SocketAddr) -> Option<String> {
         let (ip, admin) = (address.ip().to_canonical(), self.admin.ip().to_canonical());
         (address.port() == self.admin.port() && overlaps(ip, admin)).then(|| {
-            format!(
-                "{address} overlaps admin.address {}; write another port here or there",
-                self.admin
-            )
+            format!("{address} overlaps admin.address {}; write another port here or there", self.admin)
         })
     }
 
@@ -113,10 +92,7 @@ impl Addresses {
                 "{address} is already the address of {first}; write another port, or add routes to that listener"
             ));
         }
-        let (any4, any6) = (
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        );
+        let (any4, any6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let twin = if ip == any4 { any6 } else { any4 };
         if ip.is_unspecified()
             && let Some(first) = self.seen.get(&SocketAddr::new(twin, port))

@@ -27,16 +27,10 @@ impl Names {
             let message = format_args!("missing; write at least one, in a list under {kind}:");
             cx.report.add(kind, message);
         }
-        let mut names = Names {
-            kind,
-            known: HashMap::new(),
-            complete: !list.is_absent() && !list.is_wrong(),
-        };
+        let mut names =
+            Names { kind, known: HashMap::new(), complete: !list.is_absent() && !list.is_wrong() };
         if kind == "listeners" && list.get().is_some_and(Vec::is_empty) {
-            cx.report.add(
-                kind,
-                "the list is empty, so nothing would listen; write at least one listener",
-            );
+            cx.report.add(kind, "the list is empty, so nothing would listen; write at least one listener");
         }
         for (i, item) in list.get().into_iter().flatten().enumerate() {
             let name = item.get().map(&name_of);
@@ -44,10 +38,7 @@ impl Names {
                 names.complete = false;
                 if name.is_some_and(Field::is_absent) {
                     let example = "a name of your choice, like name: postgres";
-                    cx.report.add(
-                        format!("{kind}[{i}].name"),
-                        format_args!("missing; write {example}"),
-                    );
+                    cx.report.add(format!("{kind}[{i}].name"), format_args!("missing; write {example}"));
                 }
                 continue;
             };
@@ -95,10 +86,7 @@ impl Names {
             }
             (None, _) => format!("write one of {}, or add it there", self.kind),
         };
-        cx.report.add(
-            path,
-            format_args!("there is no {one} {}; {instead}", quoted(name)),
-        );
+        cx.report.add(path, format_args!("there is no {one} {}; {instead}", quoted(name)));
         near
     }
 }

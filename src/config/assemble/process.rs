@@ -6,9 +6,7 @@ use std::num::NonZeroUsize;
 use super::{Context, seconds};
 use crate::config::raw;
 use crate::config::scalar::AutoCount;
-use crate::config::{
-    AccessLog, Admin, Drain, Driver, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
-};
+use crate::config::{AccessLog, Admin, Drain, Driver, Limits, Log, LogFormat, LogLevel, Metrics, Workers};
 
 /// More threads than any machine has cores.
 const MAX_WORKERS: usize = 1024;
@@ -36,19 +34,13 @@ pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
 /// Port 0 is fine here: the log says which one it became.
 pub(super) fn admin(raw: raw::Admin) -> Admin {
     Admin {
-        address: raw
-            .address
-            .value()
-            .map_or(ADMIN_ADDRESS, |address| address.0),
+        address: raw.address.value().map_or(ADMIN_ADDRESS, |address| address.0),
         allow_changes: raw.allow_changes.or(false),
     }
 }
 
 pub(super) fn drain(raw: raw::Drain) -> Drain {
-    Drain {
-        delay: seconds(raw.delay, 5),
-        timeout: seconds(raw.timeout, 60),
-    }
+    Drain { delay: seconds(raw.delay, 5), timeout: seconds(raw.timeout, 60) }
 }
 
 pub(super) fn limits(raw: raw::Limits) -> Limits {
@@ -80,14 +72,9 @@ pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
             format_args!("{sample} is not a share; write a number from 0 (none) to 1 (all)"),
         );
     }
-    AccessLog {
-        enabled: raw.enabled.or(true),
-        sample,
-    }
+    AccessLog { enabled: raw.enabled.or(true), sample }
 }
 
 pub(super) fn metrics(raw: raw::Metrics) -> Metrics {
-    Metrics {
-        per_endpoint: raw.per_endpoint.or(true),
-    }
+    Metrics { per_endpoint: raw.per_endpoint.or(true) }
 }

@@ -26,9 +26,7 @@ pub(super) fn routes(
         seen: HashMap::new(),
         listeners: HashSet::new(),
         // A route that cannot be read may be any listener's.
-        complete: list
-            .get()
-            .is_some_and(|items| items.iter().all(|item| item.get().is_some())),
+        complete: list.get().is_some_and(|items| items.iter().all(|item| item.get().is_some())),
     };
     let routes: Vec<Route> = cx
         .items(list, "routes")
@@ -39,9 +37,7 @@ pub(super) fn routes(
             if !matches.listeners.contains(name) {
                 cx.report.add(
                     format!("listeners[{i}]"),
-                    format_args!(
-                        "no route takes its connections; add a route with listener: {name}"
-                    ),
+                    format_args!("no route takes its connections; add a route with listener: {name}"),
                 );
             }
         }
@@ -66,11 +62,8 @@ fn route(
     matches: &mut Matches,
 ) -> Option<Route> {
     let listener_path = format!("{path}.listener");
-    let listener = cx.required(
-        raw.listener,
-        &listener_path,
-        "the name of a listener, like listener: postgres",
-    );
+    let listener =
+        cx.required(raw.listener, &listener_path, "the name of a listener, like listener: postgres");
     let listener = listener.and_then(|name| listeners.resolve(cx, &name.0, &listener_path));
     match listener {
         Some(name) => {
@@ -80,12 +73,7 @@ fn route(
     }
     let sources = sources(cx, path, raw.sources, listener, matches);
     let backends = backends(cx, path, raw.backend_refs, upstreams);
-    Some(Route {
-        name: raw.name.value()?.0.into(),
-        listener: listener?.into(),
-        sources,
-        backends,
-    })
+    Some(Route { name: raw.name.value()?.0.into(), listener: listener?.into(), sources, backends })
 }
 
 fn sources(
@@ -131,27 +119,16 @@ fn sources(
     cx.networks(list, &sources_path)
 }
 
-fn backends(
-    cx: &Context<'_>,
-    path: &str,
-    list: List<raw::BackendRef>,
-    upstreams: &Names,
-) -> Vec<BackendRef> {
+fn backends(cx: &Context<'_>, path: &str, list: List<raw::BackendRef>, upstreams: &Names) -> Vec<BackendRef> {
     let path = format!("{path}.backendRefs");
     let example = "at least one, like backendRefs: [{upstream: pg}]";
     let written = list.get().map_or(0, Vec::len);
     let is_empty = list.get().is_some_and(Vec::is_empty);
-    let all_right = list
-        .get()
-        .is_some_and(|items| items.iter().all(|item| item.get().is_some()));
+    let all_right = list.get().is_some_and(|items| items.iter().all(|item| item.get().is_some()));
     if list.is_absent() {
-        cx.report
-            .add(path.as_str(), format_args!("missing; write {example}"));
+        cx.report.add(path.as_str(), format_args!("missing; write {example}"));
     } else if is_empty {
-        cx.report.add(
-            path.as_str(),
-            format_args!("the list is empty; write {example}"),
-        );
+        cx.report.add(path.as_str(), format_args!("the list is empty; write {example}"));
     } else if written > MAX_BACKENDS {
         cx.report.add(
             path.as_str(),
@@ -166,25 +143,16 @@ fn backends(
         let weight = cx.within(raw.weight.or(1), &format!("{path}.weight"), 0, MAX_WEIGHT);
         total += u64::from(weight);
         let path = format!("{path}.upstream");
-        let name = cx.required(
-            raw.upstream,
-            &path,
-            "the name of an upstream, like upstream: pg",
-        );
+        let name = cx.required(raw.upstream, &path, "the name of an upstream, like upstream: pg");
         if let Some(name) = name
             && let Some(upstream) = upstreams.resolve(cx, &name.0, &path)
         {
-            backends.push(BackendRef {
-                upstream: upstream.into(),
-                weight,
-            });
+            backends.push(BackendRef { upstream: upstream.into(), weight });
         }
     }
     if weights_known && total == 0 {
-        cx.report.add(
-            path,
-            "every weight is 0, so no connection could go anywhere; write a weight of at least 1",
-        );
+        cx.report
+            .add(path, "every weight is 0, so no connection could go anywhere; write a weight of at least 1");
     }
     backends
 }

@@ -15,9 +15,7 @@ const MAX_WEIGHT: u32 = 10_000;
 const MAX_RETRIES: u32 = 100;
 
 pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>) -> Vec<Upstream> {
-    cx.items(list, "upstreams")
-        .filter_map(|(path, raw)| upstream(cx, &path, raw))
-        .collect()
+    cx.items(list, "upstreams").filter_map(|(path, raw)| upstream(cx, &path, raw)).collect()
 }
 
 fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream> {
@@ -28,15 +26,10 @@ fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream
     };
     let has_service = !raw.service.is_absent();
     if has_endpoints && has_service {
-        cx.report.add(
-            path,
-            "it has both endpoints and a service; keep one of the two",
-        );
+        cx.report.add(path, "it has both endpoints and a service; keep one of the two");
     } else if !has_endpoints && !has_service {
-        cx.report.add(
-            path,
-            "it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}]",
-        );
+        cx.report
+            .add(path, "it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}]");
     }
     let endpoints = endpoints(cx, path, raw.endpoints);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
@@ -60,9 +53,8 @@ fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream
 
 fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<Endpoint> {
     let path = format!("{path}.endpoints");
-    let mut weights_known = list
-        .get()
-        .is_some_and(|items| !items.is_empty() && items.iter().all(|item| item.get().is_some()));
+    let mut weights_known =
+        list.get().is_some_and(|items| !items.is_empty() && items.iter().all(|item| item.get().is_some()));
     let mut total = 0_u64;
     let mut seen: HashMap<SocketAddr, String> = HashMap::new();
     let mut endpoints = Vec::new();
@@ -90,10 +82,8 @@ fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<End
         endpoints.push(Endpoint { address, weight });
     }
     if weights_known && total == 0 {
-        cx.report.add(
-            path,
-            "every weight is 0, so no connection could go anywhere; write a weight of at least 1",
-        );
+        cx.report
+            .add(path, "every weight is 0, so no connection could go anywhere; write a weight of at least 1");
     }
     endpoints
 }
@@ -115,18 +105,13 @@ fn timeouts(cx: &Context<'_>, path: &str, raw: raw::UpstreamTcp) -> UpstreamTime
 
 fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let path = format!("{path}.retry");
-    let num_retries = cx.within(
-        raw.num_retries.or(2),
-        &format!("{path}.numRetries"),
-        0,
-        MAX_RETRIES,
-    );
+    let num_retries = cx.within(raw.num_retries.or(2), &format!("{path}.numRetries"), 0, MAX_RETRIES);
     // tls-failure cannot occur yet, so that without connect-failure there is nothing to retry.
     let retries_connects = match raw.triggers.get() {
         None => true,
-        Some(triggers) => triggers
-            .iter()
-            .any(|trigger| matches!(trigger, Field::Is(raw::Trigger::ConnectFailure))),
+        Some(triggers) => {
+            triggers.iter().any(|trigger| matches!(trigger, Field::Is(raw::Trigger::ConnectFailure)))
+        }
     };
     let per_retry = raw.per_retry.or_default();
     let back_off = per_retry.back_off.or_default();
@@ -152,7 +137,5 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
 
 /// A duration, with its default in milliseconds.
 fn millis(field: Field<GatewayDuration>, default: u64) -> Duration {
-    field
-        .value()
-        .map_or(Duration::from_millis(default), |duration| duration.0)
+    field.value().map_or(Duration::from_millis(default), |duration| duration.0)
 }

@@ -114,13 +114,8 @@ impl<'de, T: Deserialize<'de> + Off> Visitor<'de> for LaterVisitor<T> {
         if value.is_off() {
             return Ok(Later(value));
         }
-        let what = value
-            .value_name()
-            .map_or_else(String::new, |name| format!("{name} is "));
-        Err(serde::de::Error::custom(format_args!(
-            "{what}not supported yet; {}",
-            T::INSTEAD
-        )))
+        let what = value.value_name().map_or_else(String::new, |name| format!("{name} is "));
+        Err(serde::de::Error::custom(format_args!("{what}not supported yet; {}", T::INSTEAD)))
     }
 }
 
@@ -141,10 +136,7 @@ impl<T: JsonSchema> JsonSchema for Later<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = generator.subschema_for::<T>();
-        schema.insert(
-            "$comment".to_owned(),
-            "Not supported yet: refused unless it is off.".into(),
-        );
+        schema.insert("$comment".to_owned(), "Not supported yet: refused unless it is off.".into());
         schema
     }
 }

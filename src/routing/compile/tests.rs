@@ -2,43 +2,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{
-    AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, UpstreamTimeouts, Workers,
-};
+use crate::config::{AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, UpstreamTimeouts, Workers};
 use crate::config::{Admin, BackendRef, Driver, Keepalive, LoadBalancer, Log, LogFormat, LogLevel};
 
-const KEEPALIVE: Keepalive = Keepalive {
-    idle_time: Duration::from_secs(120),
-    interval: Duration::from_secs(15),
-    probes: 4,
-};
+const KEEPALIVE: Keepalive =
+    Keepalive { idle_time: Duration::from_secs(120), interval: Duration::from_secs(15), probes: 4 };
 
 fn config() -> Config {
     Config {
-        workers: Workers {
-            count: None,
-            pin: true,
-            driver: Driver::Auto,
-        },
-        admin: Admin {
-            address: "127.0.0.1:9901".parse().unwrap(),
-            allow_changes: false,
-        },
-        drain: Drain {
-            delay: Duration::ZERO,
-            timeout: Duration::from_secs(60),
-        },
-        limits: Limits {
-            max_connections: None,
-        },
-        log: Log {
-            level: LogLevel::Info,
-            format: LogFormat::Json,
-        },
-        access_log: AccessLog {
-            enabled: true,
-            sample: 1.0,
-        },
+        workers: Workers { count: None, pin: true, driver: Driver::Auto },
+        admin: Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false },
+        drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
+        limits: Limits { max_connections: None },
+        log: Log { level: LogLevel::Info, format: LogFormat::Json },
+        access_log: AccessLog { enabled: true, sample: 1.0 },
         metrics: Metrics { per_endpoint: true },
         listeners: vec![listener("a", "127.0.0.1:80")],
         routes: vec![route("everyone", "a", &[], "u")],
@@ -53,11 +30,7 @@ fn listener(name: &str, address: &str) -> config::Listener {
         allow: Vec::new(),
         deny: Vec::new(),
         limit: None,
-        timeouts: ListenerTimeouts {
-            idle: None,
-            max_duration: None,
-            half_close: None,
-        },
+        timeouts: ListenerTimeouts { idle: None, max_duration: None, half_close: None },
         keepalive: KEEPALIVE,
     }
 }
@@ -66,14 +39,8 @@ fn route(name: &str, listener: &str, sources: &[&str], upstream: &str) -> config
     config::Route {
         name: name.into(),
         listener: listener.into(),
-        sources: sources
-            .iter()
-            .map(|source| source.parse().unwrap())
-            .collect(),
-        backends: vec![BackendRef {
-            upstream: upstream.into(),
-            weight: 1,
-        }],
+        sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        backends: vec![BackendRef { upstream: upstream.into(), weight: 1 }],
     }
 }
 
@@ -82,17 +49,10 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
         name: name.into(),
         endpoints: endpoints
             .iter()
-            .map(|address| config::Endpoint {
-                address: address.parse().unwrap(),
-                weight: 1,
-            })
+            .map(|address| config::Endpoint { address: address.parse().unwrap(), weight: 1 })
             .collect(),
         load_balancer: LoadBalancer::RoundRobin,
-        timeouts: UpstreamTimeouts {
-            connect: Duration::from_secs(5),
-            idle: None,
-            max_duration: None,
-        },
+        timeouts: UpstreamTimeouts { connect: Duration::from_secs(5), idle: None, max_duration: None },
         keepalive: KEEPALIVE,
         retry: Retry {
             num_retries: 2,
@@ -115,11 +75,7 @@ fn endpoint_state_survives_by_identity_and_not_by_position() {
     let mut changed = config();
     changed.upstreams = vec![upstream("u", &["127.0.0.1:3", "127.0.0.1:2"])];
     let second = compile(&changed, &first);
-    let active: Vec<usize> = second.upstreams["u"]
-        .endpoints
-        .iter()
-        .map(|e| e.state.active())
-        .collect();
+    let active: Vec<usize> = second.upstreams["u"].endpoints.iter().map(|e| e.state.active()).collect();
     assert_eq!((second.generation, active), (2, vec![0, 1]));
     drop(held);
     assert_eq!(second.upstreams["u"].endpoints[1].state.active(), 0);
@@ -129,9 +85,7 @@ fn endpoint_state_survives_by_identity_and_not_by_position() {
 fn the_most_specific_source_wins_also_for_mapped_addresses() {
     let mut config = config();
     config.routes.push(route("ten", "a", &["10.0.0.0/8"], "u"));
-    config
-        .routes
-        .push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
+    config.routes.push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
     let table = compile(&config, &RouteTable::empty());
     let listener = &table.listeners[0];
     let routed = |client: &str| listener.route(ip(client)).unwrap().name.to_string();
@@ -149,10 +103,7 @@ fn deny_is_stronger_than_allow() {
     config.listeners[0].deny = vec!["10.9.0.0/16".parse().unwrap()];
     let table = compile(&config, &RouteTable::empty());
     let admits = |client: &str| table.listeners[0].admits(ip(client));
-    assert_eq!(
-        [admits("10.1.1.1"), admits("10.9.1.1"), admits("192.0.2.1")],
-        [true, false, false]
-    );
+    assert_eq!([admits("10.1.1.1"), admits("10.9.1.1"), admits("192.0.2.1")], [true, false, false]);
 }
 
 #[test]
@@ -165,14 +116,7 @@ fn departures_name_what_left_and_how_long_it_may_stay() {
     changed.upstreams[0].drain_timeout = Duration::from_secs(7);
     let departures = first.departures(&compile(&changed, &first));
     let gone: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    assert_eq!(
-        departures
-            .listeners
-            .iter()
-            .map(|name| &**name)
-            .collect::<Vec<_>>(),
-        ["a"]
-    );
+    assert_eq!(departures.listeners.iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
     let endpoints: Vec<_> = departures.endpoints.into_iter().collect();
     assert_eq!(endpoints, [(("u".into(), gone), Duration::from_secs(7))]);
     assert!(first.departures(&first).is_empty());
@@ -183,23 +127,12 @@ fn weights_split_connections_over_the_backends() {
     let mut config = config();
     config.upstreams.push(upstream("canary", &["127.0.0.1:9"]));
     config.routes[0].backends = vec![
-        BackendRef {
-            upstream: "u".into(),
-            weight: 9,
-        },
-        BackendRef {
-            upstream: "canary".into(),
-            weight: 1,
-        },
-        BackendRef {
-            upstream: "u".into(),
-            weight: 0,
-        },
+        BackendRef { upstream: "u".into(), weight: 9 },
+        BackendRef { upstream: "canary".into(), weight: 1 },
+        BackendRef { upstream: "u".into(), weight: 0 },
     ];
     let table = compile(&config, &RouteTable::empty());
     let route = &table.listeners[0].routes[0];
-    let canary = (0..100)
-        .filter(|_| &*route.upstream().unwrap().name == "canary")
-        .count();
+    let canary = (0..100).filter(|_| &*route.upstream().unwrap().name == "canary").count();
     assert_eq!(canary, 10);
 }

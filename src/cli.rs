@@ -1,0 +1,151 @@
+//! The command line: what `sheave` can be told, and what its exit code says.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::{self, Instance, Options};
+use crate::config::{self, Config, ParseOptions};
+use crate::telemetry::logging;
+
+/// The process ran into something that its configuration cannot help.
+const EXIT_FAILURE: u8 = 1;
+/// The command line or the configuration is wrong. (clap ends with the same for the former.)
+const EXIT_USAGE: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "sheave",
+    version,
+    about = "A layer-4 load balancer: one pinned io_uring worker per core",
+    long_about = "Sheave accepts TCP connections and carries them to healthy endpoints.\n\n\
+        Try it without any set-up:    sheave demo\n\
+        Write a configuration:        see config/full.yaml, or `sheave schema` for your editor\n\
+        Find every mistake in it:     sheave check sheave.yaml\n\
+        Carry traffic:                sheave run --config sheave.yaml",
+    after_help = "Exit codes: 0 done (also after a drain), 1 failure at run time, 2 bad usage or configuration.\n\
+        Signals of `run`: SIGTERM or SIGINT drains and ends (a second one ends it now), SIGHUP reloads.\n\
+        Logs go to standard error, the access log to standard output.",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Carry traffic as a configuration file says; the file is watched and reloaded.
+    Run(RunArgs),
+    /// Say everything that is wrong with a configuration file; exit code 2 if anything is.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Show Sheave at work on this machine: three echo endpoints, traffic, one endpoint going and coming back.
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the configuration, for editors and for CI.
+    Schema,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The configuration file (YAML).
+    #[arg(long, short, env = "SHEAVE_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// For tests: listeners may have port 0.
+    #[arg(long, env = "SHEAVE_ALLOW_PORT_ZERO", hide = true)]
+    allow_port_zero: bool,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// End after this many seconds; 0 runs until Ctrl-C.
+    #[arg(long, env = "SHEAVE_SECONDS", value_name = "SECONDS", default_value_t = 0)]
+    seconds: u64,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Check { file } => check(&file),
+        Command::Demo(args) => demo(&args),
+        Command::Schema => schema(),
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let options = ParseOptions { allow_port_zero: args.allow_port_zero };
+    let config = match load(&args.config, options) {
+        Ok(config) => config,
+        Err(errors) => return complain(&errors, EXIT_USAGE),
+    };
+    let _guard = logging::start(&config.log);
+    let file = args.config.clone();
+    let instance = Instance::start(Options {
+        config,
+        load: Box::new(move || load(&file, options)),
+        config_file: Some(args.config.clone()),
+        handle_signals: true,
+    });
+    let instance = match instance {
+        Ok(instance) => instance,
+        Err(error) => return complain(&format!("sheave: {error}"), EXIT_FAILURE),
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "serving");
+    match instance.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn load(file: &Path, options: ParseOptions) -> Result<Config, String> {
+    Config::load_with(file, &options).map_err(|errors| errors.to_string())
+}
+
+fn check(file: &Path) -> ExitCode {
+    match Config::load(file) {
+        Ok(config) => print(&format!(
+            "{}: good: {} listeners, {} routes, {} upstreams\n",
+            file.display(),
+            config.listeners.len(),
+            config.routes.len(),
+            config.upstreams.len()
+        )),
+        Err(errors) => complain(&errors.to_string(), EXIT_USAGE),
+    }
+}
+
+fn demo(args: &DemoArgs) -> ExitCode {
+    match app::demo(args.seconds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("sheave demo: {error}"), EXIT_FAILURE),
+    }
+}
+
+fn schema() -> ExitCode {
+    match serde_json::to_string_pretty(&config::schema()) {
+        Ok(schema) => print(&format!("{schema}\n")),
+        Err(error) => complain(&error.to_string(), EXIT_FAILURE),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader (`sheave schema | head`) has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("standard output cannot be written: {error}"), EXIT_FAILURE),
+    }
+}
+
+fn complain(text: &str, code: u8) -> ExitCode {
+    let _nowhere_else_to_say_it = writeln!(std::io::stderr(), "{}", text.trim_end());
+    ExitCode::from(code)
+}
