@@ -38,12 +38,11 @@ impl Histogram {
         self.counts.iter().sum()
     }
 
-    /// (upper bound in seconds, how many in this bucket alone); the last bound is the largest number there is,
-    /// which the OpenMetrics encoder writes as +Inf.
+    /// (upper bound in seconds, how many in this bucket alone); the last bound is infinity.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         BOUNDS
             .into_iter()
-            .chain([f64::MAX])
+            .chain([f64::INFINITY])
             .zip(self.counts)
             .collect()
     }
@@ -67,7 +66,10 @@ mod tests {
                 .unwrap()
                 .1
         };
-        assert_eq!((bucket(0.001), bucket(f64::MAX), both.count()), (2, 2, 4));
+        assert_eq!(
+            (bucket(0.001), bucket(f64::INFINITY), both.count()),
+            (2, 2, 4)
+        );
         assert!((both.sum() - 400_000.002).abs() < 1e-6);
     }
 }
