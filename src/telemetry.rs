@@ -15,6 +15,6 @@ mod record;
 pub use counters::{WorkerCounters, WorkerRuntime};
 pub use histogram::Histogram;
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
-pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, process_clock_ms};
+pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
 pub use outcome::{Outcome, Side};
 pub use record::{Attempt, ConnectionRecord, Timeline};

@@ -1,7 +1,10 @@
 //! Who is connected now: a question put to every worker, answered from its own list.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
 
 use crate::config::Name;
 
@@ -18,6 +21,14 @@ pub struct LiveConnection {
     pub idle: Duration,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+}
+
+/// The answer of all workers, oldest first.
+#[derive(Debug, Clone)]
+pub struct Oldest {
+    pub connections: Vec<LiveConnection>,
+    /// Whether every worker answered.
+    pub complete: bool,
 }
 
 /// A question to one worker: its oldest `limit` connections.
@@ -45,9 +56,9 @@ impl LiveDirectory {
         (Self { inboxes }, receivers)
     }
 
-    /// Asks all workers; resolves when all have answered or dropped the question; the caller bounds
-    /// the wait.
-    pub async fn oldest(&self, limit: usize) -> Vec<LiveConnection> {
+    /// Asks all workers and waits for their answers, but not beyond `deadline`: any future, so that the
+    /// caller's runtime keeps the time.
+    pub async fn oldest(&self, limit: usize, deadline: impl Future<Output = ()>) -> Oldest {
         let (reply, answers) = flume::bounded(self.inboxes.len().max(1));
         for inbox in &self.inboxes {
             // A full inbox means a worker that does not keep up; its part is missing from the answer.
@@ -55,12 +66,20 @@ impl LiveDirectory {
         }
         drop(reply);
         let mut connections = Vec::new();
-        while let Ok(answer) = answers.recv_async().await {
+        let mut answered = 0;
+        let mut deadline = pin!(deadline);
+        while let Either::Left((Ok(answer), _)) =
+            select(answers.recv_async(), deadline.as_mut()).await
+        {
             connections.extend(answer);
+            answered += 1;
         }
-        connections.sort_by_key(|connection| std::cmp::Reverse(connection.age));
+        connections.sort_by_key(|connection: &LiveConnection| std::cmp::Reverse(connection.age));
         connections.truncate(limit);
-        connections
+        Oldest {
+            connections,
+            complete: answered == self.inboxes.len(),
+        }
     }
 }
 
