@@ -26,7 +26,7 @@ impl Scalar for ListenAddress {
                 "{text} is only a port; write \"[::]:{text}\" for every address"
             ));
         }
-        let hint = "listeners take IP addresses; write the address of an interface, or \"[::]\" for every address";
+        let hint = "listening takes an IP address; write 127.0.0.1 for this machine alone, or \"[::]\" for every address";
         socket_address(text, hint).map(ListenAddress)
     }
 
