@@ -1,0 +1,165 @@
+//! Files on disk: those of this repository, and those that cannot be read.
+
+use std::fs;
+
+use super::*;
+
+fn repository(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// The errors without the directory, which differs.
+fn load(path: &Path) -> String {
+    let error = Config::load(path).expect_err("this is no configuration");
+    error
+        .to_string()
+        .replace(&format!("{}/", path.parent().unwrap().display()), "")
+}
+
+#[test]
+fn local_yaml_parses() {
+    let config = Config::load(&repository("config/local.yaml")).unwrap();
+    assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:7000");
+    let ports: Vec<u16> = config.upstreams[0]
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.address.port())
+        .collect();
+    assert_eq!(ports, [7101, 7102, 7103]);
+    assert_eq!(config.drain.delay, Duration::ZERO);
+}
+
+#[test]
+fn full_yaml_says_nothing_wrong() {
+    let errors = Config::load(&repository("config/full.yaml")).expect_err("it has it all");
+    for error in &errors {
+        assert!(error.message().contains("not supported yet"), "{error}");
+        assert!(error.line().is_some(), "{error}");
+    }
+}
+
+#[test]
+fn full_yaml_names_every_field() {
+    let text = fs::read_to_string(repository("config/full.yaml")).unwrap();
+    let mut missing = Vec::new();
+    let schema = schema();
+    let definitions = schema["$defs"].as_object().unwrap().values();
+    for definition in definitions.chain([&schema]) {
+        let Some(properties) = definition["properties"].as_object() else {
+            continue;
+        };
+        for name in properties.keys() {
+            if !text.contains(&format!("{name}:")) {
+                missing.push(name.clone());
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_read_says_why() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(
+        Config::load(directory.path())
+            .unwrap_err()
+            .iter()
+            .next()
+            .unwrap()
+            .message(),
+        "this is a directory; write the path of a file in it"
+    );
+    assert_eq!(
+        load(&directory.path().join("nowhere.yaml")),
+        "nowhere.yaml: there is no such file; write the path of one"
+    );
+    let file = directory.path().join("t.yaml");
+    fs::write(&file, b"log: {}\n\xff\xfe").unwrap();
+    assert_eq!(
+        load(&file),
+        "t.yaml:2: not UTF-8 text; save the file in that encoding"
+    );
+    fs::write(&file, vec![b'#'; MAX_FILE_BYTES + 1]).unwrap();
+    assert_eq!(load(&file), format!("t.yaml: {TOO_LONG}"));
+    assert_eq!(load(Path::new("/dev/zero")), format!("zero: {TOO_LONG}"));
+    fs::write(&file, BASE).unwrap();
+    assert!(Config::load(&file).is_ok());
+}
+
+#[test]
+fn an_empty_file_says_what_is_missing() {
+    let missing =
+        |kind| format!("t.yaml: {kind}: missing; write at least one, in a list under {kind}:");
+    for text in ["", "\n\n", "# nothing\n", "---\n", "{}"] {
+        assert_eq!(
+            lines(text),
+            ["listeners", "routes", "upstreams"].map(missing),
+            "{text:?}"
+        );
+    }
+}
+
+/// The defaults that the schema tells are those that the parser takes.
+#[test]
+fn the_schema_tells_the_defaults() {
+    let schema = schema();
+    let definitions = &schema["$defs"];
+    let mut text = String::new();
+    for block in [
+        "workers",
+        "admin",
+        "drain",
+        "limits",
+        "log",
+        "accessLog",
+        "metrics",
+    ] {
+        let name = schema["properties"][block]["$ref"].as_str().unwrap();
+        let name = name.trim_start_matches("#/$defs/");
+        text += &format!("{block}: {}\n", defaults(definitions, name));
+    }
+    let text = text
+        + &BASE
+            .replace(
+                "5432\"\n",
+                &format!(
+                    "5432\"\n    timeout: {{tcp: {}}}\n    tcpKeepalive: {}\n",
+                    defaults(definitions, "TcpTimeout"),
+                    defaults(definitions, "TcpKeepalive")
+                ),
+            )
+            .replace(
+                "    loadB",
+                &format!(
+                    "    timeout: {{tcp: {}}}\n    retry: {}\n    loadB",
+                    defaults(definitions, "UpstreamTcp"),
+                    defaults(definitions, "Retry")
+                ),
+            );
+    assert_eq!(parse(&text).unwrap(), parse(BASE).unwrap(), "{text}");
+}
+
+/// The defaults of a definition's supported fields, as YAML (of which JSON is a part).
+fn defaults(definitions: &serde_json::Value, name: &str) -> serde_json::Value {
+    let properties = definitions[name]["properties"].as_object().unwrap();
+    let written = properties.iter().filter_map(|(field, schema)| {
+        let supported = schema["$comment"].is_null();
+        let default = schema.get("default").filter(|_| supported)?;
+        Some((field.clone(), default.clone()))
+    });
+    written.collect::<serde_json::Map<_, _>>().into()
+}
+
+#[test]
+fn every_field_of_the_schema_is_described() {
+    let schema = schema();
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        let Some(properties) = definition["properties"].as_object() else {
+            continue;
+        };
+        assert_eq!(definition["additionalProperties"], false, "{name}");
+        for (field, schema) in properties {
+            assert!(schema["description"].is_string(), "{name}.{field}");
+        }
+    }
+}

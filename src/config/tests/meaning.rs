@@ -1,0 +1,128 @@
+//! What needs more than one field to judge.
+
+use super::*;
+
+#[test]
+#[rustfmt::skip]
+fn references_and_weights() {
+    check(&[
+        (edit("listener: pg", "listener: gp"), &[
+            r#"t.yaml:6: routes[0].listener: there is no listener "gp"; write pg (route "pg")"#,
+        ]),
+        (edit("listener: pg", "listener: redis"), &[
+            r#"t.yaml:6: routes[0].listener: there is no listener "redis"; write pg, or add it under listeners (route "pg")"#,
+        ]),
+        (edit("{upstream: pg}", "{upstream: pgg}"), &[
+            r#"t.yaml:7: routes[0].backendRefs[0].upstream: there is no upstream "pgg"; write pg (route "pg")"#,
+        ]),
+        (edit("{upstream: pg}", "{upstream: pg, weight: 0}"), &[
+            r#"t.yaml:7: routes[0].backendRefs: every weight is 0, so no connection could go anywhere; write a weight of at least 1 (route "pg")"#,
+        ]),
+        (edit("{upstream: pg}", "{upstream: pg, weight: 1000001}"), &[
+            r#"t.yaml:7: routes[0].backendRefs[0].weight: 1000001 is out of range; write a number from 0 to 1000000 (route "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn names_and_addresses_that_collide() {
+    check(&[
+        (address("\"[::]:5432\"\n  - {name: pg, address: \"[::]:5433\"}"), &[
+            r#"t.yaml:4: listeners[1].name: "pg" is already the name of listeners[0]; write another name"#,
+        ]),
+        (address("\"[::]:5432\"\n  - {name: pg2, address: \"[::]:5433\"}"), &[
+            r#"t.yaml:4: listeners[1]: no route takes its connections; add a route with listener: pg2 (listener "pg2")"#,
+        ]),
+        (edit("routes:", "  - {name: b, address: \"[::]:5432\"}\nroutes:\n  - {name: b, listener: b, backendRefs: [{upstream: pg}]}"), &[
+            r#"t.yaml:4: listeners[1].address: [::]:5432 is already the address of listeners[0]; write another port, or add routes to that listener (listener "b")"#,
+        ]),
+        (edit("routes:", "  - {name: b, address: \"0.0.0.0:5432\"}\nroutes:\n  - {name: b, listener: b, backendRefs: [{upstream: pg}]}"), &[
+            r#"t.yaml:4: listeners[1].address: 0.0.0.0:5432 overlaps listeners[0], because [::] takes IPv4 too; remove one of the two, or write another port (listener "b")"#,
+        ]),
+        (top("admin: {address: 127.0.0.1:5432}"), &[
+            r#"t.yaml:4: listeners[0].address: [::]:5432 overlaps admin.address 127.0.0.1:5432; write another port here or there (listener "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn sources_that_collide() {
+    check(&[
+        (edit("upstreams:", "  - {name: pg, listener: pg, sources: [10.0.0.0/8], backendRefs: [{upstream: pg}]}\nupstreams:"), &[
+            r#"t.yaml:8: routes[1].name: "pg" is already the name of routes[0]; write another name"#,
+        ]),
+        (edit("upstreams:", "  - {name: b, listener: pg, backendRefs: [{upstream: pg}]}\nupstreams:"), &[
+            r#"t.yaml:8: routes[1].sources: every client of listener "pg" is already taken by routes[0]; write the sources this route is for (route "b")"#,
+        ]),
+        (edit("upstreams:", "  - {name: b, listener: pg, sources: [10.0.0.0/8], backendRefs: [{upstream: pg}]}\n  - {name: c, listener: pg, sources: [fd00::/8, 10.0.0.0/8], backendRefs: [{upstream: pg}]}\nupstreams:"), &[
+            r#"t.yaml:9: routes[2].sources[1]: 10.0.0.0/8 of listener "pg" is already taken by routes[1]; remove it from one of the two (route "c")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn endpoints() {
+    check(&[
+        (endpoint(r#"{address: "10.0.0.7:5432"}, {address: "10.0.0.7:5432"}"#), &[
+            r#"t.yaml:10: upstreams[0].endpoints[1].address: 10.0.0.7:5432 is already upstreams[0].endpoints[0]; write it once, with a higher weight if it shall get more (upstream "pg")"#,
+        ]),
+        (endpoint(""), &[
+            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}] (upstream "pg")"#,
+        ]),
+        (endpoint("{address: 10.0.0.7:1, weight: 0}"), &[
+            r#"t.yaml:10: upstreams[0].endpoints: every weight is 0, so no connection could go anywhere; write a weight of at least 1 (upstream "pg")"#,
+        ]),
+        (endpoint("{address: 10.0.0.7:1, weight: 10001}"), &[
+            r#"t.yaml:10: upstreams[0].endpoints[0].weight: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
+        ]),
+        (edit("    endpoints: [{address: \"10.0.0.7:5432\"}]\n", ""), &[
+            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}] (upstream "pg")"#,
+        ]),
+        (upstream("service: {namespace: db, name: pg, port: 5432}"), &[
+            r#"t.yaml:9: upstreams[0]: it has both endpoints and a service; keep one of the two (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].service: not supported yet; remove it and list endpoints (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn bounds() {
+    check(&[
+        (upstream("timeout: {tcp: {connectTimeout: 0s}}"), &[
+            r#"t.yaml:11: upstreams[0].timeout.tcp.connectTimeout: connecting in no time always fails; write how long it may take, like 5s (upstream "pg")"#,
+        ]),
+        (upstream("tcpKeepalive: {idleTime: 1500ms}"), &[
+            r#"t.yaml:11: upstreams[0].tcpKeepalive.idleTime: 1s500ms is not a time the kernel can keep; write whole seconds, from 1s to 32767s (upstream "pg")"#,
+        ]),
+        (upstream("tcpKeepalive: {probes: 128}"), &[
+            r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a number from 1 to 127 (upstream "pg")"#,
+        ]),
+        (upstream("retry: {numRetries: 101}"), &[
+            r#"t.yaml:11: upstreams[0].retry.numRetries: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
+        ]),
+        (upstream("retry: {perRetry: {backOff: {maxInterval: 1ms}}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.perRetry.backOff.maxInterval: 1ms is less than baseInterval; write 25ms or more (upstream "pg")"#,
+        ]),
+        (upstream("retry: {triggers: [reset]}"), &[
+            r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn lists_of_nothing() {
+    check(&[
+        (edit("listeners:\n  - name: pg\n    address", "listenerz:\n  - name: pg\n    address"), &[
+            "t.yaml:1: listenerz: there is no such field; write listeners",
+        ]),
+        (edit("listeners:\n  - name: pg\n    address: \"[::]:5432\"\n", "listeners: []\n"), &[
+            "t.yaml:1: listeners: the list is empty, so nothing would listen; write at least one listener",
+            r#"t.yaml:4: routes[0].listener: there is no listener "pg"; add it under listeners (route "pg")"#,
+        ]),
+    ]);
+}

@@ -1,0 +1,113 @@
+//! What is known but not supported yet is refused by name.
+
+use super::*;
+
+#[test]
+#[rustfmt::skip]
+fn listeners_and_routes() {
+    check(&[
+        (listener("protocol: TLS"), &[
+            r#"t.yaml:4: listeners[0].protocol: TLS is not supported yet; write TCP (listener "pg")"#,
+        ]),
+        (listener("protocol: UDP"), &[
+            r#"t.yaml:4: listeners[0].protocol: UDP is not supported yet; write TCP (listener "pg")"#,
+        ]),
+        (listener("protocol: HTTP"), &[
+            r#"t.yaml:4: listeners[0].protocol: "HTTP" is not a known value; write TCP, TLS or UDP (listener "pg")"#,
+        ]),
+        (listener("proxyProtocol: {mode: Require}"), &[
+            r#"t.yaml:4: listeners[0].proxyProtocol: not supported yet; remove it or write mode: Off (listener "pg")"#,
+        ]),
+        (listener("connection: {limitPerSource: 1, ratePerSource: 2.5}"), &[
+            r#"t.yaml:4: listeners[0].connection.limitPerSource: not supported yet; remove it or write 0 (listener "pg")"#,
+            r#"t.yaml:4: listeners[0].connection.ratePerSource: not supported yet; remove it or write 0 (listener "pg")"#,
+        ]),
+        (listener("timeout: {tcp: {tlsHandshakeTimeout: 1s}}"), &[
+            r#"t.yaml:4: listeners[0].timeout.tcp.tlsHandshakeTimeout: not supported yet; remove it or write 0s (listener "pg")"#,
+        ]),
+        (listener("tls: {mode: Passthrough}"), &[
+            r#"t.yaml:4: listeners[0].tls: not supported yet; remove it (listener "pg")"#,
+        ]),
+        (listener("tls: {minVersion: 1.2}"), &[
+            r#"t.yaml:4: listeners[0].tls.minVersion: 1.2 is read as a number; write "1.2" in quotes (listener "pg")"#,
+            r#"t.yaml:4: listeners[0].tls: not supported yet; remove it (listener "pg")"#,
+        ]),
+        (route("hostnames: [a.example]"), &[
+            r#"t.yaml:7: routes[0].hostnames: not supported yet; remove it or write [] (route "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn upstreams() {
+    check(&[
+        (edit("type: RoundRobin", "type: PeakEWMA"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.type: PeakEWMA is not supported yet; write LeastConnections, RoundRobin or Random (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: RoundRobin, slowStart: {window: 1m}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.slowStart: not supported yet; remove it or write window: 0s (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {preferLocal: true}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware: not supported yet; remove it or write preferLocal: false (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: RoundRobin, consistentHash: {}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (endpoint("{address: 10.0.0.7:1, zone: a, priority: 1}"), &[
+            r#"t.yaml:10: upstreams[0].endpoints[0].zone: not supported yet; remove it or write "" (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].endpoints[0].priority: not supported yet; remove it or write 0 (upstream "pg")"#,
+        ]),
+        (upstream("retry: {hedgeAfter: 10ms, budget: {percent: 20}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: not supported yet; remove it or write 0s (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {maxConnections: 5}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {maxConections: 5}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: there is no such field; write maxConnections (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: TCP}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("proxyProtocol: {version: V2}"), &[
+            r#"t.yaml:11: upstreams[0].proxyProtocol: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("tls: {validation: {hostname: a}}"), &[
+            r#"t.yaml:11: upstreams[0].tls: not supported yet; remove it (upstream "pg")"#,
+        ]),
+        (upstream("rebalance: {percentPerMinute: 1}"), &[
+            r#"t.yaml:11: upstreams[0].rebalance: not supported yet; remove it or write percentPerMinute: 0 (upstream "pg")"#,
+        ]),
+        (upstream("drain: {closePerSecond: 2}"), &[
+            r#"t.yaml:11: upstreams[0].drain.closePerSecond: not supported yet; remove it or write 0 (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn the_process() {
+    check(&[
+        (top("tracing: {enabled: true}"), &[
+            "t.yaml:1: tracing: not supported yet; remove it or write enabled: false",
+        ]),
+        (top("kubernetes: {enabled: true}"), &[
+            "t.yaml:1: kubernetes: not supported yet; remove it or write enabled: false",
+        ]),
+        (top("kubernetes: {zone: a}"), &[
+            "t.yaml:1: kubernetes: not supported yet; remove it or write enabled: false",
+        ]),
+        (top("limits: {overload: {memoryPercent: 95}}"), &[
+            "t.yaml:1: limits.overload: not supported yet; remove it, or write memoryPercent: 0 and loopLag: 0s",
+        ]),
+        (top("accessLog: {format: text}"), &[
+            "t.yaml:1: accessLog.format: text is not supported yet; write json",
+        ]),
+        (top("workers: {busyPoll: 50ms}"), &[
+            "t.yaml:1: workers.busyPoll: not supported yet; remove it or write 0s",
+        ]),
+    ]);
+}

@@ -1,0 +1,223 @@
+//! Right files, and the values they become.
+
+use super::*;
+
+fn config(text: &str) -> Config {
+    parse(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const KEEPALIVE: Keepalive = Keepalive {
+    idle_time: Duration::from_secs(120),
+    interval: Duration::from_secs(15),
+    probes: 4,
+};
+
+#[test]
+fn defaults_of_the_process() {
+    let config = config(BASE);
+    let workers = Workers {
+        count: None,
+        pin: true,
+        driver: Driver::Auto,
+    };
+    let admin = Admin {
+        address: "127.0.0.1:9901".parse().unwrap(),
+        allow_changes: false,
+    };
+    let drain = Drain {
+        delay: seconds(5),
+        timeout: seconds(60),
+    };
+    let log = Log {
+        level: LogLevel::Info,
+        format: LogFormat::Json,
+    };
+    let access_log = AccessLog {
+        enabled: true,
+        sample: 1.0,
+    };
+    assert_eq!(config.workers, workers);
+    assert_eq!(config.admin, admin);
+    assert_eq!(config.drain, drain);
+    assert_eq!(config.limits.max_connections, None);
+    assert_eq!(config.log, log);
+    assert_eq!(config.access_log, access_log);
+    assert!(config.metrics.per_endpoint);
+}
+
+#[test]
+fn defaults_of_a_listener_and_a_route() {
+    let config = config(BASE);
+    let listener = Listener {
+        name: "pg".into(),
+        address: "[::]:5432".parse().unwrap(),
+        allow: vec![],
+        deny: vec![],
+        limit: None,
+        timeouts: ListenerTimeouts {
+            idle: Some(seconds(3600)),
+            max_duration: None,
+            half_close: Some(seconds(60)),
+        },
+        keepalive: KEEPALIVE,
+    };
+    let route = Route {
+        name: "pg".into(),
+        listener: "pg".into(),
+        sources: vec![],
+        backends: vec![BackendRef {
+            upstream: "pg".into(),
+            weight: 1,
+        }],
+    };
+    assert_eq!(config.listeners, [listener]);
+    assert_eq!(config.routes, [route]);
+}
+
+#[test]
+fn defaults_of_an_upstream() {
+    let upstream = Upstream {
+        name: "pg".into(),
+        endpoints: vec![Endpoint {
+            address: "10.0.0.7:5432".parse().unwrap(),
+            weight: 1,
+        }],
+        load_balancer: LoadBalancer::RoundRobin,
+        timeouts: UpstreamTimeouts {
+            connect: seconds(5),
+            idle: Some(seconds(3600)),
+            max_duration: None,
+        },
+        keepalive: KEEPALIVE,
+        retry: Retry {
+            num_retries: 2,
+            per_retry_timeout: Some(seconds(1)),
+            base_interval: Duration::from_millis(25),
+            max_interval: seconds(1),
+        },
+        drain_timeout: seconds(300),
+    };
+    assert_eq!(config(BASE).upstreams, [upstream]);
+}
+
+#[test]
+fn least_connections_is_the_default_balancer() {
+    let config = config(&upstream("drain: {timeout: 1s}"));
+    assert_eq!(
+        config.upstreams[0].load_balancer,
+        LoadBalancer::LeastConnections
+    );
+    assert_eq!(config.upstreams[0].drain_timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn zero_means_never() {
+    let listener = config(&listener(
+        "timeout: {tcp: {idleTimeout: 0s, maxConnectionDuration: 1h30m, halfCloseTimeout: 0s}}",
+    ));
+    let timeouts = listener.listeners[0].timeouts;
+    assert_eq!((timeouts.idle, timeouts.half_close), (None, None));
+    assert_eq!(timeouts.max_duration, Some(Duration::from_secs(5400)));
+    let upstream = config(&upstream(
+        "timeout: {tcp: {idleTimeout: 0s}}\n    retry: {perRetry: {timeout: 0s}}",
+    ));
+    assert_eq!(upstream.upstreams[0].timeouts.idle, None);
+    assert_eq!(upstream.upstreams[0].retry.per_retry_timeout, None);
+}
+
+#[test]
+fn without_connect_failure_nothing_is_retried() {
+    for (triggers, retries) in [
+        ("[]", 0),
+        ("[tls-failure]", 0),
+        ("[connect-failure]", 7),
+        ("[tls-failure, connect-failure]", 7),
+    ] {
+        let text = upstream(&format!("retry: {{numRetries: 7, triggers: {triggers}}}"));
+        assert_eq!(
+            config(&text).upstreams[0].retry.num_retries,
+            retries,
+            "{triggers}"
+        );
+    }
+}
+
+#[test]
+fn a_limit_has_its_way_of_being_full() {
+    let limit = |field: &str| config(&listener(field)).listeners[0].limit;
+    let ten = NonZeroUsize::new(10).unwrap();
+    for (written, when_full) in [
+        ("{limit: 10}", WhenFull::Reset),
+        ("{limit: 10, whenFull: Wait}", WhenFull::Wait),
+    ] {
+        let expected = ConnectionLimit {
+            limit: ten,
+            when_full,
+        };
+        assert_eq!(limit(&format!("connection: {written}")), Some(expected));
+    }
+    assert_eq!(limit("connection: {limit: 0}"), None);
+}
+
+#[test]
+fn what_is_off_may_be_written() {
+    for text in [
+        top("workers: {busyPoll: 0s}"),
+        top("limits: {overload: {memoryPercent: 0, loopLag: 0s}}"),
+        top("accessLog: {format: json}"),
+        top("tracing: {enabled: false, endpoint: http://jaeger:4317, sample: 1}"),
+        top("tracing: {sample: 1}"),
+        top("kubernetes: {enabled: auto, kubeconfig: \"\"}"),
+        top("kubernetes: {enabled: false, zone: a}"),
+        listener("protocol: TCP"),
+        listener("proxyProtocol: {mode: Off, trusted: [10.0.0.0/8]}"),
+        listener("connection: {limitPerSource: 0, ratePerSource: 0}"),
+        listener("timeout: {tcp: {tlsHandshakeTimeout: 0s}}"),
+        route("hostnames: []"),
+        endpoint("{address: 10.0.0.7:1, zone: \"\", priority: 0}"),
+        upstream("retry: {hedgeAfter: 0s}"),
+        upstream("loadBalancer: {slowStart: {window: 0s}, zoneAware: {preferLocal: false}}"),
+        upstream("circuitBreaker: {maxConnections: 0, pendingTimeout: 1s}"),
+        upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}"),
+        upstream("healthCheck: {panicThreshold: 0, passive: {consecutiveFailures: 0}}"),
+        upstream("rebalance: {percentPerMinute: 0, minAge: 5m, dryRun: true}"),
+        upstream("drain: {closePerSecond: 0}"),
+    ] {
+        config(&text);
+    }
+}
+
+#[test]
+fn a_wildcard_and_one_of_its_addresses_are_two_binds() {
+    let text = edit(
+        "routes:",
+        "  - {name: b, address: 127.0.0.1:5432}\nroutes:\n  - {name: b, listener: b, backendRefs: [{upstream: pg}]}",
+    );
+    assert_eq!(config(&text).listeners.len(), 2);
+}
+
+#[test]
+fn port_zero_is_for_tests() {
+    let options = ParseOptions {
+        allow_port_zero: true,
+    };
+    let two = r#""[::]:0"
+  - {name: b, address: "[::]:0"}
+routes:
+  - {name: b, listener: b, backendRefs: [{upstream: pg}]}"#;
+    let text = edit("\"[::]:5432\"\nroutes:", two);
+    assert!(Config::parse_with(&text, "t.yaml", &options).is_ok());
+    assert_eq!(lines(&text).len(), 2);
+    assert!(parse(&top("admin: {address: 127.0.0.1:0}")).is_ok());
+}
+
+#[test]
+fn aliases_and_a_byte_order_mark_are_yaml() {
+    let text = endpoint("&a {address: \"10.0.0.7:5432\"}") + "  - {name: other, endpoints: [*a]}\n";
+    let config = config(&format!("\u{feff}{text}"));
+    assert_eq!(config.upstreams[0].endpoints, config.upstreams[1].endpoints);
+}
