@@ -8,6 +8,57 @@ use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, WorkerRunti
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
+/// What two entries of [`record`], one by each worker, and a little more are exposed as.
+const SAMPLES: &[(&str, f64)] = &[
+    ("sheave_accepted_connections_total{worker=\"1\"}", 3.0),
+    (
+        "sheave_worker_runtime_info{worker=\"1\",driver=\"io_uring\",rung=\"defer\",core=\"4\"}",
+        1.0,
+    ),
+    (
+        "sheave_listener_connections_total{listener=\"front\",outcome=\"downstream_closed\",side=\"downstream\"}",
+        2.0,
+    ),
+    (
+        "sheave_listener_bytes_total{listener=\"front\",direction=\"received\"}",
+        20.0,
+    ),
+    (
+        "sheave_listener_connection_duration_seconds_sum{listener=\"front\"}",
+        10.0,
+    ),
+    (
+        "sheave_listener_connection_duration_seconds_bucket{le=\"+Inf\",listener=\"front\"}",
+        2.0,
+    ),
+    ("sheave_listener_connection_limit{listener=\"front\"}", 7.0),
+    ("sheave_route_connections_total{route=\"all\"}", 2.0),
+    ("sheave_upstream_retries_total{upstream=\"pg\"}", 2.0),
+    (
+        "sheave_upstream_connect_seconds_count{upstream=\"pg\"}",
+        2.0,
+    ),
+    (
+        "sheave_endpoint_connections_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}",
+        2.0,
+    ),
+    (
+        "sheave_endpoint_bytes_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\",direction=\"sent\"}",
+        40.0,
+    ),
+    (
+        "sheave_endpoint_healthy{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}",
+        1.0,
+    ),
+    (
+        "sheave_endpoint_breaker_state{upstream=\"pg\",endpoint=\"127.0.0.1:1\",state=\"closed\"}",
+        1.0,
+    ),
+    ("sheave_drain_phase{phase=\"serving\"}", 1.0),
+    ("sheave_connection_places_max", 1_000.0),
+    ("sheave_table_generation", 1.0),
+];
+
 /// A connection that failed at one endpoint and was carried by another.
 fn record() -> ConnectionRecord {
     let seconds = Duration::from_secs;
@@ -96,56 +147,8 @@ fn workers_are_summed_and_scraping_counts_nothing_twice() {
     };
     control.counters[1].runtime.set(runtime).unwrap();
     for _ in 0..2 {
-        for (sample, value) in [
-            ("sheave_accepted_connections_total{worker=\"1\"}", 3.0),
-            (
-                "sheave_worker_runtime_info{worker=\"1\",driver=\"io_uring\",rung=\"defer\",core=\"4\"}",
-                1.0,
-            ),
-            (
-                "sheave_listener_connections_total{listener=\"front\",outcome=\"downstream_closed\",side=\"downstream\"}",
-                2.0,
-            ),
-            (
-                "sheave_listener_bytes_total{listener=\"front\",direction=\"received\"}",
-                20.0,
-            ),
-            (
-                "sheave_listener_connection_duration_seconds_sum{listener=\"front\"}",
-                10.0,
-            ),
-            (
-                "sheave_listener_connection_duration_seconds_bucket{le=\"+Inf\",listener=\"front\"}",
-                2.0,
-            ),
-            ("sheave_listener_connection_limit{listener=\"front\"}", 7.0),
-            ("sheave_route_connections_total{route=\"all\"}", 2.0),
-            ("sheave_upstream_retries_total{upstream=\"pg\"}", 2.0),
-            (
-                "sheave_upstream_connect_seconds_count{upstream=\"pg\"}",
-                2.0,
-            ),
-            (
-                "sheave_endpoint_connections_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}",
-                2.0,
-            ),
-            (
-                "sheave_endpoint_bytes_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\",direction=\"sent\"}",
-                40.0,
-            ),
-            (
-                "sheave_endpoint_healthy{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}",
-                1.0,
-            ),
-            (
-                "sheave_endpoint_breaker_state{upstream=\"pg\",endpoint=\"127.0.0.1:1\",state=\"closed\"}",
-                1.0,
-            ),
-            ("sheave_drain_phase{phase=\"serving\"}", 1.0),
-            ("sheave_connection_places_max", 1_000.0),
-            ("sheave_table_generation", 1.0),
-        ] {
-            assert_eq!(control.metric(sample), Some(value), "{sample}");
+        for (sample, value) in SAMPLES {
+            assert_eq!(control.metric(sample), Some(*value), "{sample}");
         }
     }
     for sample in [
