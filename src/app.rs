@@ -81,7 +81,8 @@ impl Instance {
         let drain = Drain::default();
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
-        let team = workers::Team { config, cores: &cores, capacity, drain: &drain, access_log: access_log.as_ref() };
+        let team =
+            workers::Team { config, cores: &cores, capacity, drain: &drain, access_log: access_log.as_ref() };
         let started = team.start(subscribers, inboxes)?;
         publisher.publish(Arc::clone(&table), sockets);
         started.wait_until_serving(&publisher, table.generation)?;

@@ -42,9 +42,8 @@ pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Capacity {
 
 fn divide(limit: usize, open: usize, workers: usize) -> Capacity {
     let pipes = (limit / (32 * workers.max(1))).min(PIPES_MAX);
-    let kept = open
-        + DESCRIPTORS_ELSEWHERE
-        + workers * (DESCRIPTORS_PER_WORKER + pipes * DESCRIPTORS_PER_PIPE);
+    let kept =
+        open + DESCRIPTORS_ELSEWHERE + workers * (DESCRIPTORS_PER_WORKER + pipes * DESCRIPTORS_PER_PIPE);
     let places = limit.saturating_sub(kept) / DESCRIPTORS_PER_CONNECTION;
     // At least one: a process that carries nothing at all would look healthy.
     Capacity { places: places.max(1), pipes }

@@ -89,7 +89,11 @@ impl Team<'_> {
 
 impl Started {
     /// Waits until all workers have the table and accept, or one of them has died.
-    pub(super) fn wait_until_serving(&self, publisher: &Publisher, generation: u64) -> Result<(), StartError> {
+    pub(super) fn wait_until_serving(
+        &self,
+        publisher: &Publisher,
+        generation: u64,
+    ) -> Result<(), StartError> {
         let deadline = Instant::now() + START_TIMEOUT;
         while publisher.acknowledged() < generation {
             match self.ended.recv_timeout(POLL_INTERVAL) {

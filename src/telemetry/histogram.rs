@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// Upper bounds in seconds: 100 us to 10 s for connecting, on to a day for connections that live long.
 pub const BOUNDS: [f64; 20] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0, 60.0, 600.0, 3_600.0, 86_400.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 60.0, 600.0, 3_600.0, 86_400.0,
 ];
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,11 +40,7 @@ impl Histogram {
 
     /// (upper bound in seconds, how many in this bucket alone); the last bound is infinity.
     pub fn buckets(&self) -> Vec<(f64, u64)> {
-        BOUNDS
-            .into_iter()
-            .chain([f64::INFINITY])
-            .zip(self.counts)
-            .collect()
+        BOUNDS.into_iter().chain([f64::INFINITY]).zip(self.counts).collect()
     }
 }
 
@@ -59,17 +55,8 @@ mod tests {
         one.observe(Duration::from_secs(200_000));
         let mut both = one.clone();
         both.merge(&one);
-        let bucket = |bound: f64| {
-            both.buckets()
-                .into_iter()
-                .find(|(b, _)| *b == bound)
-                .unwrap()
-                .1
-        };
-        assert_eq!(
-            (bucket(0.001), bucket(f64::INFINITY), both.count()),
-            (2, 2, 4)
-        );
+        let bucket = |bound: f64| both.buckets().into_iter().find(|(b, _)| *b == bound).unwrap().1;
+        assert_eq!((bucket(0.001), bucket(f64::INFINITY), both.count()), (2, 2, 4));
         assert!((both.sum() - 400_000.002).abs() < 1e-6);
     }
 }

@@ -68,18 +68,13 @@ impl LiveDirectory {
         let mut connections = Vec::new();
         let mut answered = 0;
         let mut deadline = pin!(deadline);
-        while let Either::Left((Ok(answer), _)) =
-            select(answers.recv_async(), deadline.as_mut()).await
-        {
+        while let Either::Left((Ok(answer), _)) = select(answers.recv_async(), deadline.as_mut()).await {
             connections.extend(answer);
             answered += 1;
         }
         connections.sort_by_key(|connection: &LiveConnection| std::cmp::Reverse(connection.age));
         connections.truncate(limit);
-        Oldest {
-            connections,
-            complete: answered == self.inboxes.len(),
-        }
+        Oldest { connections, complete: answered == self.inboxes.len() }
     }
 }
 

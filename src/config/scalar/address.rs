@@ -17,14 +17,10 @@ impl Scalar for ListenAddress {
 
     fn parse(text: &str) -> Result<Self, String> {
         if let Some(port) = text.strip_prefix(':').filter(|port| is_port(port)) {
-            return Err(format!(
-                "{text} has no IP address; write \"[::]:{port}\" for every address"
-            ));
+            return Err(format!("{text} has no IP address; write \"[::]:{port}\" for every address"));
         }
         if is_port(text) {
-            return Err(format!(
-                "{text} is only a port; write \"[::]:{text}\" for every address"
-            ));
+            return Err(format!("{text} is only a port; write \"[::]:{text}\" for every address"));
         }
         let hint = "listening takes an IP address; write 127.0.0.1 for this machine alone, or \"[::]\" for every address";
         socket_address(text, hint).map(ListenAddress)
@@ -50,17 +46,13 @@ impl Scalar for EndpointAddress {
     fn parse(text: &str) -> Result<Self, String> {
         let port = text.strip_prefix(':').unwrap_or(text);
         if is_port(port) {
-            return Err(format!(
-                "{text} has no IP address; write one before the port, like 10.0.0.7:{port}"
-            ));
+            return Err(format!("{text} has no IP address; write one before the port, like 10.0.0.7:{port}"));
         }
         let hint = "static endpoints take IP addresses; write the address it resolves to";
         let address = socket_address(text, hint)?;
         let port = address.port();
         if port == 0 {
-            return Err(
-                "port 0 cannot be connected to; write the port the endpoint listens on".to_owned(),
-            );
+            return Err("port 0 cannot be connected to; write the port the endpoint listens on".to_owned());
         }
         match address.ip().to_canonical() {
             ip if ip.is_unspecified() => Err(format!(
@@ -95,13 +87,9 @@ fn socket_address(text: &str, name_hint: &str) -> Result<SocketAddr, String> {
         return Err(format!("{shown} {help}"));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(format!(
-            "{shown} is not an IP address with a port; write one, like 10.0.0.7:5432"
-        ));
+        return Err(format!("{shown} is not an IP address with a port; write one, like 10.0.0.7:5432"));
     };
-    let bare = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     if bare.unwrap_or(host).parse::<IpAddr>().is_ok() {
         if bare.is_some_and(|host| !host.contains(':')) {
             return Err(format!(
@@ -116,9 +104,7 @@ fn socket_address(text: &str, name_hint: &str) -> Result<SocketAddr, String> {
         ));
     }
     let is_name = host.bytes().any(|b| b.is_ascii_alphabetic())
-        && host
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+        && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     if is_name {
         return Err(format!("{} is a host name, and {name_hint}", quoted(host)));
     }
@@ -131,27 +117,19 @@ fn socket_address(text: &str, name_hint: &str) -> Result<SocketAddr, String> {
 fn bare_address_help(text: &str) -> Option<String> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     if let Ok(IpAddr::V4(ip)) = bare.parse() {
-        return Some(format!(
-            "has no port; write it after a colon, like {ip}:5432"
-        ));
+        return Some(format!("has no port; write it after a colon, like {ip}:5432"));
     }
     if text.starts_with('[') {
         let ip: Ipv6Addr = bare.parse().ok()?;
-        return Some(format!(
-            "has no port; write it after the brackets, like \"[{ip}]:5432\""
-        ));
+        return Some(format!("has no port; write it after the brackets, like \"[{ip}]:5432\""));
     }
     // `::1:80` is a whole IPv6 address too; its last group is far more likely the port.
     if let Some((ip, port)) = text.rsplit_once(':')
         && let Ok(ip) = ip.parse::<Ipv6Addr>()
         && port.parse::<u16>().is_ok()
     {
-        return Some(format!(
-            "needs brackets around its IPv6 address; write \"[{ip}]:{port}\""
-        ));
+        return Some(format!("needs brackets around its IPv6 address; write \"[{ip}]:{port}\""));
     }
     let ip: Ipv6Addr = text.parse().ok()?;
-    Some(format!(
-        "has no port; write the address in brackets and a port, like \"[{ip}]:5432\""
-    ))
+    Some(format!("has no port; write the address in brackets and a port, like \"[{ip}]:5432\""))
 }

@@ -11,20 +11,15 @@ fn repository(name: &str) -> std::path::PathBuf {
 /// The errors without the directory, which differs.
 fn load(path: &Path) -> String {
     let error = Config::load(path).expect_err("this is no configuration");
-    error
-        .to_string()
-        .replace(&format!("{}/", path.parent().unwrap().display()), "")
+    error.to_string().replace(&format!("{}/", path.parent().unwrap().display()), "")
 }
 
 #[test]
 fn local_yaml_parses() {
     let config = Config::load(&repository("config/local.yaml")).unwrap();
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:7000");
-    let ports: Vec<u16> = config.upstreams[0]
-        .endpoints
-        .iter()
-        .map(|endpoint| endpoint.address.port())
-        .collect();
+    let ports: Vec<u16> =
+        config.upstreams[0].endpoints.iter().map(|endpoint| endpoint.address.port()).collect();
     assert_eq!(ports, [7101, 7102, 7103]);
     assert_eq!(config.drain.delay, Duration::ZERO);
 }
@@ -61,12 +56,7 @@ fn full_yaml_names_every_field() {
 fn what_cannot_be_read_says_why() {
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(
-        Config::load(directory.path())
-            .unwrap_err()
-            .iter()
-            .next()
-            .unwrap()
-            .message(),
+        Config::load(directory.path()).unwrap_err().iter().next().unwrap().message(),
         "this is a directory; write the path of a file in it"
     );
     assert_eq!(
@@ -75,10 +65,7 @@ fn what_cannot_be_read_says_why() {
     );
     let file = directory.path().join("t.yaml");
     fs::write(&file, b"log: {}\n\xff\xfe").unwrap();
-    assert_eq!(
-        load(&file),
-        "t.yaml:2: not UTF-8 text; save the file in that encoding"
-    );
+    assert_eq!(load(&file), "t.yaml:2: not UTF-8 text; save the file in that encoding");
     fs::write(&file, vec![b'#'; MAX_FILE_BYTES + 1]).unwrap();
     assert_eq!(load(&file), format!("t.yaml: {TOO_LONG}"));
     assert_eq!(load(Path::new("/dev/zero")), format!("zero: {TOO_LONG}"));
@@ -88,14 +75,9 @@ fn what_cannot_be_read_says_why() {
 
 #[test]
 fn an_empty_file_says_what_is_missing() {
-    let missing =
-        |kind| format!("t.yaml: {kind}: missing; write at least one, in a list under {kind}:");
+    let missing = |kind| format!("t.yaml: {kind}: missing; write at least one, in a list under {kind}:");
     for text in ["", "\n\n", "# nothing\n", "---\n", "{}"] {
-        assert_eq!(
-            lines(text),
-            ["listeners", "routes", "upstreams"].map(missing),
-            "{text:?}"
-        );
+        assert_eq!(lines(text), ["listeners", "routes", "upstreams"].map(missing), "{text:?}");
     }
 }
 
@@ -105,15 +87,7 @@ fn the_schema_tells_the_defaults() {
     let schema = schema();
     let definitions = &schema["$defs"];
     let mut text = String::new();
-    for block in [
-        "workers",
-        "admin",
-        "drain",
-        "limits",
-        "log",
-        "accessLog",
-        "metrics",
-    ] {
+    for block in ["workers", "admin", "drain", "limits", "log", "accessLog", "metrics"] {
         let name = schema["properties"][block]["$ref"].as_str().unwrap();
         let name = name.trim_start_matches("#/$defs/");
         text += &format!("{block}: {}\n", defaults(definitions, name));

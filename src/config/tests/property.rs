@@ -16,10 +16,7 @@ fn never_panics(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(line.lines().count() == 1, "{line}");
             prop_assert!(line.contains(';'), "no advice: {line}");
         }
-        let order: Vec<_> = errors
-            .iter()
-            .map(|error| error.line().unwrap_or(0))
-            .collect();
+        let order: Vec<_> = errors.iter().map(|error| error.line().unwrap_or(0)).collect();
         prop_assert!(order.is_sorted() || errors.len() > errors::MAX_ERRORS);
     }
     Ok(())

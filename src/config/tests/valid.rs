@@ -10,36 +10,17 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const KEEPALIVE: Keepalive = Keepalive {
-    idle_time: Duration::from_secs(120),
-    interval: Duration::from_secs(15),
-    probes: 4,
-};
+const KEEPALIVE: Keepalive =
+    Keepalive { idle_time: Duration::from_secs(120), interval: Duration::from_secs(15), probes: 4 };
 
 #[test]
 fn defaults_of_the_process() {
     let config = config(BASE);
-    let workers = Workers {
-        count: None,
-        pin: true,
-        driver: Driver::Auto,
-    };
-    let admin = Admin {
-        address: "127.0.0.1:9901".parse().unwrap(),
-        allow_changes: false,
-    };
-    let drain = Drain {
-        delay: seconds(5),
-        timeout: seconds(60),
-    };
-    let log = Log {
-        level: LogLevel::Info,
-        format: LogFormat::Json,
-    };
-    let access_log = AccessLog {
-        enabled: true,
-        sample: 1.0,
-    };
+    let workers = Workers { count: None, pin: true, driver: Driver::Auto };
+    let admin = Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false };
+    let drain = Drain { delay: seconds(5), timeout: seconds(60) };
+    let log = Log { level: LogLevel::Info, format: LogFormat::Json };
+    let access_log = AccessLog { enabled: true, sample: 1.0 };
     assert_eq!(config.workers, workers);
     assert_eq!(config.admin, admin);
     assert_eq!(config.drain, drain);
@@ -69,10 +50,7 @@ fn defaults_of_a_listener_and_a_route() {
         name: "pg".into(),
         listener: "pg".into(),
         sources: vec![],
-        backends: vec![BackendRef {
-            upstream: "pg".into(),
-            weight: 1,
-        }],
+        backends: vec![BackendRef { upstream: "pg".into(), weight: 1 }],
     };
     assert_eq!(config.listeners, [listener]);
     assert_eq!(config.routes, [route]);
@@ -82,16 +60,9 @@ fn defaults_of_a_listener_and_a_route() {
 fn defaults_of_an_upstream() {
     let upstream = Upstream {
         name: "pg".into(),
-        endpoints: vec![Endpoint {
-            address: "10.0.0.7:5432".parse().unwrap(),
-            weight: 1,
-        }],
+        endpoints: vec![Endpoint { address: "10.0.0.7:5432".parse().unwrap(), weight: 1 }],
         load_balancer: LoadBalancer::RoundRobin,
-        timeouts: UpstreamTimeouts {
-            connect: seconds(5),
-            idle: Some(seconds(3600)),
-            max_duration: None,
-        },
+        timeouts: UpstreamTimeouts { connect: seconds(5), idle: Some(seconds(3600)), max_duration: None },
         keepalive: KEEPALIVE,
         retry: Retry {
             num_retries: 2,
@@ -107,10 +78,7 @@ fn defaults_of_an_upstream() {
 #[test]
 fn least_connections_is_the_default_balancer() {
     let config = config(&upstream("drain: {timeout: 1s}"));
-    assert_eq!(
-        config.upstreams[0].load_balancer,
-        LoadBalancer::LeastConnections
-    );
+    assert_eq!(config.upstreams[0].load_balancer, LoadBalancer::LeastConnections);
     assert_eq!(config.upstreams[0].drain_timeout, Duration::from_secs(1));
 }
 
@@ -122,27 +90,19 @@ fn zero_means_never() {
     let timeouts = listener.listeners[0].timeouts;
     assert_eq!((timeouts.idle, timeouts.half_close), (None, None));
     assert_eq!(timeouts.max_duration, Some(Duration::from_secs(5400)));
-    let upstream = config(&upstream(
-        "timeout: {tcp: {idleTimeout: 0s}}\n    retry: {perRetry: {timeout: 0s}}",
-    ));
+    let upstream =
+        config(&upstream("timeout: {tcp: {idleTimeout: 0s}}\n    retry: {perRetry: {timeout: 0s}}"));
     assert_eq!(upstream.upstreams[0].timeouts.idle, None);
     assert_eq!(upstream.upstreams[0].retry.per_retry_timeout, None);
 }
 
 #[test]
 fn without_connect_failure_nothing_is_retried() {
-    for (triggers, retries) in [
-        ("[]", 0),
-        ("[tls-failure]", 0),
-        ("[connect-failure]", 7),
-        ("[tls-failure, connect-failure]", 7),
-    ] {
+    for (triggers, retries) in
+        [("[]", 0), ("[tls-failure]", 0), ("[connect-failure]", 7), ("[tls-failure, connect-failure]", 7)]
+    {
         let text = upstream(&format!("retry: {{numRetries: 7, triggers: {triggers}}}"));
-        assert_eq!(
-            config(&text).upstreams[0].retry.num_retries,
-            retries,
-            "{triggers}"
-        );
+        assert_eq!(config(&text).upstreams[0].retry.num_retries, retries, "{triggers}");
     }
 }
 
@@ -150,14 +110,10 @@ fn without_connect_failure_nothing_is_retried() {
 fn a_limit_has_its_way_of_being_full() {
     let limit = |field: &str| config(&listener(field)).listeners[0].limit;
     let ten = NonZeroUsize::new(10).unwrap();
-    for (written, when_full) in [
-        ("{limit: 10}", WhenFull::Reset),
-        ("{limit: 10, whenFull: Wait}", WhenFull::Wait),
-    ] {
-        let expected = ConnectionLimit {
-            limit: ten,
-            when_full,
-        };
+    for (written, when_full) in
+        [("{limit: 10}", WhenFull::Reset), ("{limit: 10, whenFull: Wait}", WhenFull::Wait)]
+    {
+        let expected = ConnectionLimit { limit: ten, when_full };
         assert_eq!(limit(&format!("connection: {written}")), Some(expected));
     }
     assert_eq!(limit("connection: {limit: 0}"), None);
@@ -202,9 +158,7 @@ fn a_wildcard_and_one_of_its_addresses_are_two_binds() {
 
 #[test]
 fn port_zero_is_for_tests() {
-    let options = ParseOptions {
-        allow_port_zero: true,
-    };
+    let options = ParseOptions { allow_port_zero: true };
     let two = r#""[::]:0"
   - {name: b, address: "[::]:0"}
 routes:

@@ -1,0 +1,157 @@
+//! The admin port: probes, metrics, the table, who is connected, and the request to drain.
+//!
+//! One request per connection and a bound on everything, so that no client can take the port from the
+//! others: when it is full, the oldest connection makes room. It reads; only `POST /drain` asks for a change.
+
+mod connections;
+mod drain;
+mod probes;
+mod query;
+mod table;
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use super::metrics;
+use super::shared::Shared;
+
+/// Connections that are served at the same time.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may last, reading the answer included.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// After an error of accepting that is not the client's.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the index and the answer to an unknown path list.
+const ENDPOINTS: [(&str, &str); 9] = [
+    ("GET /livez", "200 while every worker's loop turns"),
+    ("GET /readyz", "200 while the process accepts connections; ?verbose shows each check"),
+    ("GET /healthz/lb", "as /readyz, but 503 as soon as the end is announced"),
+    ("GET /startupz", "200 once every worker has had a table"),
+    ("GET /metrics", "OpenMetrics"),
+    ("GET /table", "listeners, routes, upstreams and endpoints as they are now (JSON)"),
+    ("GET /connections", "the oldest live connections (JSON); ?limit=1..10000, default 100"),
+    ("POST /drain", "ends the process as SIGTERM does; from this host only, unless admin.allowChanges"),
+    ("GET /", "this list"),
+];
+
+#[derive(Clone)]
+struct Admin {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+}
+
+/// Serves for ever.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let router = router(shared);
+    let mut live: VecDeque<AbortHandle> = VecDeque::new();
+    let mut failing = false;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "the admin port cannot accept; trying again");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        failing = false;
+        live.retain(|connection| !connection.is_finished());
+        if live.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = live.pop_front()
+        {
+            oldest.abort();
+        }
+        live.push_back(tokio::spawn(serve_connection(stream, peer, router.clone())).abort_handle());
+    }
+}
+
+async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
+    let router = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(|mut request: hyper::Request<_>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        hyper::service::Service::call(&router, request)
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "an admin connection failed"),
+        Err(_) => tracing::debug!(%peer, "an admin connection took too long"),
+    }
+}
+
+fn router(shared: Arc<Shared>) -> Router {
+    let registry = Arc::new(metrics::registry(Arc::clone(&shared)));
+    Router::new()
+        .route("/", get(index))
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/healthz/lb", get(probes::load_balancer))
+        .route("/startupz", get(probes::started))
+        .route("/metrics", get(scrape))
+        .route("/table", get(table::show))
+        .route("/connections", get(connections::show))
+        .route("/drain", post(drain::request).fallback(drain::only_post))
+        .method_not_allowed_fallback(only_get)
+        .fallback(unknown)
+        .with_state(Admin { shared, registry })
+}
+
+async fn index() -> String {
+    format!("sheave {}\n\n{}", env!("CARGO_PKG_VERSION"), list())
+}
+
+async fn unknown(request: Request) -> (StatusCode, String) {
+    let path = request.uri().path();
+    let text = format!("there is no {path} here\n\n{}", list());
+    (StatusCode::NOT_FOUND, text)
+}
+
+async fn only_get(request: Request) -> Response {
+    let text = format!("{} does not take {}; use GET\n", request.uri().path(), request.method());
+    let allow = [(header::ALLOW, "GET, HEAD")];
+    (StatusCode::METHOD_NOT_ALLOWED, allow, text).into_response()
+}
+
+async fn scrape(State(admin): State<Admin>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(fmt_error) => {
+            let text = format!("the metrics cannot be encoded: {fmt_error}\n");
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+    }
+}
+
+fn list() -> String {
+    ENDPOINTS.iter().fold(String::new(), |mut text, (endpoint, what)| {
+        let _infallible = writeln!(text, "{endpoint:<18} {what}");
+        text
+    })
+}

@@ -1,0 +1,122 @@
+//! The process as a whole: what it is, what it uses, how full it is, how far its end has come.
+
+use std::fs;
+use std::time::Duration;
+
+use prometheus_client::registry::Unit;
+use rustix::process::Resource;
+use rustix::time::ClockId;
+
+use super::{Family, Kind};
+
+const PHASES: [&str; 3] = ["serving", "leaving", "draining"];
+
+pub(super) static FAMILIES: &[Family] = &[
+    Family {
+        name: "build",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["version"],
+        help: "The version that runs.",
+        samples: |_, samples| samples.info(&[env!("CARGO_PKG_VERSION")]),
+    },
+    Family {
+        name: "process_start_time",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "When the process started, since the Unix epoch.",
+        samples: |scrape, samples| samples.put(&[], scrape.shared.started_at),
+    },
+    Family {
+        name: "process_uptime",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "How long ago that was.",
+        samples: |scrape, samples| samples.put(&[], scrape.shared.started.elapsed()),
+    },
+    Family {
+        name: "process_cpu",
+        kind: Kind::Counter,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "Processor time of all threads, in user space and in the kernel.",
+        samples: |_, samples| samples.put(&[], cpu_time()),
+    },
+    Family {
+        name: "process_resident_memory",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "Memory of the process that is in RAM.",
+        samples: |_, samples| resident_memory().map_or(Ok(()), |size| samples.put(&[], size)),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Open file descriptors; a connection needs two.",
+        samples: |_, samples| open_fds().map_or(Ok(()), |count| samples.put(&[], count)),
+    },
+    Family {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "How many file descriptors the process may open (RLIMIT_NOFILE).",
+        samples: |_, samples| {
+            let limit = rustix::process::getrlimit(Resource::Nofile).current;
+            limit.map_or(Ok(()), |limit| samples.put(&[], limit))
+        },
+    },
+    Family {
+        name: "connection_places_taken",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Connections that hold one of the process's places.",
+        samples: |scrape, samples| samples.put(&[], scrape.shared.limits.places.taken()),
+    },
+    Family {
+        name: "connection_places_max",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "How many places there are (`limits.maxConnections`); beyond them connections wait in the backlog.",
+        samples: |scrape, samples| samples.put(&[], scrape.shared.limits.max),
+    },
+    Family {
+        name: "drain_phase",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["phase"],
+        help: "1 for the phase that the process is in: `serving`, `leaving` (still accepting) or `draining`.",
+        samples: |scrape, samples| {
+            let now = scrape.shared.drain.phase().label();
+            PHASES.iter().try_for_each(|phase| samples.put(&[phase], *phase == now))
+        },
+    },
+];
+
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
+}
+
+fn resident_memory() -> Option<u64> {
+    let pages = fs::read_to_string("/proc/self/statm").ok()?;
+    let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
+    Some(resident * rustix::param::page_size() as u64)
+}
+
+/// Linux 6.2 and later say it in the directory's size; before that somebody has to count.
+fn open_fds() -> Option<u64> {
+    const DIRECTORY: &str = "/proc/self/fd";
+    let size = fs::metadata(DIRECTORY).ok()?.len();
+    if size > 0 {
+        return Some(size);
+    }
+    Some(fs::read_dir(DIRECTORY).ok()?.count() as u64)
+}

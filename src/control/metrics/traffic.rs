@@ -1,0 +1,296 @@
+//! Connections by listener, route, upstream and endpoint.
+
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+
+use crate::config::Name;
+use crate::resilience::BreakerState;
+use crate::routing::{Endpoint, Listener, Upstream};
+use crate::telemetry::{EndpointLedger, ListenerLedger, UpstreamLedger};
+
+use super::{Family, Kind, Samples, Scrape};
+
+const BREAKER_STATES: [BreakerState; 3] = [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
+
+pub(super) static LISTENERS: &[Family] = &[
+    Family {
+        name: "listener_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["listener", "outcome", "side"],
+        help: "Connections that ended, by how and by whose doing.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| {
+                let mut outcomes = ledger.outcomes.iter();
+                outcomes.try_for_each(|(outcome, count)| {
+                    let (outcome, side) = (outcome.label(), outcome.side().label());
+                    samples.put(&[&listener.name, outcome, side], *count)
+                })
+            })
+        },
+    },
+    Family {
+        name: "listener_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["listener"],
+        help: "Live connections.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, _| samples.put(&[&listener.name], listener.state.places.taken()))
+        },
+    },
+    Family {
+        name: "listener_connection_limit",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["listener"],
+        help: "How many there may be; only with `connection.limit`.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, _| {
+                listener.limit.map_or(Ok(()), |limit| samples.put(&[&listener.name], limit.limit.get()))
+            })
+        },
+    },
+    Family {
+        name: "listener",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["listener", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| {
+                let (received, sent) = (ledger.bytes_received, ledger.bytes_sent);
+                samples.put(&[&listener.name, "received"], received)?;
+                samples.put(&[&listener.name, "sent"], sent)
+            })
+        },
+    },
+    Family {
+        name: "listener_connection_duration",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["listener"],
+        help: "From accepting a connection until its end.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| samples.histogram(&[&listener.name], &ledger.duration))
+        },
+    },
+    Family {
+        name: "route_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["route"],
+        help: "Connections that ended and had taken this route.",
+        samples: |scrape, samples| {
+            let listeners = scrape.table.listeners.iter();
+            let mut routes = listeners.flat_map(|listener| &listener.routes);
+            routes.try_for_each(|route| {
+                let ledger = scrape.ledger.routes.get(&route.name);
+                samples.put(&[&route.name], ledger.map_or(0, |ledger| ledger.connections))
+            })
+        },
+    },
+];
+
+pub(super) static UPSTREAMS: &[Family] = &[
+    Family {
+        name: "upstream_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Connections that ended and had been sent to this upstream, connected or not.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.connections))
+        },
+    },
+    Family {
+        name: "upstream_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Live connections and attempts, of all its endpoints in the table.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let endpoints = upstream.endpoints.iter();
+                let active: usize = endpoints.map(|endpoint| endpoint.state.active()).sum();
+                samples.put(&[&upstream.name], active)
+            })
+        },
+    },
+    Family {
+        name: "upstream_retries",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Attempts after the first of their connection.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.retries))
+        },
+    },
+    Family {
+        name: "upstream_connect",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream"],
+        help: "From the first attempt until connected, retries included.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.histogram(&[&upstream.name], &ledger.connect))
+        },
+    },
+    Family {
+        name: "upstream_first_byte",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream"],
+        help: "From connected until the endpoint's first byte.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.histogram(&[&upstream.name], &ledger.first_byte))
+        },
+    },
+    Family {
+        name: "upstream_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints in the table.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| samples.put(&[&upstream.name], upstream.endpoints.len()))
+        },
+    },
+    Family {
+        name: "upstream_healthy_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Those of them that are healthy.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let endpoints = upstream.endpoints.iter();
+                let healthy = endpoints.filter(|endpoint| endpoint.state.health.is_healthy());
+                samples.put(&[&upstream.name], healthy.count())
+            })
+        },
+    },
+];
+
+pub(super) static ENDPOINTS: &[Family] = &[
+    Family {
+        name: "endpoint_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "Connections that ended and had been connected to this endpoint.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |_, ledger, labels, samples| samples.put(&labels, ledger.connections))
+        },
+    },
+    Family {
+        name: "endpoint_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "Live connections and attempts.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |endpoint, _, labels, samples| {
+                samples.put(&labels, endpoint.state.active())
+            })
+        },
+    },
+    Family {
+        name: "endpoint_failures",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint", "outcome"],
+        help: "Attempts that failed, by how; a connection may fail at several endpoints and succeed at another.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |_, ledger, [upstream, address], samples| {
+                let mut failures = ledger.failures.iter();
+                failures.try_for_each(|(failure, count)| {
+                    samples.put(&[upstream, address, failure.label()], *count)
+                })
+            })
+        },
+    },
+    Family {
+        name: "endpoint",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["upstream", "endpoint", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |_, ledger, [upstream, address], samples| {
+                let (received, sent) = (ledger.bytes_received, ledger.bytes_sent);
+                samples.put(&[upstream, address, "received"], received)?;
+                samples.put(&[upstream, address, "sent"], sent)
+            })
+        },
+    },
+    Family {
+        name: "endpoint_healthy",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "1 while the endpoint is healthy.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |endpoint, _, labels, samples| {
+                samples.put(&labels, endpoint.state.health.is_healthy())
+            })
+        },
+    },
+    Family {
+        name: "endpoint_breaker_state",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint", "state"],
+        help: "1 for the state that the endpoint's breaker is in: `closed` lets traffic through, `half_open` one attempt, `open` none.",
+        samples: |scrape, samples| {
+            endpoints(scrape, samples, |endpoint, _, [upstream, address], samples| {
+                let now = endpoint.state.breaker.state();
+                BREAKER_STATES
+                    .iter()
+                    .try_for_each(|state| samples.put(&[upstream, address, state.label()], *state == now))
+            })
+        },
+    },
+];
+
+fn listeners(
+    scrape: &Scrape<'_>,
+    mut each: impl FnMut(&Listener, &ListenerLedger) -> fmt::Result,
+) -> fmt::Result {
+    let nothing = ListenerLedger::default();
+    scrape.table.listeners.iter().try_for_each(|listener| {
+        let ledger = scrape.ledger.listeners.get(&listener.name);
+        each(listener, ledger.unwrap_or(&nothing))
+    })
+}
+
+fn upstreams(
+    scrape: &Scrape<'_>,
+    mut each: impl FnMut(&Upstream, &UpstreamLedger) -> fmt::Result,
+) -> fmt::Result {
+    let nothing = UpstreamLedger::default();
+    scrape.table.upstreams.values().try_for_each(|upstream| {
+        let ledger = scrape.ledger.upstreams.get(&upstream.name);
+        each(upstream, ledger.unwrap_or(&nothing))
+    })
+}
+
+/// Calls `each` with the values of the labels that all families here begin with.
+fn endpoints(
+    scrape: &Scrape<'_>,
+    samples: &mut Samples<'_, '_>,
+    each: impl Fn(&Endpoint, &EndpointLedger, [&str; 2], &mut Samples<'_, '_>) -> fmt::Result,
+) -> fmt::Result {
+    let nothing = EndpointLedger::default();
+    for upstream in scrape.table.upstreams.values() {
+        for endpoint in &upstream.endpoints {
+            let key = (Name::clone(&upstream.name), endpoint.address);
+            let ledger = scrape.ledger.endpoints.get(&key).unwrap_or(&nothing);
+            let labels = [&*upstream.name, &endpoint.address.to_string()];
+            each(endpoint, ledger, labels, samples)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! One series per worker: its runtime, its accepting, its bytes, and whether it keeps up.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Unit;
+
+use crate::telemetry::WorkerCounters;
+
+use super::{Family, Kind, Number, Samples, Scrape};
+
+pub(super) static FAMILIES: &[Family] = &[
+    Family {
+        name: "worker_runtime",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["worker", "driver", "rung", "core"],
+        help: "The runtime that the worker got: `driver` is `io_uring` or `epoll`, `rung` the step of the ladder (`defer`, `coop`, `plain`, `epoll`), `core` empty when the worker is not pinned.",
+        samples: runtime,
+    },
+    Family {
+        name: "accepted_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Connections accepted, whatever became of them.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.accepted),
+    },
+    Family {
+        name: "accept_errors",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Errors of accepting.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.accept_errors),
+    },
+    Family {
+        name: "accept_paused",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["worker"],
+        help: "1 while the worker does not accept for want of places or file descriptors.",
+        samples: |scrape, samples| {
+            numbers(scrape, samples, |worker| worker.accept_paused.load(Ordering::Relaxed))
+        },
+    },
+    Family {
+        name: "accept_pauses",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "How often the worker stopped accepting.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.accept_pauses),
+    },
+    Family {
+        name: "worker_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["worker"],
+        help: "Live connections of the worker.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.active),
+    },
+    Family {
+        name: "worker",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["worker", "direction"],
+        help: "Bytes relayed, while they are.",
+        samples: bytes,
+    },
+    Family {
+        name: "worker_spliced",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["worker"],
+        help: "Those of both directions that never entered the process (splice).",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.bytes_spliced),
+    },
+    Family {
+        name: "worker_buffer_fallbacks",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Reads that found the worker's buffer pool empty and used the heap.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.buffer_fallbacks),
+    },
+    Family {
+        name: "worker_records_dropped",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Access log lines lost because the log was not written fast enough.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.records_dropped),
+    },
+    Family {
+        name: "worker_loop_lag",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &["worker"],
+        help: "How much later than asked for the worker's last heartbeat came.",
+        samples: |scrape, samples| {
+            numbers(scrape, samples, |worker| {
+                Duration::from_micros(worker.loop_lag_us.load(Ordering::Relaxed))
+            })
+        },
+    },
+    Family {
+        name: "worker_heartbeat_age",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Seconds),
+        labels: &["worker"],
+        help: "How long ago the worker's last heartbeat was; one is due every half second, and `/livez` fails at five.",
+        samples: |scrape, samples| {
+            let ages = scrape.shared.heartbeat_ages();
+            let mut ages = ages.into_iter().enumerate();
+            ages.try_for_each(|(worker, age)| samples.put(&[&worker.to_string()], age))
+        },
+    },
+];
+
+fn numbers<N: Into<Number>>(
+    scrape: &Scrape<'_>,
+    samples: &mut Samples<'_, '_>,
+    read: impl Fn(&WorkerCounters) -> N,
+) -> fmt::Result {
+    let mut workers = scrape.shared.counters.iter().enumerate();
+    workers.try_for_each(|(worker, counters)| samples.put(&[&worker.to_string()], read(counters)))
+}
+
+fn each(
+    scrape: &Scrape<'_>,
+    samples: &mut Samples<'_, '_>,
+    counter: impl Fn(&WorkerCounters) -> &AtomicU64,
+) -> fmt::Result {
+    numbers(scrape, samples, |worker| counter(worker).load(Ordering::Relaxed))
+}
+
+fn runtime(scrape: &Scrape<'_>, samples: &mut Samples<'_, '_>) -> fmt::Result {
+    for (worker, counters) in scrape.shared.counters.iter().enumerate() {
+        if let Some(runtime) = counters.runtime.get() {
+            let core = runtime.core.map(|core| core.to_string());
+            samples.info(&[
+                &worker.to_string(),
+                runtime.driver,
+                runtime.rung,
+                core.as_deref().unwrap_or_default(),
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+fn bytes(scrape: &Scrape<'_>, samples: &mut Samples<'_, '_>) -> fmt::Result {
+    for (worker, counters) in scrape.shared.counters.iter().enumerate() {
+        let worker = worker.to_string();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        samples.put(&[&worker, "received"], load(&counters.bytes_received))?;
+        samples.put(&[&worker, "sent"], load(&counters.bytes_sent))?;
+    }
+    Ok(())
+}

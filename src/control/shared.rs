@@ -1,0 +1,103 @@
+//! What the parts of the control side share: the ends of the channels to the workers and to the main thread.
+//!
+//! Reading only; the one thing that changes in here is [`Status`].
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::Config;
+use crate::routing::publish::Publisher;
+use crate::shutdown::Drain;
+use crate::telemetry::{Ledger, LiveDirectory, WorkerCounters, process_clock_ms};
+
+use super::status::Status;
+use super::{ConnectionLimits, Event};
+
+/// What came from outside.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) publisher: Publisher,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) live: LiveDirectory,
+    pub(super) drain: Drain,
+    pub(super) events: flume::Sender<Event>,
+    pub(super) limits: ConnectionLimits,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) publisher: Publisher,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) live: LiveDirectory,
+    pub(super) drain: Drain,
+    pub(super) events: flume::Sender<Event>,
+    pub(super) limits: ConnectionLimits,
+    pub(super) status: Status,
+    /// The configuration that the process started with.
+    pub(super) started_with: Arc<Config>,
+    /// What was taken from the workers' ledgers so far.
+    pub(super) ledger: Mutex<Ledger>,
+    pub(super) started: Instant,
+    pub(super) started_at: SystemTime,
+    pub(super) tuning: Tuning,
+}
+
+/// Times of the control side; tests make them shorter.
+#[derive(Debug, Clone)]
+pub(super) struct Tuning {
+    /// From the first event of a change until the file is read: editors and ConfigMaps make several.
+    pub(super) debounce: Duration,
+    /// How often the file is looked at without any event: file systems without notification, a symlink
+    /// elsewhere on the way to the file.
+    pub(super) poll: Duration,
+    /// How long a reload waits for all workers to have the table.
+    pub(super) acknowledge: Duration,
+    /// A worker whose last heartbeat is older is stuck.
+    pub(super) stalled_after: Duration,
+    /// How long `/connections` waits for the workers.
+    pub(super) live: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_millis(100),
+            poll: Duration::from_secs(5),
+            acknowledge: Duration::from_secs(10),
+            stalled_after: Duration::from_secs(5),
+            live: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(sources: Sources, config: Config, tuning: Tuning) -> Self {
+        let started_with = Arc::new(config);
+        Self {
+            publisher: sources.publisher,
+            counters: sources.counters,
+            live: sources.live,
+            drain: sources.drain,
+            events: sources.events,
+            limits: sources.limits,
+            status: Status::new(Arc::clone(&started_with)),
+            started_with,
+            ledger: Mutex::default(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            tuning,
+        }
+    }
+
+    /// How long ago each worker's last heartbeat was.
+    pub(super) fn heartbeat_ages(&self) -> Vec<Duration> {
+        let now = process_clock_ms();
+        self.counters
+            .iter()
+            .map(|counters| {
+                let beat = counters.heartbeat.load(std::sync::atomic::Ordering::Relaxed);
+                Duration::from_millis(now.saturating_sub(beat))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,222 @@
+//! A control side with real sockets and files, and workers that only acknowledge.
+
+mod admin;
+mod metrics;
+mod reload;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::{self, Config};
+use crate::routing::publish::Subscriber;
+use crate::telemetry::LiveInbox;
+
+use super::*;
+
+const WORKERS: usize = 2;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a test starts from, and what it may change before [`Builder::start`].
+struct Builder {
+    config: Config,
+    load: Load,
+    config_file: Option<PathBuf>,
+    bind: Bind,
+    tuning: Tuning,
+    acknowledging: bool,
+}
+
+/// A running control side.
+struct Control {
+    handle: Handle,
+    events: flume::Receiver<Event>,
+    drain: Drain,
+    counters: Vec<Arc<WorkerCounters>>,
+    inboxes: Vec<LiveInbox>,
+    acknowledging: Arc<AtomicBool>,
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+fn builder() -> Builder {
+    Builder {
+        config: config(&["127.0.0.1:1"]),
+        load: Box::new(|| Err("nothing to load in this test".into())),
+        config_file: None,
+        bind: Box::new(|_, _| Ok(Vec::new())),
+        tuning: Tuning {
+            debounce: Duration::from_millis(5),
+            poll: Duration::from_secs(3_600),
+            ..Tuning::default()
+        },
+        acknowledging: true,
+    }
+}
+
+impl Builder {
+    fn start(self) -> Control {
+        let (publisher, subscribers) = Publisher::new(WORKERS);
+        let first = crate::routing::compile(&self.config, &publisher.current());
+        publisher.publish(Arc::new(first), Vec::new());
+        let acknowledging = Arc::new(AtomicBool::new(self.acknowledging));
+        for subscriber in subscribers {
+            let acknowledging = Arc::clone(&acknowledging);
+            thread::spawn(move || acknowledge(&subscriber, &acknowledging));
+        }
+        let counters: Vec<Arc<WorkerCounters>> = (0..WORKERS).map(|_| Arc::default()).collect();
+        for worker in &counters {
+            worker.heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
+        }
+        let (live, inboxes) = LiveDirectory::new(WORKERS);
+        let (to_main, events) = flume::unbounded();
+        let drain = Drain::default();
+        let parts = Parts {
+            config: self.config,
+            load: self.load,
+            config_file: self.config_file,
+            publisher,
+            bind: self.bind,
+            admin: TcpListener::bind("127.0.0.1:0").unwrap(),
+            counters: counters.clone(),
+            live,
+            drain: drain.clone(),
+            events: to_main,
+            handle_signals: false,
+            limits: ConnectionLimits { places: Arc::default(), max: 1_000 },
+        };
+        Control {
+            handle: start_with(parts, self.tuning).unwrap(),
+            events,
+            drain,
+            counters,
+            inboxes,
+            acknowledging,
+        }
+    }
+}
+
+/// A worker as the publisher sees it.
+fn acknowledge(subscriber: &Subscriber, acknowledging: &AtomicBool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    while runtime.block_on(subscriber.published()) {
+        while !acknowledging.load(Ordering::Relaxed) {
+            thread::yield_now();
+        }
+        subscriber.acknowledge(subscriber.current().generation);
+    }
+}
+
+impl Control {
+    fn get(&self, path: &str) -> Reply {
+        self.ask("GET", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Reply {
+        request(self.handle.admin_address(), method, path)
+    }
+
+    fn generation(&self) -> u64 {
+        self.handle.shared.publisher.current().generation
+    }
+
+    /// The value of a sample, by its name and labels as they are exposed.
+    fn metric(&self, sample: &str) -> Option<f64> {
+        let text = self.get("/metrics").body;
+        let mut values = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            (name == sample).then(|| value.parse().unwrap())
+        });
+        values.next()
+    }
+}
+
+fn request(address: SocketAddr, method: &str, path: &str) -> Reply {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: sheave\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    Reply {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_lowercase(),
+        body: body.into(),
+    }
+}
+
+/// Asks again until the answer is right.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::yield_now();
+    }
+}
+
+/// One listener, one route, and one upstream of these endpoints.
+fn config(endpoints: &[&str]) -> Config {
+    let keepalive = config::Keepalive {
+        idle_time: Duration::from_secs(120),
+        interval: Duration::from_secs(15),
+        probes: 4,
+    };
+    Config {
+        workers: config::Workers { count: None, pin: true, driver: config::Driver::Auto },
+        admin: config::Admin { address: "127.0.0.1:0".parse().unwrap(), allow_changes: false },
+        drain: config::Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
+        limits: config::Limits { max_connections: None },
+        log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
+        access_log: config::AccessLog { enabled: true, sample: 1.0 },
+        metrics: config::Metrics { per_endpoint: true },
+        listeners: vec![config::Listener {
+            name: "front".into(),
+            address: "127.0.0.1:5432".parse().unwrap(),
+            allow: Vec::new(),
+            deny: Vec::new(),
+            limit: Some(config::ConnectionLimit {
+                limit: 7.try_into().unwrap(),
+                when_full: config::WhenFull::Reset,
+            }),
+            timeouts: config::ListenerTimeouts { idle: None, max_duration: None, half_close: None },
+            keepalive,
+        }],
+        routes: vec![config::Route {
+            name: "all".into(),
+            listener: "front".into(),
+            sources: vec!["10.0.0.0/8".parse().unwrap()],
+            backends: vec![config::BackendRef { upstream: "pg".into(), weight: 3 }],
+        }],
+        upstreams: vec![upstream(endpoints, keepalive)],
+    }
+}
+
+fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstream {
+    let endpoint = |address: &&str| config::Endpoint { address: address.parse().unwrap(), weight: 1 };
+    config::Upstream {
+        name: "pg".into(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+        load_balancer: config::LoadBalancer::LeastConnections,
+        timeouts: config::UpstreamTimeouts {
+            connect: Duration::from_secs(5),
+            idle: None,
+            max_duration: None,
+        },
+        keepalive,
+        retry: config::Retry {
+            num_retries: 2,
+            per_retry_timeout: None,
+            base_interval: Duration::from_millis(25),
+            max_interval: Duration::from_secs(1),
+        },
+        drain_timeout: Duration::from_secs(300),
+    }
+}
