@@ -8,6 +8,7 @@ mod limits;
 mod workers;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,13 +38,14 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Whether SIGTERM, SIGINT and SIGHUP are this instance's to handle.
     pub handle_signals: bool,
+    /// Where the access log goes.
+    pub access_log: Box<dyn Write + Send>,
 }
 
 /// A running Sheave.
 pub struct Instance {
     control: control::Handle,
     drain: Drain,
-    drain_times: crate::config::Drain,
     listeners: BTreeMap<Name, SocketAddr>,
     workers: usize,
     events: flume::Receiver<Event>,
@@ -76,7 +78,7 @@ impl Instance {
         let table = Arc::new(compile(config, &empty));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
-        let access_log = workers::access_log(config)?;
+        let access_log = workers::access_log(config, options.access_log)?;
         let capacity = limits::plan(config.limits.max_connections, cores.len());
         let drain = Drain::default();
         let (publisher, subscribers) = Publisher::new(cores.len());
@@ -112,7 +114,6 @@ impl Instance {
         Ok(Self {
             control,
             drain,
-            drain_times: options.config.drain,
             listeners,
             workers,
             events,
@@ -165,7 +166,8 @@ impl Instance {
 
     /// The drain, from the delay to the cut; a second signal ends it at once.
     fn leave(&self) -> Result<(), RunError> {
-        let times = &self.drain_times;
+        // As the newest table has it, not the first.
+        let times = &self.control.config().drain;
         tracing::info!(delay = ?times.delay, timeout = ?times.timeout, "leaving: still accepting for the delay");
         self.drain.leave();
         if self.next(Some(Instant::now() + times.delay))? {

@@ -90,6 +90,7 @@ fn run(args: &RunArgs) -> ExitCode {
         load: Box::new(move || load(&file, options)),
         config_file: Some(args.config.clone()),
         handle_signals: true,
+        access_log: Box::new(std::io::stdout()),
     });
     let instance = match instance {
         Ok(instance) => instance,

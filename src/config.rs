@@ -254,13 +254,13 @@ impl Config {
     ///
     /// # Errors
     /// Every mistake at once, in the order of the lines; or the one place where it stops being YAML.
-    pub fn parse(text: &str, file_name: &str) -> Result<Config, Errors> {
-        Config::parse_with(text, file_name, &ParseOptions::default())
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Errors> {
+        Self::parse_with(text, file_name, &ParseOptions::default())
     }
 
     /// Like [`Config::parse`], for tests.
     #[doc(hidden)]
-    pub fn parse_with(text: &str, file_name: &str, options: &ParseOptions) -> Result<Config, Errors> {
+    pub fn parse_with(text: &str, file_name: &str, options: &ParseOptions) -> Result<Self, Errors> {
         if text.len() > MAX_FILE_BYTES {
             return Err(Errors::one(file_name, None, TOO_LONG));
         }

@@ -45,6 +45,7 @@ pub fn demo(seconds: u64) -> Result<(), String> {
         load: Box::new(move || Ok(again.clone())),
         config_file: None,
         handle_signals: true,
+        access_log: Box::new(io::sink()),
     };
     let instance = Instance::start(options).map_err(|error| error.to_string())?;
     let listener = instance.listener_address("echo").ok_or("config/local.yaml has no listener echo")?;
@@ -119,15 +120,18 @@ impl Show {
 
     fn act(&mut self, second: u64) {
         let Some(echo) = self.echoes.get_mut(1) else { return };
-        let (name, result) = match second {
-            STOP_AT => ("stopped", Ok(echo.stop())),
-            START_AT => ("started again", echo.restart()),
+        let news = match second {
+            STOP_AT => {
+                echo.stop();
+                "is stopped".to_owned()
+            }
+            START_AT => match echo.restart() {
+                Ok(()) => "is started again".to_owned(),
+                Err(error) => format!("cannot be started again: {error}"),
+            },
             _ => return,
         };
-        match result {
-            Ok(()) => say(&format!("      --- endpoint {} is {name} ---\n", echo.address())),
-            Err(error) => say(&format!("      --- endpoint {}: {error} ---\n", echo.address())),
-        }
+        say(&format!("      --- endpoint {} {news} ---\n", echo.address()));
     }
 
     fn report(&self, second: u64, before: &[u64]) -> Vec<u64> {

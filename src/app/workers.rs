@@ -127,6 +127,9 @@ pub(super) fn listener_addresses(
 }
 
 /// The access log, if the configuration wants one.
-pub(super) fn access_log(config: &Config) -> io::Result<Option<AccessLog>> {
-    config.access_log.enabled.then(|| AccessLog::start(io::stdout())).transpose()
+pub(super) fn access_log(
+    config: &Config,
+    output: Box<dyn io::Write + Send>,
+) -> io::Result<Option<AccessLog>> {
+    config.access_log.enabled.then(|| AccessLog::start(output)).transpose()
 }

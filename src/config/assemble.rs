@@ -144,7 +144,7 @@ impl Context<'_> {
 
 /// A duration, with its default in seconds.
 fn seconds(field: Field<GatewayDuration>, default: u64) -> Duration {
-    field.value().map_or(Duration::from_secs(default), |duration| duration.0)
+    field.value().map_or_else(|| Duration::from_secs(default), |duration| duration.0)
 }
 
 /// `0s` means never.

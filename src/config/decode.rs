@@ -5,7 +5,7 @@
 //! of form: unknown, repeated and mistyped fields. It knows serde, but no field of ours.
 
 use std::collections::HashSet;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 
 use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, Expected, IntoDeserializer, MapAccess, SeqAccess,
@@ -31,8 +31,8 @@ pub(super) enum Fault {
 impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Message(message) => f.write_str(message),
-            Fault::Noted => f.write_str("noted"),
+            Self::Message(message) => f.write_str(message),
+            Self::Noted => f.write_str("noted"),
         }
     }
 }
@@ -41,7 +41,7 @@ impl std::error::Error for Fault {}
 
 impl de::Error for Fault {
     fn custom<T: Display>(message: T) -> Self {
-        Fault::Message(message.to_string())
+        Self::Message(message.to_string())
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -56,7 +56,7 @@ impl de::Error for Fault {
             Unexpected::Map => "this is a block of fields".to_owned(),
             other => format!("{other} does not fit here"),
         };
-        Fault::Message(format!("{found}; write {}", wanted(&expected.to_string())))
+        Self::Message(format!("{found}; write {}", wanted(&expected.to_string())))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -66,7 +66,7 @@ impl de::Error for Fault {
             other => other.to_string(),
         };
         let wanted = wanted(&expected.to_string());
-        Fault::Message(format!("{found} is out of range; write {wanted}"))
+        Self::Message(format!("{found} is out of range; write {wanted}"))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -74,7 +74,7 @@ impl de::Error for Fault {
             Some(near) => near.to_owned(),
             None => choices(expected),
         };
-        Fault::Message(format!("{} is not a known value; write {instead}", quoted(variant)))
+        Self::Message(format!("{} is not a known value; write {instead}", quoted(variant)))
     }
 }
 
@@ -123,8 +123,7 @@ impl<'a> At<'a> {
             Step::Key(parent, key) => join(parent.path(), &shown(key)),
             Step::Index(parent, index) => {
                 let mut path = parent.path();
-                // Writing to a String cannot fail.
-                let _ = write!(path, "[{index}]");
+                path.push_str(&format!("[{index}]"));
                 path
             }
         }

@@ -63,9 +63,7 @@ pub struct Errors {
 
 impl Errors {
     pub(super) fn one(file: &str, line: Option<usize>, message: impl Into<String>) -> Self {
-        Errors {
-            errors: vec![Error { file: file.into(), line, path: String::new(), message: message.into() }],
-        }
+        Self { errors: vec![Error { file: file.into(), line, path: String::new(), message: message.into() }] }
     }
 
     /// Whether there is none; never so for an `Errors` that a parse returned.
@@ -115,7 +113,7 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn new(file: &str, root: Rc<Node>) -> Self {
-        Report { file: file.into(), root, errors: RefCell::default(), more: Cell::new(0) }
+        Self { file: file.into(), root, errors: RefCell::default(), more: Cell::new(0) }
     }
 
     pub(super) fn root(&self) -> &Node {

@@ -126,7 +126,7 @@ impl FromStr for GatewayDuration {
         let mut rest = text;
         for part in 0.. {
             if rest.is_empty() && part > 0 {
-                return Ok(GatewayDuration(total));
+                return Ok(Self(total));
             }
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (number, after) = rest.split_at(digits);
@@ -233,7 +233,7 @@ impl Scalar for Network {
                 net.max_prefix_len()
             ));
         }
-        Ok(Network(net))
+        Ok(Self(net))
     }
 
     fn schema() -> Schema {
@@ -268,7 +268,7 @@ impl Scalar for ObjectName {
             ));
         }
         if text.chars().all(allowed) {
-            return Ok(ObjectName(text.to_owned()));
+            return Ok(Self(text.to_owned()));
         }
         let better: String = text.to_lowercase().chars().map(|c| if allowed(c) { c } else { '-' }).collect();
         Err(format!(
@@ -298,11 +298,11 @@ impl Scalar for AutoCount {
 
     fn parse(text: &str) -> Result<Self, String> {
         if text == "auto" {
-            return Ok(AutoCount(None));
+            return Ok(Self(None));
         }
         let count =
             text.parse().map_err(|_| format!("{} is not a count; write {}", quoted(text), Self::EXPECTED))?;
-        Ok(AutoCount(Some(count)))
+        Ok(Self(Some(count)))
     }
 
     fn schema() -> Schema {
@@ -320,9 +320,9 @@ impl Scalar for AutoBool {
 
     fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "auto" => Ok(AutoBool(None)),
-            "true" => Ok(AutoBool(Some(true))),
-            "false" => Ok(AutoBool(Some(false))),
+            "auto" => Ok(Self(None)),
+            "true" => Ok(Self(Some(true))),
+            "false" => Ok(Self(Some(false))),
             _ => Err(format!("{} is not a known value; write {}", quoted(text), Self::EXPECTED)),
         }
     }

@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    fn item(&self, index: usize) -> Option<&Node> {
+    fn item(&self, index: usize) -> Option<&Self> {
         match &self.data {
             Data::List(items) => items.get(index).map(Rc::as_ref),
             _ => None,
@@ -69,7 +69,7 @@ impl Node {
     }
 
     /// The value at a path like `listeners[1].address`.
-    pub(super) fn find(&self, path: &str) -> Option<&Node> {
+    pub(super) fn find(&self, path: &str) -> Option<&Self> {
         steps(path).try_fold(self, |node, step| match step {
             Step::Key(key) => node.entry(key).map(|entry| entry.node.as_ref()),
             Step::Index(index) => node.item(index),

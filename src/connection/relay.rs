@@ -86,18 +86,18 @@ impl Half<'_> {
                 Step::ReadFailed => return self.read_failed(),
                 // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
                 // to find out, and to end with.
-                Step::WriteFailed => return self.relay.broke(self.to_side()),
+                Step::WriteFailed => return self.relay.broke(self.writing_side()),
             }
         }
     }
 
     fn end(&self) {
         // A socket that broke while being written to ends its stream without an error when read from.
-        if self.relay.broken.get() == Some(self.from_side()) {
+        if self.relay.broken.get() == Some(self.reading_side()) {
             return self.read_failed();
         }
         if self.relay.first_end.get().is_none() {
-            self.relay.first_end.set(Some(self.from_side()));
+            self.relay.first_end.set(Some(self.reading_side()));
             self.relay.live.half_close();
             self.relay.context.registry.schedule(self.relay.live);
         }
@@ -105,18 +105,18 @@ impl Half<'_> {
     }
 
     fn read_failed(&self) {
-        self.relay.broke(self.from_side());
+        self.relay.broke(self.reading_side());
         self.to.abort();
     }
 
-    fn from_side(&self) -> Side {
+    fn reading_side(&self) -> Side {
         match self.direction {
             Direction::Received => Side::Downstream,
             Direction::Sent => Side::Upstream,
         }
     }
 
-    fn to_side(&self) -> Side {
+    fn writing_side(&self) -> Side {
         match self.direction {
             Direction::Received => Side::Upstream,
             Direction::Sent => Side::Downstream,

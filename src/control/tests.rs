@@ -77,7 +77,7 @@ impl Builder {
             worker.heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
         }
         let (live, inboxes) = LiveDirectory::new(WORKERS);
-        let (to_main, events) = flume::unbounded();
+        let (to_main, events) = flume::bounded(1024);
         let drain = Drain::default();
         let parts = Parts {
             config: self.config,

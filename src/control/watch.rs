@@ -73,7 +73,7 @@ fn watch(file: &Path, notify: flume::Sender<()>) -> notify::Result<RecommendedWa
         }
     })?;
     let directory =
-        file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }

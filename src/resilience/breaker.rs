@@ -41,7 +41,11 @@ pub struct Permit<'a> {
 impl Breaker {
     pub fn new(consecutive_failures: u32, open_for_base: Duration, open_for_max: Duration) -> Self {
         let watch = Watch::default();
-        let open_for = OpenTimes { next: open_for_base.min(open_for_max), max: open_for_max };
+        let open_for = OpenTimes {
+            next: open_for_base.min(open_for_max),
+            max: open_for_max,
+            random: fastrand::Rng::default(),
+        };
         let policy = failure_policy::consecutive_failures(consecutive_failures, open_for);
         let machine = StateMachine::new(policy, watch.clone());
         Self { machine, watch, probing: AtomicBool::new(false) }
@@ -114,6 +118,7 @@ impl BreakerState {
 struct OpenTimes {
     next: Duration,
     max: Duration,
+    random: fastrand::Rng,
 }
 
 impl Iterator for OpenTimes {
@@ -122,7 +127,7 @@ impl Iterator for OpenTimes {
     fn next(&mut self) -> Option<Duration> {
         let whole = self.next;
         self.next = whole.saturating_mul(2).min(self.max);
-        Some(whole.mul_f64(f64::midpoint(1.0, fastrand::f64())))
+        Some(whole.mul_f64(f64::midpoint(1.0, self.random.f64())))
     }
 }
 

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::balance::Schedule;
 use crate::config::{self, Config, Name};
 
-use super::route::Backend;
+use super::route::WeightedUpstream;
 use super::{Endpoint, EndpointState, Listener, Route, RouteTable, Upstream};
 
 /// The table that `config` describes, one generation after `previous`.
@@ -109,12 +109,12 @@ fn compile_route(
     upstreams: &BTreeMap<Name, Arc<Upstream>>,
     previous: Option<&Arc<Route>>,
 ) -> Route {
-    let backends: Vec<Backend> = route
+    let backends: Vec<WeightedUpstream> = route
         .backends
         .iter()
         .filter_map(|backend| {
             let upstream = Arc::clone(upstreams.get(&backend.upstream)?);
-            Some(Backend { upstream, weight: backend.weight })
+            Some(WeightedUpstream { upstream, weight: backend.weight })
         })
         .collect();
     Route {

@@ -16,14 +16,14 @@ pub struct Route {
     pub name: Name,
     /// Client networks; empty: everyone.
     pub sources: Vec<IpNet>,
-    pub backends: Vec<Backend>,
+    pub backends: Vec<WeightedUpstream>,
     pub(super) schedule: Schedule,
     pub(super) cursor: Arc<AtomicUsize>,
 }
 
 /// One weighted reference to an upstream (`backendRefs` in the file, as in Gateway API).
 #[derive(Debug, Clone)]
-pub struct Backend {
+pub struct WeightedUpstream {
     pub upstream: Arc<Upstream>,
     pub weight: u32,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Upper bounds in seconds: 100 us to 10 s for connecting, on to a day for connections that live long.
-pub const BOUNDS: [f64; 20] = [
+pub(super) const BOUNDS: [f64; 20] = [
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 60.0, 600.0, 3_600.0, 86_400.0,
 ];

@@ -7,4 +7,6 @@
     reason = "a test ends by panicking, and its helpers are test code too"
 )]
 
+mod relay_bytes;
+mod support;
 mod tidy;

@@ -22,13 +22,12 @@ impl Names {
         kind: &'static str,
         list: &List<T>,
         name_of: impl Fn(&T) -> &Field<ObjectName>,
-    ) -> Names {
+    ) -> Self {
         if list.is_absent() {
             let message = format_args!("missing; write at least one, in a list under {kind}:");
             cx.report.add(kind, message);
         }
-        let mut names =
-            Names { kind, known: HashMap::new(), complete: !list.is_absent() && !list.is_wrong() };
+        let mut names = Self { kind, known: HashMap::new(), complete: !list.is_absent() && !list.is_wrong() };
         if kind == "listeners" && list.get().is_some_and(Vec::is_empty) {
             cx.report.add(kind, "the list is empty, so nothing would listen; write at least one listener");
         }

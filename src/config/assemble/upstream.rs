@@ -137,5 +137,5 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
 
 /// A duration, with its default in milliseconds.
 fn millis(field: Field<GatewayDuration>, default: u64) -> Duration {
-    field.value().map_or(Duration::from_millis(default), |duration| duration.0)
+    field.value().map_or_else(|| Duration::from_millis(default), |duration| duration.0)
 }

@@ -25,14 +25,14 @@ pub(in crate::config) type List<T> = Field<Vec<Field<T>>>;
 impl<T> Field<T> {
     pub(in crate::config) fn value(self) -> Option<T> {
         match self {
-            Field::Is(value) => Some(value),
+            Self::Is(value) => Some(value),
             _ => None,
         }
     }
 
     pub(in crate::config) fn get(&self) -> Option<&T> {
         match self {
-            Field::Is(value) => Some(value),
+            Self::Is(value) => Some(value),
             _ => None,
         }
     }
@@ -49,18 +49,18 @@ impl<T> Field<T> {
     }
 
     pub(in crate::config) fn is_absent(&self) -> bool {
-        matches!(self, Field::Absent)
+        matches!(self, Self::Absent)
     }
 
     pub(in crate::config) fn is_wrong(&self) -> bool {
-        matches!(self, Field::Wrong)
+        matches!(self, Self::Wrong)
     }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Field<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The deserializer has noted the error; see `decode`.
-        Ok(T::deserialize(deserializer).map_or(Field::Wrong, Field::Is))
+        Ok(T::deserialize(deserializer).map_or(Self::Wrong, Field::Is))
     }
 }
 

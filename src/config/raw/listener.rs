@@ -49,14 +49,14 @@ impl Off for Protocol {
     const INSTEAD: &'static str = "write TCP";
 
     fn is_off(&self) -> bool {
-        matches!(self, Protocol::Tcp)
+        matches!(self, Self::Tcp)
     }
 
     fn value_name(&self) -> Option<&'static str> {
         Some(match self {
-            Protocol::Tcp => "TCP",
-            Protocol::Tls => "TLS",
-            Protocol::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+            Self::Udp => "UDP",
         })
     }
 }

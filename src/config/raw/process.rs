@@ -138,7 +138,7 @@ impl Off for AccessLogFormat {
     const INSTEAD: &'static str = "write json";
 
     fn is_off(&self) -> bool {
-        matches!(self, AccessLogFormat::Json)
+        matches!(self, Self::Json)
     }
 
     fn value_name(&self) -> Option<&'static str> {

@@ -107,8 +107,8 @@ impl Off for LoadBalancerType {
 
     fn value_name(&self) -> Option<&'static str> {
         match self {
-            LoadBalancerType::PeakEwma => Some("PeakEWMA"),
-            LoadBalancerType::ConsistentHash => Some("ConsistentHash"),
+            Self::PeakEwma => Some("PeakEWMA"),
+            Self::ConsistentHash => Some("ConsistentHash"),
             _ => None,
         }
     }

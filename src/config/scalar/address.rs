@@ -61,7 +61,7 @@ impl Scalar for EndpointAddress {
             ip if ip.is_multicast() => Err(format!(
                 "{ip} is a multicast address, which TCP cannot connect to; write a unicast address"
             )),
-            _ => Ok(EndpointAddress(address)),
+            _ => Ok(Self(address)),
         }
     }
 

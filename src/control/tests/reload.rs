@@ -36,7 +36,7 @@ fn watching(file: &Path) -> Builder {
 
 /// Says when the file was looked at: the first look is due before anything has changed.
 fn looks(builder: &mut Builder) -> flume::Receiver<()> {
-    let (looked, looks) = flume::unbounded();
+    let (looked, looks) = flume::bounded(1024);
     let load = std::mem::replace(&mut builder.load, Box::new(|| Err(String::new())));
     builder.load = Box::new(move || {
         let loaded = load();

@@ -24,8 +24,10 @@ const RING_ENTRIES: u32 = 4096;
 /// Tasks to run between two looks at the ring.
 const EVENT_INTERVAL: usize = 61;
 
+type Configure = fn(&mut ProactorBuilder);
+
 /// The rungs of io_uring, best first, and what sets them apart.
-const RINGS: [(&str, fn(&mut ProactorBuilder)); 3] = [
+const RINGS: [(&str, Configure); 3] = [
     // Completions run when this thread asks for them (6.1). All three flags or none: without the task-run flag the
     // loop never sees that work is waiting, and starves (docs/architecture.md).
     ("defer", |ring| {
@@ -65,7 +67,7 @@ pub(super) fn build(driver: Driver) -> io::Result<(Runtime, &'static str)> {
     }
 }
 
-fn build_ring(configure: fn(&mut ProactorBuilder)) -> io::Result<Runtime> {
+fn build_ring(configure: Configure) -> io::Result<Runtime> {
     let mut ring = base();
     ring.capacity(RING_ENTRIES).driver_type(DriverType::IoUring);
     configure(&mut ring);

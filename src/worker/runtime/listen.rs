@@ -35,10 +35,6 @@ impl ListenSocket {
         Ok((socket, client))
     }
 
-    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        self.readiness.local_addr().ok()?.as_socket()
-    }
-
     pub(crate) fn set_keepalive(&self, keepalive: &socket2::TcpKeepalive) -> io::Result<()> {
         // Accepted sockets inherit it, which saves four system calls for each.
         SockRef::from(&self.readiness).set_tcp_keepalive(keepalive)

@@ -1,0 +1,93 @@
+//! A configuration file for a test, as text, so that tests go the way that users go.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    IoUring,
+    Epoll,
+}
+
+/// One listener (`main`), one route, one upstream (`main`); the extra texts are YAML flow mappings' inner parts, such as
+/// `timeout: {tcp: {idleTimeout: 1s}}`.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) driver: Driver,
+    pub(crate) workers: usize,
+    pub(crate) listen: String,
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// Of the listener `main`.
+    pub(crate) listener: String,
+    /// Of the upstream `main`.
+    pub(crate) upstream: String,
+    /// More top-level lines.
+    pub(crate) top: String,
+    /// More items of `listeners`, `routes` and `upstreams`, each one flow mapping without its dash.
+    pub(crate) more_listeners: Vec<String>,
+    pub(crate) more_routes: Vec<String>,
+    pub(crate) more_upstreams: Vec<String>,
+}
+
+impl Settings {
+    pub(crate) fn new(driver: Driver, endpoints: &[SocketAddr]) -> Self {
+        Self {
+            driver,
+            workers: 2,
+            listen: "127.0.0.1:0".to_owned(),
+            endpoints: endpoints.to_vec(),
+            listener: String::new(),
+            upstream: String::new(),
+            top: String::new(),
+            more_listeners: Vec::new(),
+            more_routes: Vec::new(),
+            more_upstreams: Vec::new(),
+        }
+    }
+
+    pub(crate) fn listener(mut self, extra: &str) -> Self {
+        self.listener = extra.to_owned();
+        self
+    }
+
+    pub(crate) fn upstream(mut self, extra: &str) -> Self {
+        self.upstream = extra.to_owned();
+        self
+    }
+
+    /// Lines such as `drain: {delay: 0s}`.
+    pub(crate) fn top(mut self, lines: &str) -> Self {
+        self.top = lines.to_owned();
+        self
+    }
+
+    pub(crate) fn yaml(&self) -> String {
+        let driver = match self.driver {
+            Driver::IoUring => "io_uring",
+            Driver::Epoll => "epoll",
+        };
+        let endpoints: Vec<String> =
+            self.endpoints.iter().map(|address| format!("{{address: \"{address}\"}}")).collect();
+        let mut yaml = format!(
+            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"127.0.0.1:0\"}}\n{}\n",
+            self.workers, self.top
+        );
+        if !self.top.contains("drain:") {
+            yaml.push_str("drain: {delay: 0s, timeout: 5s}\n");
+        }
+        let main = format!("{{name: main, address: \"{}\", {}}}", self.listen, self.listener);
+        list(&mut yaml, "listeners", main, &self.more_listeners);
+        let main = "{name: main, listener: main, backendRefs: [{upstream: main}]}".to_owned();
+        list(&mut yaml, "routes", main, &self.more_routes);
+        let main = format!("{{name: main, endpoints: [{}], {}}}", endpoints.join(", "), self.upstream);
+        list(&mut yaml, "upstreams", main, &self.more_upstreams);
+        yaml
+    }
+}
+
+fn list(yaml: &mut String, key: &str, first: String, more: &[String]) {
+    writeln!(yaml, "{key}:").unwrap();
+    for item in std::iter::once(&first).chain(more) {
+        writeln!(yaml, "  - {item}").unwrap();
+    }
+}
