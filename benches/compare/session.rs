@@ -1,0 +1,186 @@
+//! One run: every peer side by side, the cases one after the other, the peers shuffled within each round.
+
+use std::sync::atomic::Ordering;
+
+use fastrand::Rng;
+
+use crate::args::Options;
+use crate::backend::Backend;
+use crate::cases::{self, Case, Measurement};
+use crate::error::{Context, Error, Result};
+use crate::idle::{self, Plan};
+use crate::machine;
+use crate::peer::{self, Peer, Recipe};
+use crate::process;
+
+/// Starting a process and opening thousands of connections is slow, and memory hardly varies.
+const MOST_IDLE_ROUNDS: usize = 3;
+
+pub struct Session {
+    pub options: Options,
+    pub recipes: Vec<Recipe>,
+    pub versions: Vec<String>,
+    /// Place of the peer that ratios refer to.
+    pub baseline: usize,
+    pub machine: String,
+    pub idle: Plan,
+    pub samples: Vec<Sample>,
+    pub notes: Vec<String>,
+    backend: Backend,
+    peers: Vec<Peer>,
+}
+
+/// One number of one peer in one round.
+pub struct Sample {
+    pub case: Case,
+    pub metric: &'static str,
+    pub peer: usize,
+    pub round: usize,
+    pub value: f64,
+}
+
+impl Session {
+    pub fn start(options: Options) -> Result<Self> {
+        let machine = machine::describe();
+        // Threads started from here on inherit it; the proxies are started on their own CPU.
+        process::pin_this_thread(options.load_cpu)?;
+        let recipes = peer::recipes(&options)?;
+        let baseline = match &options.baseline {
+            None => 0,
+            Some(name) => recipes
+                .iter()
+                .position(|recipe| recipe.name == *name)
+                .ok_or_else(|| {
+                    Error::new(format!("the baseline {name:?} is not among the peers"))
+                })?,
+        };
+        let mut versions = Vec::new();
+        for recipe in &recipes {
+            versions.push(recipe.version()?);
+        }
+        let backend = Backend::start(options.load_cpu)?;
+        let mut peers = Vec::new();
+        for recipe in &recipes {
+            peers.push(recipe.start(options.proxy_cpu, &backend.addresses)?);
+        }
+        let idle = Plan::new(options.quick);
+        let (samples, notes) = (Vec::new(), Vec::new());
+        Ok(Self {
+            options,
+            recipes,
+            versions,
+            baseline,
+            machine,
+            idle,
+            samples,
+            notes,
+            backend,
+            peers,
+        })
+    }
+
+    pub fn run(&mut self) -> Result<()> {
+        if machine::separates_interrupt_time() {
+            self.notes.push(
+                "this kernel keeps interrupts out of a task's CPU time (CONFIG_IRQ_TIME_ACCOUNTING): \
+                 the receive processing of the network is not in these numbers"
+                    .into(),
+            );
+        }
+        if !self.peers.iter().all(|peer| peer.clock.sees_ksoftirqd()) {
+            self.notes.push(
+                "the proxy core's ksoftirqd is not visible: CPU times miss what it did for the proxy".into(),
+            );
+        }
+        let overflows = machine::time_wait_overflows();
+        let mut rng = Rng::with_seed(self.options.rounds as u64);
+        for case in self.options.cases.clone() {
+            let rounds = match case {
+                Case::Idle => self.options.rounds.min(MOST_IDLE_ROUNDS),
+                _ => self.options.rounds,
+            };
+            for round in 0..rounds {
+                eprintln!("compare: {} {}/{rounds}", case.name(), round + 1);
+                let mut order: Vec<usize> = (0..self.peers.len()).collect();
+                rng.shuffle(&mut order);
+                for peer in order {
+                    self.measure(case, peer, round)?;
+                }
+            }
+        }
+        for peer in &self.peers {
+            process::check_affinity(peer.pid, self.options.proxy_cpu)
+                .map_err(|error| peer.blame(error))?;
+        }
+        let overflows = machine::time_wait_overflows() - overflows;
+        if overflows > 0 {
+            self.notes.push(format!(
+                "{overflows} closed connections skipped TIME_WAIT (tcp_max_tw_buckets): conn is a little too cheap"
+            ));
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, case: Case, peer: usize, round: usize) -> Result<()> {
+        let reset = self.backend.seen.reset.load(Ordering::Relaxed);
+        let outcome = self.measure_case(case, peer);
+        // The backend's complaint is the cause when the client's is only a broken connection.
+        let blame = |error| self.peers[peer].blame(error);
+        self.backend.check().map_err(blame)?;
+        let measurement = outcome.map_err(blame).context(case.name())?;
+        let name = &self.recipes[peer].name;
+        let place = format!("{name}, {} round {}", case.name(), round + 1);
+        if measurement.disturbed > 0.03 {
+            let share = measurement.disturbed * 100.0;
+            self.notes.push(format!(
+                "{place}: waited for its core {share:.0} % of the time"
+            ));
+        }
+        if measurement.coarse {
+            self.notes.push(format!(
+                "{place}: threads ended, CPU time is exact to 20 ms only"
+            ));
+        }
+        let resets = self.backend.seen.reset.load(Ordering::Relaxed) - reset;
+        if resets > 0 {
+            self.notes.push(format!(
+                "{place}: {resets} connections to the backend ended with a reset"
+            ));
+        }
+        self.samples
+            .extend(measurement.values.into_iter().map(|value| Sample {
+                case,
+                metric: value.metric,
+                peer,
+                round,
+                value: value.value,
+            }));
+        Ok(())
+    }
+
+    fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let time = self.options.time;
+        let running = &mut self.peers[peer];
+        match case {
+            Case::Rr64 | Case::Rr1 => cases::round_trips(case, running, &self.backend, time),
+            Case::Conn => cases::short_connections(running, &self.backend, time),
+            Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
+            Case::Idle => {
+                let recipe = &self.recipes[peer];
+                let mut fresh = recipe.start(self.options.proxy_cpu, &self.backend.addresses)?;
+                self.backend.settle()?;
+                let measured = idle::measure(&mut fresh, &self.backend, &self.idle);
+                let measured = measured.map_err(|error| fresh.blame(error))?;
+                fresh.stop()?;
+                Ok(measured)
+            }
+        }
+    }
+
+    pub fn stop(self) -> Result<()> {
+        for peer in self.peers {
+            peer.stop()?;
+        }
+        Ok(())
+    }
+}
