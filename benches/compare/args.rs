@@ -162,7 +162,7 @@ impl Options {
     /// Far more than a run should take: beyond it something hangs.
     pub fn time_limit(&self) -> Duration {
         let peers = 4 + self.others.len() as u32;
-        let measurement = self.time * 4 + Duration::from_secs(5);
+        let measurement = self.time * 8 + Duration::from_secs(5);
         let rounds = measurement * self.rounds as u32 * peers * self.cases.len() as u32;
         rounds + Duration::from_secs(300)
     }

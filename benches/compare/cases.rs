@@ -159,7 +159,7 @@ pub fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> R
     ];
     Ok(Measurement {
         values,
-        disturbed: disturbed(&cpu, elapsed),
+        disturbed: cpu.disturbed,
         coarse: cpu.coarse,
     })
 }
@@ -200,11 +200,7 @@ fn from_trips(trips: Trips, cpu: &CpuTime, names: [&'static str; 2]) -> Measurem
     ];
     Measurement {
         values,
-        disturbed: disturbed(cpu, trips.elapsed),
+        disturbed: cpu.disturbed,
         coarse: cpu.coarse,
     }
-}
-
-pub fn disturbed(cpu: &CpuTime, elapsed: Duration) -> f64 {
-    cpu.waited.as_secs_f64() / elapsed.as_secs_f64()
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Context, Result};
@@ -50,8 +50,9 @@ pub fn clean_up() {
     let mut left = left();
     for pid in left.children.drain(..) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // Already gone is what is wanted.
+            // Already gone is what is wanted. Waiting leaves no zombie behind where nobody reaps orphans.
             let _ = kill_process(pid, Signal::KILL);
+            let _ = waitpid(Some(pid), WaitOptions::empty());
         }
     }
     if let Some(directory) = left.directory.take()

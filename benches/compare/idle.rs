@@ -89,7 +89,7 @@ pub fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measur
     ];
     Ok(Measurement {
         values,
-        disturbed: cases::disturbed(&cpu, plan.watch),
+        disturbed: cpu.disturbed,
         coarse: cpu.coarse,
     })
 }

@@ -202,8 +202,13 @@ fn find_program(name: &str) -> Option<PathBuf> {
 fn haproxy_config(site: &Site<'_>, splice: bool) -> String {
     let max = site.max_connections;
     // Unset, haproxy would reserve a pipe for every fourth connection and exceed the limit of open files.
+    // splice-auto decides only when the whole stream is processed again, which a plain relay never needs:
+    // haproxy 2.6 made not one splice call with it. These two do make it splice.
     let (pipes, option) = if splice {
-        ("    maxpipes 256\n", "    option splice-auto\n")
+        (
+            "    maxpipes 256\n",
+            "    option splice-request\n    option splice-response\n",
+        )
     } else {
         ("", "")
     };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -34,6 +34,7 @@ pub fn on_cpu<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
 /// much of it, in the core's ksoftirqd. The proxy is the only sender on its core, so both are its own.
 pub struct CpuClock {
     root: u32,
+    cpu: usize,
     ksoftirqd: Option<u32>,
     threads: HashMap<(u32, u32), Thread>,
     exited: Thread,
@@ -47,6 +48,9 @@ struct Thread {
 
 #[derive(Clone, Copy)]
 pub struct CpuReading {
+    at: Instant,
+    /// Of the core, in ticks.
+    idle: u64,
     ran: u64,
     waited: u64,
     ticks: u64,
@@ -56,8 +60,8 @@ pub struct CpuReading {
 /// The CPU time between two readings.
 pub struct CpuTime {
     pub ran: Duration,
-    /// Time the process was ready to run but something else had the core: the measure of disturbance.
-    pub waited: Duration,
+    /// Share of the time in which the process was ready to run and something else had its core.
+    pub disturbed: f64,
     /// Threads ended in between, so `ran` is only as exact as the coarse clock.
     pub coarse: bool,
 }
@@ -67,6 +71,7 @@ impl CpuClock {
     pub fn new(root: u32, cpu: usize) -> Self {
         Self {
             root,
+            cpu,
             ksoftirqd: find_ksoftirqd(cpu),
             threads: HashMap::new(),
             exited: Thread::default(),
@@ -102,6 +107,8 @@ impl CpuClock {
             None => 0,
         };
         Ok(CpuReading {
+            at: Instant::now(),
+            idle: idle_ticks(self.cpu)?,
             ran: self.exited.ran + sum(|thread| thread.ran),
             waited: self.exited.waited + sum(|thread| thread.waited),
             ticks,
@@ -118,11 +125,21 @@ impl CpuReading {
         // User and system time are each cut to whole ticks, so up to two ticks of difference mean nothing.
         let lost = coarse > exact + 3 * tick;
         let softirq = later.softirq.saturating_sub(self.softirq);
-        let waited = later.waited.saturating_sub(self.waited);
+        let ran = Duration::from_nanos(softirq + if lost { coarse } else { exact });
+        // Waiting for one's own packets to be processed is no disturbance, and neither is one thread of the
+        // proxy waiting for another: something else ran only for what is left of the core's time.
+        let waited = later
+            .waited
+            .saturating_sub(self.waited)
+            .saturating_sub(softirq);
+        let idle = Duration::from_nanos(later.idle.saturating_sub(self.idle) * tick);
+        let elapsed = later.at - self.at;
+        let others = elapsed
+            .saturating_sub(ran + idle)
+            .min(Duration::from_nanos(waited));
         CpuTime {
-            ran: Duration::from_nanos(softirq + if lost { coarse } else { exact }),
-            // Waiting for one's own packets to be processed is no disturbance.
-            waited: Duration::from_nanos(waited.saturating_sub(softirq)),
+            ran,
+            disturbed: others.as_secs_f64() / elapsed.as_secs_f64(),
             coarse: lost,
         }
     }
@@ -232,6 +249,21 @@ fn read_thread(pid: u32, tid: u32) -> Result<Option<Thread>> {
             "{path} is not what was expected: {text:?}"
         ))),
     }
+}
+
+/// Time in which nothing ran on `cpu`, in clock ticks.
+fn idle_ticks(cpu: usize) -> Result<u64> {
+    let text = read("/proc/stat".into())?;
+    let times = field(&text, &format!("cpu{cpu} ")).unwrap_or_default();
+    // The fourth time is idle, the fifth idle with I/O under way.
+    let times = times
+        .split_whitespace()
+        .skip(3)
+        .take(2)
+        .map(str::parse::<u64>);
+    times
+        .sum::<std::result::Result<u64, _>>()
+        .context("/proc/stat")
 }
 
 /// The kernel's thread for network processing that does not fit into a core's interrupts.

@@ -15,6 +15,10 @@ use crate::process;
 
 /// Starting a process and opening thousands of connections is slow, and memory hardly varies.
 const MOST_IDLE_ROUNDS: usize = 3;
+/// A measurement is repeated when something else had the proxy's core for a larger share of the time.
+/// That has nothing to do with what the proxy does, so repeating favours none.
+const DISTURBED: f64 = 0.03;
+const ATTEMPTS: usize = 3;
 
 pub struct Session {
     pub options: Options,
@@ -26,6 +30,7 @@ pub struct Session {
     pub idle: Plan,
     pub samples: Vec<Sample>,
     pub notes: Vec<String>,
+    disturbed: Vec<(Case, f64)>,
     backend: Backend,
     peers: Vec<Peer>,
 }
@@ -74,6 +79,7 @@ impl Session {
             idle,
             samples,
             notes,
+            disturbed: Vec::new(),
             backend,
             peers,
         })
@@ -108,6 +114,7 @@ impl Session {
                 }
             }
         }
+        self.note_disturbances();
         for peer in &self.peers {
             process::check_affinity(peer.pid, self.options.proxy_cpu)
                 .map_err(|error| peer.blame(error))?;
@@ -123,32 +130,36 @@ impl Session {
 
     fn measure(&mut self, case: Case, peer: usize, round: usize) -> Result<()> {
         let reset = self.backend.seen.reset.load(Ordering::Relaxed);
-        let outcome = self.measure_case(case, peer);
-        // The backend's complaint is the cause when the client's is only a broken connection.
-        let blame = |error| self.peers[peer].blame(error);
-        self.backend.check().map_err(blame)?;
-        let measurement = outcome.map_err(blame).context(case.name())?;
-        let name = &self.recipes[peer].name;
-        let place = format!("{name}, {} round {}", case.name(), round + 1);
-        if measurement.disturbed > 0.03 {
-            let share = measurement.disturbed * 100.0;
-            self.notes.push(format!(
-                "{place}: waited for its core {share:.0} % of the time"
-            ));
+        let mut best = self.attempt(case, peer)?;
+        for _ in 1..ATTEMPTS {
+            if best.disturbed <= DISTURBED {
+                break;
+            }
+            let again = self.attempt(case, peer)?;
+            if again.disturbed < best.disturbed {
+                best = again;
+            }
         }
-        if measurement.coarse {
-            self.notes.push(format!(
-                "{place}: threads ended, CPU time is exact to 20 ms only"
-            ));
+        let place = format!(
+            "{}, {} round {}",
+            self.recipes[peer].name,
+            case.name(),
+            round + 1
+        );
+        if best.disturbed > DISTURBED {
+            self.disturbed.push((case, best.disturbed));
+        }
+        if best.coarse {
+            let note = format!("{place}: threads ended, CPU time is exact to 20 ms only");
+            self.notes.push(note);
         }
         let resets = self.backend.seen.reset.load(Ordering::Relaxed) - reset;
         if resets > 0 {
-            self.notes.push(format!(
-                "{place}: {resets} connections to the backend ended with a reset"
-            ));
+            let note = format!("{place}: {resets} connections to the backend ended with a reset");
+            self.notes.push(note);
         }
         self.samples
-            .extend(measurement.values.into_iter().map(|value| Sample {
+            .extend(best.values.into_iter().map(|value| Sample {
                 case,
                 metric: value.metric,
                 peer,
@@ -158,23 +169,50 @@ impl Session {
         Ok(())
     }
 
-    fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
-        let time = self.options.time;
-        let running = &mut self.peers[peer];
-        match case {
-            Case::Rr64 | Case::Rr1 => cases::round_trips(case, running, &self.backend, time),
-            Case::Conn => cases::short_connections(running, &self.backend, time),
-            Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
-            Case::Idle => {
-                let recipe = &self.recipes[peer];
-                let mut fresh = recipe.start(self.options.proxy_cpu, &self.backend.addresses)?;
-                self.backend.settle()?;
-                let measured = idle::measure(&mut fresh, &self.backend, &self.idle);
-                let measured = measured.map_err(|error| fresh.blame(error))?;
-                fresh.stop()?;
-                Ok(measured)
+    fn attempt(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let outcome = self.measure_case(case, peer);
+        // The backend's complaint is the cause when the client's is only a broken connection.
+        let blame = |error| self.peers[peer].blame(error);
+        self.backend.check().map_err(blame).context(case.name())?;
+        outcome.context(case.name())
+    }
+
+    fn note_disturbances(&mut self) {
+        for case in &self.options.cases {
+            let of_case = self.disturbed.iter().filter(|(other, _)| other == case);
+            let shares: Vec<f64> = of_case.map(|(_, share)| share * 100.0).collect();
+            if !shares.is_empty() {
+                self.notes.push(format!(
+                    "{}: the machine was busy; in {} measurement(s) the proxy waited for its core, \
+                     up to {:.0} % of the time",
+                    case.name(),
+                    shares.len(),
+                    shares.iter().copied().fold(0.0, f64::max)
+                ));
             }
         }
+    }
+
+    fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let time = self.options.time;
+        if case == Case::Idle {
+            let cpu = self.options.proxy_cpu;
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses)?;
+            self.backend.settle()?;
+            let measured = idle::measure(&mut fresh, &self.backend, &self.idle);
+            let measured = measured.map_err(|error| fresh.blame(error))?;
+            fresh.stop()?;
+            return Ok(measured);
+        }
+        let running = &mut self.peers[peer];
+        let measured = match case {
+            Case::Conn => cases::short_connections(running, &self.backend, time),
+            Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
+            Case::Rr64 | Case::Rr1 | Case::Idle => {
+                cases::round_trips(case, running, &self.backend, time)
+            }
+        };
+        measured.map_err(|error| running.blame(error))
     }
 
     pub fn stop(self) -> Result<()> {
