@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cases::Case;
 use crate::error::{Context, Error, Result};
 
-pub const HELP: &str = "\
+pub(super) const HELP: &str = "\
 Compares TCP proxies: the CPU time, latency and memory each needs for the same work on one core.
 
 Usage: cargo bench --bench compare -- [options]
@@ -33,27 +33,27 @@ bulk1   64 MiB to the backend, then 64 MiB back, over one connection
 bulk16  the same 64 MiB spread over 16 connections
 ";
 
-pub struct Options {
-    pub cases: Vec<Case>,
-    pub peers: Option<Vec<String>>,
-    pub baseline: Option<String>,
-    pub sheave: PathBuf,
-    pub others: Vec<(String, PathBuf)>,
-    pub rounds: usize,
-    pub time: Duration,
-    pub quick: bool,
-    pub json: Option<PathBuf>,
-    pub proxy_cpu: usize,
-    pub load_cpu: usize,
+pub(super) struct Options {
+    pub(super) cases: Vec<Case>,
+    pub(super) peers: Option<Vec<String>>,
+    pub(super) baseline: Option<String>,
+    pub(super) sheave: PathBuf,
+    pub(super) others: Vec<(String, PathBuf)>,
+    pub(super) rounds: usize,
+    pub(super) time: Duration,
+    pub(super) quick: bool,
+    pub(super) json: Option<PathBuf>,
+    pub(super) proxy_cpu: usize,
+    pub(super) load_cpu: usize,
 }
 
-pub enum Command {
+pub(super) enum Command {
     Run(Box<Options>),
     Help,
     Nothing,
 }
 
-pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
+pub(super) fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> {
     let mut arguments = arguments.peekable();
     // `cargo test --all-targets` runs benchmarks too, without the `--bench` that `cargo bench` adds.
     if arguments.peek().is_none() {
@@ -108,16 +108,12 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<()> {
             options.time = Duration::try_from_secs_f64(seconds).context(flag)?;
         }
         "--other" => {
-            let named = value
-                .split_once('=')
-                .filter(|(name, path)| !name.is_empty() && !path.is_empty());
+            let named = value.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty());
             let (name, path) = named.ok_or_else(|| Error::new("--other takes NAME=PATH"))?;
             options.others.push((name.to_owned(), path.into()));
         }
         _ => {
-            return Err(Error::new(format!(
-                "{flag} is unknown: --help lists the options"
-            )));
+            return Err(Error::new(format!("{flag} is unknown: --help lists the options")));
         }
     }
     Ok(())
@@ -128,16 +124,11 @@ fn cases(list: &str) -> Result<Vec<Case>> {
     for name in list.split(',') {
         let chosen: Vec<Case> = Case::ALL
             .into_iter()
-            .filter(|case| {
-                case.name() == name || (name == "bulk" && case.name().starts_with("bulk"))
-            })
+            .filter(|case| case.name() == name || (name == "bulk" && case.name().starts_with("bulk")))
             .collect();
         if chosen.is_empty() {
             let known: Vec<&str> = Case::ALL.iter().map(|case| case.name()).collect();
-            return Err(Error::new(format!(
-                "no case {name:?}; there are {}",
-                known.join(", ")
-            )));
+            return Err(Error::new(format!("no case {name:?}; there are {}", known.join(", "))));
         }
         cases.extend(chosen);
     }
@@ -160,7 +151,7 @@ fn finish(mut options: Options) -> Result<Command> {
 
 impl Options {
     /// Far more than a run should take: beyond it something hangs.
-    pub fn time_limit(&self) -> Duration {
+    pub(super) fn time_limit(&self) -> Duration {
         let peers = 4 + self.others.len() as u32;
         let measurement = self.time * 8 + Duration::from_secs(5);
         let rounds = measurement * self.rounds as u32 * peers * self.cases.len() as u32;

@@ -22,24 +22,24 @@ const TURN: Duration = Duration::from_millis(100);
 
 /// What the backend saw; the client's counts must agree.
 #[derive(Default)]
-pub struct Seen {
-    pub accepted: AtomicU64,
-    pub closed: AtomicU64,
+pub(super) struct Seen {
+    pub(super) accepted: AtomicU64,
+    pub(super) closed: AtomicU64,
     /// Connections that the proxy ended with a reset instead of a FIN.
-    pub reset: AtomicU64,
-    pub uploaded: AtomicU64,
+    pub(super) reset: AtomicU64,
+    pub(super) uploaded: AtomicU64,
     failure: Mutex<Option<String>>,
 }
 
-pub struct Backend {
-    pub addresses: Vec<SocketAddr>,
-    pub seen: Arc<Seen>,
+pub(super) struct Backend {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) seen: Arc<Seen>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Backend {
-    pub fn start(cpu: usize) -> Result<Self> {
+    pub(super) fn start(cpu: usize) -> Result<Self> {
         let mut listeners = Vec::new();
         for _ in 0..ENDPOINTS {
             listeners.push(listen()?);
@@ -59,20 +59,12 @@ impl Backend {
                 seeing.fail(error.to_string());
             }
         };
-        let thread = thread::Builder::new()
-            .name("backend".into())
-            .spawn(run)
-            .context("backend")?;
-        Ok(Self {
-            addresses,
-            seen,
-            stop,
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("backend".into()).spawn(run).context("backend")?;
+        Ok(Self { addresses, seen, stop, thread: Some(thread) })
     }
 
     /// Waits until every connection has been closed, so that one peer's end is not another's beginning.
-    pub fn settle(&self) -> Result<()> {
+    pub(super) fn settle(&self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             self.check()?;
@@ -91,15 +83,9 @@ impl Backend {
         }
     }
 
-    pub fn check(&self) -> Result<()> {
-        let failure = self
-            .seen
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        failure
-            .as_ref()
-            .map_or(Ok(()), |message| Err(Error::new(message.clone())))
+    pub(super) fn check(&self) -> Result<()> {
+        let failure = self.seen.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().map_or(Ok(()), |message| Err(Error::new(message.clone())))
     }
 }
 
@@ -108,7 +94,7 @@ impl Drop for Backend {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             // A panic in the thread has been printed by the thread.
-            let _ = thread.join();
+            thread.join().ok();
         }
     }
 }
@@ -124,9 +110,7 @@ fn listen() -> Result<TcpListener> {
     let address = machine::free_address()?;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
         .context("backend's socket")?;
-    socket
-        .bind(&address.into())
-        .context(format_args!("bind the backend to {address}"))?;
+    socket.bind(&address.into()).context(format_args!("bind the backend to {address}"))?;
     socket.listen(BACKLOG).context("backend")?;
     socket.set_nonblocking(true).context("backend")?;
     Ok(socket.into())
@@ -163,10 +147,7 @@ enum State {
     },
 }
 
-const COMMAND: State = State::Command {
-    header: [0; HEADER],
-    filled: 0,
-};
+const COMMAND: State = State::Command { header: [0; HEADER], filled: 0 };
 
 impl Server {
     fn new(listeners: Vec<TcpListener>, seen: Arc<Seen>) -> io::Result<Self> {
@@ -209,10 +190,7 @@ impl Server {
                 self.connections.len() - 1
             });
             self.poller.add(&stream, ENDPOINTS + slot, EventFlags::IN)?;
-            self.connections[slot] = Some(Connection {
-                stream,
-                state: COMMAND,
-            });
+            self.connections[slot] = Some(Connection { stream, state: COMMAND });
             self.seen.accepted.fetch_add(1, Ordering::Release);
         }
     }
@@ -236,8 +214,7 @@ impl Server {
                 false
             }
             Err(error) => {
-                self.seen
-                    .fail(format!("the backend's connection failed: {error}"));
+                self.seen.fail(format!("the backend's connection failed: {error}"));
                 false
             }
         };
@@ -247,13 +224,8 @@ impl Server {
             self.seen.closed.fetch_add(1, Ordering::Release);
         } else if connection.is_sending() != was_sending {
             let sending = connection.is_sending();
-            let interest = if sending {
-                EventFlags::IN | EventFlags::OUT
-            } else {
-                EventFlags::IN
-            };
-            self.poller
-                .modify(&connection.stream, ENDPOINTS + slot, interest)?;
+            let interest = if sending { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+            self.poller.modify(&connection.stream, ENDPOINTS + slot, interest)?;
         }
         Ok(())
     }
@@ -292,9 +264,7 @@ impl Connection {
                 State::Upload { total, received } => {
                     let part = data.len().min((*total - *received) as usize);
                     if !wire::is_bulk_at(*received, &data[..part]) {
-                        return Err(io::Error::other(
-                            "the uploaded bytes differ from those sent",
-                        ));
+                        return Err(io::Error::other("the uploaded bytes differ from those sent"));
                     }
                     *received += part as u64;
                     data = &data[part..];
@@ -336,9 +306,6 @@ impl Connection {
 fn send_all(stream: &mut TcpStream, data: &[u8]) -> io::Result<()> {
     match stream.write(data)? {
         length if length == data.len() => Ok(()),
-        length => Err(io::Error::other(format!(
-            "sent {length} bytes of {}",
-            data.len()
-        ))),
+        length => Err(io::Error::other(format!("sent {length} bytes of {}", data.len()))),
     }
 }

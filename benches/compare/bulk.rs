@@ -9,9 +9,9 @@ use crate::round_trips::PATIENCE;
 use crate::wire::{self, CHUNK, DOWNLOAD, HEADER, UPLOAD};
 
 /// What one pass carries in each direction, over all connections together.
-pub const VOLUME: u64 = 64 * 1024 * 1024;
+pub(super) const VOLUME: u64 = 64 * 1024 * 1024;
 
-pub struct Bulk {
+pub(super) struct Bulk {
     poller: Poller,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
@@ -25,63 +25,42 @@ struct Connection {
 }
 
 impl Bulk {
-    pub fn open(address: SocketAddr, count: usize) -> Result<Self> {
+    pub(super) fn open(address: SocketAddr, count: usize) -> Result<Self> {
         let poller = Poller::new().context("client")?;
         let mut connections = Vec::new();
         for key in 0..count {
             let stream = TcpStream::connect(address).context("connect")?;
             stream.set_nonblocking(true).context("client")?;
-            poller
-                .add(&stream, key, EventFlags::empty())
-                .context("client")?;
+            poller.add(&stream, key, EventFlags::empty()).context("client")?;
             let total = VOLUME / count as u64;
-            connections.push(Connection {
-                stream,
-                total,
-                moved: 0,
-                answer: Vec::new(),
-            });
+            connections.push(Connection { stream, total, moved: 0, answer: Vec::new() });
         }
-        Ok(Self {
-            poller,
-            connections,
-            buffer: vec![0; CHUNK],
-        })
+        Ok(Self { poller, connections, buffer: vec![0; CHUNK] })
     }
 
     /// `VOLUME` bytes to the backend, then as many back.
-    pub fn pass(&mut self) -> Result<()> {
+    pub(super) fn pass(&mut self) -> Result<()> {
         self.transfer(UPLOAD)?;
         self.transfer(DOWNLOAD)
     }
 
     fn transfer(&mut self, direction: u8) -> Result<()> {
-        let interest = if direction == UPLOAD {
-            EventFlags::OUT
-        } else {
-            EventFlags::IN
-        };
+        let interest = if direction == UPLOAD { EventFlags::OUT } else { EventFlags::IN };
         for (key, connection) in self.connections.iter_mut().enumerate() {
             connection.command(direction)?;
-            self.poller
-                .modify(&connection.stream, key, interest)
-                .context("client")?;
+            self.poller.modify(&connection.stream, key, interest).context("client")?;
         }
         let mut unfinished = self.connections.len();
         while unfinished > 0 {
             let ready: Vec<_> = self.poller.wait(PATIENCE).context("client")?.collect();
             if ready.is_empty() {
-                return Err(Error::new(format!(
-                    "no progress for {PATIENCE:?} in a bulk transfer"
-                )));
+                return Err(Error::new(format!("no progress for {PATIENCE:?} in a bulk transfer")));
             }
             for (key, _) in ready {
                 let connection = &mut self.connections[key];
                 let done = if direction == UPLOAD {
                     if connection.send()? {
-                        self.poller
-                            .modify(&connection.stream, key, EventFlags::IN)
-                            .context("client")?;
+                        self.poller.modify(&connection.stream, key, EventFlags::IN).context("client")?;
                     }
                     connection.moved == connection.total && connection.acknowledged()?
                 } else {
@@ -90,9 +69,7 @@ impl Bulk {
                 if done {
                     unfinished -= 1;
                     // Level-triggered: a finished connection must not wake the loop.
-                    self.poller
-                        .modify(&connection.stream, key, EventFlags::empty())
-                        .context("client")?;
+                    self.poller.modify(&connection.stream, key, EventFlags::empty()).context("client")?;
                 }
             }
         }
@@ -107,9 +84,7 @@ impl Connection {
         let header = wire::header(direction, self.total);
         match self.stream.write(&header).context("send a command")? {
             HEADER => Ok(()),
-            length => Err(Error::new(format!(
-                "only {length} bytes of a command could be sent"
-            ))),
+            length => Err(Error::new(format!("only {length} bytes of a command could be sent"))),
         }
     }
 
@@ -142,9 +117,7 @@ impl Connection {
         if self.answer == wire::header(UPLOAD, self.total) {
             Ok(true)
         } else {
-            Err(Error::new(
-                "the confirmation of an upload is not what the backend sent",
-            ))
+            Err(Error::new("the confirmation of an upload is not what the backend sent"))
         }
     }
 
@@ -156,9 +129,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(error).context("download"),
         };
-        if self.moved + length as u64 > self.total
-            || !wire::is_bulk_at(self.moved, &buffer[..length])
-        {
+        if self.moved + length as u64 > self.total || !wire::is_bulk_at(self.moved, &buffer[..length]) {
             return Err(Error::new("the downloaded bytes differ from those sent"));
         }
         self.moved += length as u64;

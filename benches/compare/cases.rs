@@ -14,7 +14,7 @@ use crate::round_trips::{RoundTrips, Trips};
 use crate::stats;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Case {
+pub(super) enum Case {
     Rr64,
     Rr1,
     Conn,
@@ -24,18 +24,18 @@ pub enum Case {
 }
 
 /// One number of a measurement.
-pub struct Value {
-    pub metric: &'static str,
-    pub value: f64,
+pub(super) struct Value {
+    pub(super) metric: &'static str,
+    pub(super) value: f64,
 }
 
 /// What one measurement of one peer gave.
-pub struct Measurement {
-    pub values: Vec<Value>,
+pub(super) struct Measurement {
+    pub(super) values: Vec<Value>,
     /// Share of the time in which the proxy was ready to run and something else had its core.
-    pub disturbed: f64,
+    pub(super) disturbed: f64,
     /// CPU time came from the coarse clock.
-    pub coarse: bool,
+    pub(super) coarse: bool,
 }
 
 const RR_CONNECTIONS: usize = 32;
@@ -45,16 +45,10 @@ const TAIL: Duration = Duration::from_millis(5);
 
 impl Case {
     /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
-    pub const ALL: [Self; 6] = [
-        Self::Idle,
-        Self::Rr64,
-        Self::Rr1,
-        Self::Conn,
-        Self::Bulk1,
-        Self::Bulk16,
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Idle, Self::Rr64, Self::Rr1, Self::Conn, Self::Bulk1, Self::Bulk16];
 
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Rr64 => "rr64",
             Self::Rr1 => "rr1",
@@ -65,7 +59,7 @@ impl Case {
         }
     }
 
-    pub fn title(self) -> &'static str {
+    pub(super) fn title(self) -> &'static str {
         match self {
             Self::Rr64 => "64-byte round trips over 32 connections",
             Self::Rr1 => "64-byte round trips over one connection",
@@ -78,7 +72,7 @@ impl Case {
 }
 
 /// Round trips over `RR_CONNECTIONS` or one connection that stay open.
-pub fn round_trips(
+pub(super) fn round_trips(
     case: Case,
     peer: &mut Peer,
     backend: &Backend,
@@ -93,11 +87,7 @@ pub fn round_trips(
     Ok(from_trips(trips, &cpu, ["CPU us/request", "requests/s"]))
 }
 
-pub fn short_connections(
-    peer: &mut Peer,
-    backend: &Backend,
-    time: Duration,
-) -> Result<Measurement> {
+pub(super) fn short_connections(peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
     let address = peer.address;
     connections::run(address, CONN_LOOPS, time / 8)?;
     backend.settle()?;
@@ -115,15 +105,11 @@ pub fn short_connections(
             trips.count
         )));
     }
-    Ok(from_trips(
-        trips,
-        &cpu,
-        ["CPU us/connection", "connections/s"],
-    ))
+    Ok(from_trips(trips, &cpu, ["CPU us/connection", "connections/s"]))
 }
 
 /// As many passes as fit into `time`, one at least.
-pub fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
+pub(super) fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
     let mut client = Bulk::open(peer.address, if case == Case::Bulk1 { 1 } else { 16 })?;
     client.pass()?;
     let before = backend.seen.uploaded.load(Ordering::Acquire);
@@ -138,9 +124,7 @@ pub fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> R
     })?;
     let uploaded = backend.seen.uploaded.load(Ordering::Acquire) - before;
     if uploaded != passes * VOLUME {
-        return Err(Error::new(format!(
-            "{uploaded} bytes reached the backend in {passes} passes"
-        )));
+        return Err(Error::new(format!("{uploaded} bytes reached the backend in {passes} passes")));
     }
     drop(client);
     backend.settle()?;
@@ -148,24 +132,14 @@ pub fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> R
     let volumes = (passes * 2) as f64;
     let mebibytes = volumes * (VOLUME >> 20) as f64;
     let values = vec![
-        Value {
-            metric: "CPU ms/64 MiB",
-            value: cpu.ran.as_secs_f64() * 1e3 / volumes,
-        },
-        Value {
-            metric: "MiB/s",
-            value: mebibytes / elapsed.as_secs_f64(),
-        },
+        Value { metric: "CPU ms/64 MiB", value: cpu.ran.as_secs_f64() * 1e3 / volumes },
+        Value { metric: "MiB/s", value: mebibytes / elapsed.as_secs_f64() },
     ];
-    Ok(Measurement {
-        values,
-        disturbed: cpu.disturbed,
-        coarse: cpu.coarse,
-    })
+    Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
 }
 
 /// Does `work` and says what CPU time the peer took for it.
-pub fn timed<T>(peer: &mut Peer, work: impl FnOnce() -> Result<T>) -> Result<(T, CpuTime)> {
+pub(super) fn timed<T>(peer: &mut Peer, work: impl FnOnce() -> Result<T>) -> Result<(T, CpuTime)> {
     thread::sleep(TAIL);
     let before = peer.clock.read()?;
     let done = work()?;
@@ -175,32 +149,12 @@ pub fn timed<T>(peer: &mut Peer, work: impl FnOnce() -> Result<T>) -> Result<(T,
 }
 
 fn from_trips(trips: Trips, cpu: &CpuTime, names: [&'static str; 2]) -> Measurement {
-    let latencies: Vec<f64> = trips
-        .latencies
-        .iter()
-        .map(|time| time.as_secs_f64() * 1e6)
-        .collect();
+    let latencies: Vec<f64> = trips.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
     let values = vec![
-        Value {
-            metric: names[0],
-            value: cpu.ran.as_secs_f64() * 1e6 / trips.count as f64,
-        },
-        Value {
-            metric: names[1],
-            value: trips.count as f64 / trips.elapsed.as_secs_f64(),
-        },
-        Value {
-            metric: "p50 us",
-            value: stats::quantile(&latencies, 0.5),
-        },
-        Value {
-            metric: "p99 us",
-            value: stats::quantile(&latencies, 0.99),
-        },
+        Value { metric: names[0], value: cpu.ran.as_secs_f64() * 1e6 / trips.count as f64 },
+        Value { metric: names[1], value: trips.count as f64 / trips.elapsed.as_secs_f64() },
+        Value { metric: "p50 us", value: stats::quantile(&latencies, 0.5) },
+        Value { metric: "p99 us", value: stats::quantile(&latencies, 0.99) },
     ];
-    Measurement {
-        values,
-        disturbed: cpu.disturbed,
-        coarse: cpu.coarse,
-    }
+    Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse }
 }

@@ -5,9 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, read};
-use rustix::net::{
-    AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with, sockopt};
 
 use crate::error::{Context, Error, Result};
 use crate::poller::{EventFlags, Poller};
@@ -24,7 +22,7 @@ struct Connection {
 }
 
 /// Starts connections for `time`, `loops` at once, and finishes those under way.
-pub fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<Trips> {
+pub(super) fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<Trips> {
     let mut poller = Poller::new().context("client")?;
     let started = Instant::now();
     let mut latencies = Vec::new();
@@ -37,9 +35,7 @@ pub fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<Trips> {
     while waiting > 0 {
         let ready: Vec<_> = poller.wait(PATIENCE).context("client")?.collect();
         if ready.is_empty() {
-            return Err(Error::new(format!(
-                "no answer for {PATIENCE:?} on {waiting} connections"
-            )));
+            return Err(Error::new(format!("no answer for {PATIENCE:?} on {waiting} connections")));
         }
         for (key, _) in ready {
             let Some(connection) = &mut slots[key] else {
@@ -60,53 +56,35 @@ pub fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<Trips> {
             }
         }
     }
-    Ok(Trips {
-        count: latencies.len() as u64,
-        elapsed: started.elapsed(),
-        latencies,
-    })
+    Ok(Trips { count: latencies.len() as u64, elapsed: started.elapsed(), latencies })
 }
 
 impl Connection {
     fn start(poller: &Poller, address: SocketAddr, key: usize, sequence: u64) -> Result<Self> {
         let started = Instant::now();
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)
-            .context("client's socket")?;
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).context("client's socket")?;
         match connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(Errno::ADDRNOTAVAIL) => {
-                return Err(Error::new(
-                    "the client has no free port left: use shorter rounds",
-                ));
+                return Err(Error::new("the client has no free port left: use shorter rounds"));
             }
             Err(error) => return Err(error).context("connect"),
         }
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         poller.add(&socket, key, interest).context("client")?;
         let request = wire::request(key, sequence);
-        Ok(Self {
-            socket,
-            request,
-            buffer: [0; MESSAGE],
-            received: 0,
-            sent: false,
-            started,
-        })
+        Ok(Self { socket, request, buffer: [0; MESSAGE], received: 0, sent: false, started })
     }
 
     /// The next step that the socket allows; whether the answer is complete.
     fn advance(&mut self) -> Result<bool> {
         if !self.sent {
-            sockopt::socket_error(&self.socket)
-                .context("connect")?
-                .context("connect")?;
-            let length =
-                send(&self.socket, &self.request, SendFlags::NOSIGNAL).context("send a request")?;
+            sockopt::socket_error(&self.socket).context("connect")?.context("connect")?;
+            let length = send(&self.socket, &self.request, SendFlags::NOSIGNAL).context("send a request")?;
             if length != MESSAGE {
-                return Err(Error::new(format!(
-                    "only {length} bytes of a request could be sent"
-                )));
+                return Err(Error::new(format!("only {length} bytes of a request could be sent")));
             }
             self.sent = true;
             return Ok(false);

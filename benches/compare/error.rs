@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub(super) type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Debug)]
-pub struct Error(String);
+pub(super) struct Error(String);
 
 impl Error {
-    pub fn new(message: impl Into<String>) -> Self {
+    pub(super) fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
@@ -20,7 +20,7 @@ impl fmt::Display for Error {
 }
 
 /// Says what was being done when something failed.
-pub trait Context<T> {
+pub(super) trait Context<T> {
     fn context(self, doing: impl fmt::Display) -> Result<T>;
 }
 

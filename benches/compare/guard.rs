@@ -11,10 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Context, Result};
 
-static LEFT: Mutex<Left> = Mutex::new(Left {
-    children: Vec::new(),
-    directory: None,
-});
+static LEFT: Mutex<Left> = Mutex::new(Left { children: Vec::new(), directory: None });
 
 struct Left {
     children: Vec<u32>,
@@ -25,17 +22,17 @@ fn left() -> MutexGuard<'static, Left> {
     LEFT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub fn add_child(pid: u32) {
+pub(super) fn add_child(pid: u32) {
     left().children.push(pid);
 }
 
 /// To be called only once the child has been waited for: until then its pid cannot be another process's.
-pub fn remove_child(pid: u32) {
+pub(super) fn remove_child(pid: u32) {
     left().children.retain(|child| *child != pid);
 }
 
 /// A directory for configurations and logs, of this process alone.
-pub fn directory() -> Result<PathBuf> {
+pub(super) fn directory() -> Result<PathBuf> {
     let mut left = left();
     if let Some(directory) = &left.directory {
         return Ok(directory.clone());
@@ -46,13 +43,13 @@ pub fn directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-pub fn clean_up() {
+pub(super) fn clean_up() {
     let mut left = left();
     for pid in left.children.drain(..) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             // Already gone is what is wanted. Waiting leaves no zombie behind where nobody reaps orphans.
-            let _ = kill_process(pid, Signal::KILL);
-            let _ = waitpid(Some(pid), WaitOptions::empty());
+            kill_process(pid, Signal::KILL).ok();
+            waitpid(Some(pid), WaitOptions::empty()).ok();
         }
     }
     if let Some(directory) = left.directory.take()
@@ -63,11 +60,9 @@ pub fn clean_up() {
 }
 
 /// Ends the benchmark at a signal, and after `limit` should it hang.
-pub fn start(limit: Duration) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the guard")?;
+pub(super) fn start(limit: Duration) -> Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the guard")?;
     let watch = move || {
         let reason = runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt())?;
@@ -85,9 +80,6 @@ pub fn start(limit: Duration) -> Result<()> {
         clean_up();
         std::process::exit(2);
     };
-    thread::Builder::new()
-        .name("guard".into())
-        .spawn(watch)
-        .context("start the guard")?;
+    thread::Builder::new().name("guard".into()).spawn(watch).context("start the guard")?;
     Ok(())
 }

@@ -18,30 +18,24 @@ const MOST: u64 = 10_000;
 /// Connections opened before their answers are awaited: well below any backlog.
 const BATCH: usize = 64;
 
-pub struct Plan {
-    pub connections: usize,
-    pub watch: Duration,
+pub(super) struct Plan {
+    pub(super) connections: usize,
+    pub(super) watch: Duration,
 }
 
 impl Plan {
-    pub fn new(quick: bool) -> Self {
+    pub(super) fn new(quick: bool) -> Self {
         let most = machine::max_connections().min(MOST) as usize;
         if quick {
-            Self {
-                connections: most.min(500),
-                watch: Duration::from_secs(1),
-            }
+            Self { connections: most.min(500), watch: Duration::from_secs(1) }
         } else {
-            Self {
-                connections: most,
-                watch: Duration::from_secs(5),
-            }
+            Self { connections: most, watch: Duration::from_secs(5) }
         }
     }
 }
 
 /// `peer` must be fresh: memory that an earlier case grew and kept would hide what connections need.
-pub fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measurement> {
+pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measurement> {
     RoundTrips::open(peer.address, 1)?.run(Duration::from_millis(100))?;
     backend.settle()?;
     thread::sleep(Duration::from_millis(500));
@@ -66,32 +60,16 @@ pub fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measur
     backend.settle()?;
     let each = |before: u64, after: u64| (after as f64 - before as f64) / plan.connections as f64;
     let values = vec![
-        Value {
-            metric: "anonymous bytes/connection",
-            value: each(before.anonymous, after.anonymous),
-        },
-        Value {
-            metric: "resident bytes/connection",
-            value: each(before.resident, after.resident),
-        },
-        Value {
-            metric: "machine's slab bytes/connection",
-            value: each(slabs_before, slabs),
-        },
-        Value {
-            metric: "resident KiB before",
-            value: before.resident as f64 / 1024.0,
-        },
+        Value { metric: "anonymous bytes/connection", value: each(before.anonymous, after.anonymous) },
+        Value { metric: "resident bytes/connection", value: each(before.resident, after.resident) },
+        Value { metric: "machine's slab bytes/connection", value: each(slabs_before, slabs) },
+        Value { metric: "resident KiB before", value: before.resident as f64 / 1024.0 },
         Value {
             metric: "CPU us/s while idle",
             value: cpu.ran.as_secs_f64() * 1e6 / plan.watch.as_secs_f64(),
         },
     ];
-    Ok(Measurement {
-        values,
-        disturbed: cpu.disturbed,
-        coarse: cpu.coarse,
-    })
+    Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
 }
 
 fn open(address: SocketAddr, count: usize, connections: &mut Vec<TcpStream>) -> Result<()> {
@@ -99,20 +77,14 @@ fn open(address: SocketAddr, count: usize, connections: &mut Vec<TcpStream>) -> 
     for key in first..first + count {
         let mut stream = TcpStream::connect(address).context("connect")?;
         stream.set_read_timeout(Some(PATIENCE)).context("client")?;
-        stream
-            .write_all(&wire::request(key, 0))
-            .context("send a request")?;
+        stream.write_all(&wire::request(key, 0)).context("send a request")?;
         connections.push(stream);
     }
     for (key, stream) in connections.iter_mut().enumerate().skip(first) {
         let mut answer = [0; MESSAGE];
-        stream
-            .read_exact(&mut answer)
-            .context(format_args!("answer on connection {key}"))?;
+        stream.read_exact(&mut answer).context(format_args!("answer on connection {key}"))?;
         if answer != wire::request(key, 0) {
-            return Err(Error::new(format!(
-                "the answer on connection {key} is not what was sent"
-            )));
+            return Err(Error::new(format!("the answer on connection {key} is not what was sent")));
         }
     }
     Ok(())
@@ -124,8 +96,6 @@ fn check_alive(stream: &mut TcpStream) -> Result<()> {
     match stream.read(&mut [0]) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error).context("an idle connection"),
-        Ok(_) => Err(Error::new(
-            "an idle connection was closed or received something",
-        )),
+        Ok(_) => Err(Error::new("an idle connection was closed or received something")),
     }
 }

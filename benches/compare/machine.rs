@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 /// Files that this process and each proxy need beside two per connection.
 const SPARE_FILES: u64 = 2000;
 
-pub fn check(options: &Options) -> Result<()> {
+pub(super) fn check(options: &Options) -> Result<()> {
     let allowed = sched_getaffinity(None).context("read this process's affinity")?;
     for cpu in [options.proxy_cpu, options.load_cpu] {
         if !allowed.is_set(cpu) {
@@ -47,13 +47,13 @@ fn check_port_reuse() -> Result<()> {
 }
 
 /// Connections that this process (client and backend) and each proxy can hold open.
-pub fn max_connections() -> u64 {
+pub(super) fn max_connections() -> u64 {
     let Rlimit { current, .. } = getrlimit(Resource::Nofile);
     current.unwrap_or(1 << 20).saturating_sub(SPARE_FILES) / 2
 }
 
 /// A loopback address nobody listens on, below the ports that outgoing connections take.
-pub fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     for _ in 0..100 {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..30_000)));
         if TcpListener::bind(address).is_ok() {
@@ -64,38 +64,31 @@ pub fn free_address() -> Result<SocketAddr> {
 }
 
 /// Whether this kernel keeps network processing in interrupts out of a task's CPU time.
-pub fn separates_interrupt_time() -> bool {
+pub(super) fn separates_interrupt_time() -> bool {
     let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else {
         return false;
     };
     let config = fs::read_to_string(format!("/boot/config-{}", release.trim())).unwrap_or_default();
-    config
-        .lines()
-        .any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
+    config.lines().any(|line| line == "CONFIG_IRQ_TIME_ACCOUNTING=y")
 }
 
 /// TIME_WAIT sockets the kernel threw away early because there were too many.
-pub fn time_wait_overflows() -> u64 {
+pub(super) fn time_wait_overflows() -> u64 {
     let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
     let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
     let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
         return 0;
     };
-    let pair = names
-        .split(' ')
-        .zip(values.split(' '))
-        .find(|(name, _)| *name == "TCPTimeWaitOverflow");
+    let pair = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "TCPTimeWaitOverflow");
     pair.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
 /// Processor, kernel and load, in one line.
-pub fn describe() -> String {
+pub(super) fn describe() -> String {
     let first = |path: &str, prefix: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(prefix));
-        line.unwrap_or("?")
-            .trim_matches([' ', '\t', ':'])
-            .to_owned()
+        line.unwrap_or("?").trim_matches([' ', '\t', ':']).to_owned()
     };
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     format!(

@@ -3,6 +3,11 @@
 //! `cargo bench --bench compare -- --help` lists the options; docs/performance.md says how the numbers
 //! are made and what they can and cannot tell.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "no worker runs here: sleeping is how a load is timed, exiting how a hung run ends"
+)]
+
 mod args;
 mod backend;
 mod bulk;

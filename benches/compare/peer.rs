@@ -21,28 +21,23 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// A way to run a proxy.
 #[derive(Clone)]
-pub struct Recipe {
-    pub name: String,
+pub(super) struct Recipe {
+    pub(super) name: String,
     program: Program,
 }
 
 #[derive(Clone)]
 enum Program {
-    Haproxy {
-        splice: bool,
-    },
-    Sheave {
-        binary: PathBuf,
-        driver: &'static str,
-    },
+    Haproxy { splice: bool },
+    Sheave { binary: PathBuf, driver: &'static str },
 }
 
 /// A running proxy.
-pub struct Peer {
-    pub name: String,
-    pub address: SocketAddr,
-    pub pid: u32,
-    pub clock: CpuClock,
+pub(super) struct Peer {
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    pub(super) pid: u32,
+    pub(super) clock: CpuClock,
     child: Child,
     log: PathBuf,
 }
@@ -56,15 +51,9 @@ struct Site<'a> {
 }
 
 /// The peers asked for, in the order asked for.
-pub fn recipes(options: &Options) -> Result<Vec<Recipe>> {
-    let recipe = |name: &str, program| Recipe {
-        name: name.to_owned(),
-        program,
-    };
-    let sheave = |driver| Program::Sheave {
-        binary: options.sheave.clone(),
-        driver,
-    };
+pub(super) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
+    let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
+    let sheave = |driver| Program::Sheave { binary: options.sheave.clone(), driver };
     let mut known = vec![
         recipe("haproxy", Program::Haproxy { splice: false }),
         recipe("haproxy-splice", Program::Haproxy { splice: true }),
@@ -72,10 +61,7 @@ pub fn recipes(options: &Options) -> Result<Vec<Recipe>> {
         recipe("sheave-epoll", sheave("epoll")),
     ];
     for (name, path) in &options.others {
-        let program = Program::Sheave {
-            binary: path.clone(),
-            driver: "auto",
-        };
+        let program = Program::Sheave { binary: path.clone(), driver: "auto" };
         known.push(recipe(name, program));
     }
     let Some(wanted) = &options.peers else {
@@ -114,22 +100,19 @@ impl Recipe {
     }
 
     /// What the program calls itself.
-    pub fn version(&self) -> Result<String> {
+    pub(super) fn version(&self) -> Result<String> {
         let flag = match self.program {
             Program::Haproxy { .. } => "-v",
             Program::Sheave { .. } => "--version",
         };
-        let output = Command::new(self.binary()?)
-            .arg(flag)
-            .stdin(Stdio::null())
-            .output();
+        let output = Command::new(self.binary()?).arg(flag).stdin(Stdio::null()).output();
         let output = output.context(format_args!("ask {} for its version", self.name))?;
         let text = String::from_utf8_lossy(&output.stdout);
         Ok(text.lines().next().unwrap_or("unknown").trim().to_owned())
     }
 
     /// Starts the proxy on `cpu` and returns once a message has gone through it and back.
-    pub fn start(&self, cpu: usize, endpoints: &[SocketAddr]) -> Result<Peer> {
+    pub(super) fn start(&self, cpu: usize, endpoints: &[SocketAddr]) -> Result<Peer> {
         let binary = self.binary()?;
         let site = Site {
             listen: machine::free_address()?,
@@ -147,23 +130,12 @@ impl Recipe {
         let log = stem.with_extension("log");
         let mut command = self.command(&binary, &file);
         let output = File::create(&log).context(log.display())?;
-        command
-            .stdin(Stdio::null())
-            .stderr(output.try_clone().context("log")?)
-            .stdout(output);
-        let child =
-            on_cpu(cpu, || command.spawn())?.context(format_args!("start {}", self.name))?;
+        command.stdin(Stdio::null()).stderr(output.try_clone().context("log")?).stdout(output);
+        let child = on_cpu(cpu, || command.spawn())?.context(format_args!("start {}", self.name))?;
         let pid = child.id();
         guard::add_child(pid);
         let name = self.name.clone();
-        let mut peer = Peer {
-            name,
-            address: site.listen,
-            pid,
-            clock: CpuClock::new(pid, cpu),
-            child,
-            log,
-        };
+        let mut peer = Peer { name, address: site.listen, pid, clock: CpuClock::new(pid, cpu), child, log };
         match peer.await_answer() {
             Ok(()) => Ok(peer),
             Err(error) => Err(peer.blame(error)),
@@ -205,10 +177,7 @@ fn haproxy_config(site: &Site<'_>, splice: bool) -> String {
     // splice-auto decides only when the whole stream is processed again, which a plain relay never needs:
     // haproxy 2.6 made not one splice call with it. These two do make it splice.
     let (pipes, option) = if splice {
-        (
-            "    maxpipes 256\n",
-            "    option splice-request\n    option splice-response\n",
-        )
+        ("    maxpipes 256\n", "    option splice-request\n    option splice-response\n")
     } else {
         ("", "")
     };
@@ -230,7 +199,6 @@ fn sheave_config(site: &Site<'_>, driver: &str) -> String {
          admin: {{address: \"{}\"}}\n\
          drain: {{delay: 0s, timeout: 1s}}\n\
          accessLog: {{enabled: false}}\n\
-         kubernetes: {{enabled: false}}\n\
          listeners:\n  - {{name: bench, address: \"{}\", protocol: TCP}}\n\
          routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n\
          upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n    endpoints:\n",
@@ -244,15 +212,12 @@ fn sheave_config(site: &Site<'_>, driver: &str) -> String {
 
 impl Peer {
     /// Adds what the proxy itself said to an error of its client.
-    pub fn blame(&self, error: Error) -> Error {
+    pub(super) fn blame(&self, error: Error) -> Error {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(10)..].join("\n  ");
-        let said = if tail.is_empty() {
-            "it printed nothing".to_owned()
-        } else {
-            format!("it printed\n  {tail}")
-        };
+        let said =
+            if tail.is_empty() { "it printed nothing".to_owned() } else { format!("it printed\n  {tail}") };
         Error::new(format!("{}: {error}; {said}", self.name))
     }
 
@@ -261,22 +226,19 @@ impl Peer {
         loop {
             if let Some(status) = self.child.try_wait().context("wait")? {
                 guard::remove_child(self.pid);
-                return Err(Error::new(format!(
-                    "ended before it accepted a connection ({status})"
-                )));
+                return Err(Error::new(format!("ended before it accepted a connection ({status})")));
             }
             match ping(self.address) {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
-                    return Err(error)
-                        .context(format_args!("no answer {START_LIMIT:?} after the start"));
+                    return Err(error).context(format_args!("no answer {START_LIMIT:?} after the start"));
                 }
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
-    pub fn stop(mut self) -> Result<()> {
+    pub(super) fn stop(mut self) -> Result<()> {
         self.end().context(format_args!("stop {}", self.name))
     }
 
@@ -302,23 +264,19 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Already stopped, or the guard kills what is left.
-        let _ = self.end();
+        if let Err(error) = self.end() {
+            // The guard kills it at the end.
+            eprintln!("compare: stop {}: {error}", self.name);
+        }
     }
 }
 
 fn ping(address: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect(address).context("connect")?;
-    stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .context("ping")?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).context("ping")?;
     let request = wire::request(0, 0);
     stream.write_all(&request).context("ping")?;
     let mut answer = [0; MESSAGE];
     stream.read_exact(&mut answer).context("ping")?;
-    if answer == request {
-        Ok(())
-    } else {
-        Err(Error::new("the answer to a ping is not what was sent"))
-    }
+    if answer == request { Ok(()) } else { Err(Error::new("the answer to a ping is not what was sent")) }
 }

@@ -9,14 +9,14 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::error::{Context, Error, Result};
 
-pub fn pin_this_thread(cpu: usize) -> Result<()> {
+pub(super) fn pin_this_thread(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
     sched_setaffinity(None, &set).context(format_args!("pin a thread to CPU {cpu}"))
 }
 
 /// Runs `action` on `cpu`: a child spawned there inherits the affinity.
-pub fn on_cpu<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn on_cpu<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
     let before = sched_getaffinity(None).context("read this thread's affinity")?;
     pin_this_thread(cpu)?;
     let value = action();
@@ -32,7 +32,7 @@ pub fn on_cpu<T>(cpu: usize, action: impl FnOnce() -> T) -> Result<T> {
 ///
 /// On loopback the sender's core does the receiver's processing, in the sender's time or, when there is
 /// much of it, in the core's ksoftirqd. The proxy is the only sender on its core, so both are its own.
-pub struct CpuClock {
+pub(super) struct CpuClock {
     root: u32,
     cpu: usize,
     ksoftirqd: Option<u32>,
@@ -47,7 +47,7 @@ struct Thread {
 }
 
 #[derive(Clone, Copy)]
-pub struct CpuReading {
+pub(super) struct CpuReading {
     at: Instant,
     /// Of the core, in ticks.
     idle: u64,
@@ -58,32 +58,26 @@ pub struct CpuReading {
 }
 
 /// The CPU time between two readings.
-pub struct CpuTime {
-    pub ran: Duration,
+pub(super) struct CpuTime {
+    pub(super) ran: Duration,
     /// Share of the time in which the process was ready to run and something else had its core.
-    pub disturbed: f64,
+    pub(super) disturbed: f64,
     /// Threads ended in between, so `ran` is only as exact as the coarse clock.
-    pub coarse: bool,
+    pub(super) coarse: bool,
 }
 
 impl CpuClock {
     /// For the process `root` on `cpu`.
-    pub fn new(root: u32, cpu: usize) -> Self {
-        Self {
-            root,
-            cpu,
-            ksoftirqd: find_ksoftirqd(cpu),
-            threads: HashMap::new(),
-            exited: Thread::default(),
-        }
+    pub(super) fn new(root: u32, cpu: usize) -> Self {
+        Self { root, cpu, ksoftirqd: find_ksoftirqd(cpu), threads: HashMap::new(), exited: Thread::default() }
     }
 
     /// Whether the core's ksoftirqd is visible; it is not from within a container.
-    pub fn sees_ksoftirqd(&self) -> bool {
+    pub(super) fn sees_ksoftirqd(&self) -> bool {
         self.ksoftirqd.is_some()
     }
 
-    pub fn read(&mut self) -> Result<CpuReading> {
+    pub(super) fn read(&mut self) -> Result<CpuReading> {
         let mut live = HashMap::new();
         let mut ticks = 0;
         for pid in family(self.root)? {
@@ -118,7 +112,7 @@ impl CpuClock {
 }
 
 impl CpuReading {
-    pub fn until(self, later: Self) -> CpuTime {
+    pub(super) fn until(self, later: Self) -> CpuTime {
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second();
         let exact = later.ran.saturating_sub(self.ran);
         let coarse = later.ticks.saturating_sub(self.ticks) * tick;
@@ -128,34 +122,22 @@ impl CpuReading {
         let ran = Duration::from_nanos(softirq + if lost { coarse } else { exact });
         // Waiting for one's own packets to be processed is no disturbance, and neither is one thread of the
         // proxy waiting for another: something else ran only for what is left of the core's time.
-        let waited = later
-            .waited
-            .saturating_sub(self.waited)
-            .saturating_sub(softirq);
+        let waited = later.waited.saturating_sub(self.waited).saturating_sub(softirq);
         let idle = Duration::from_nanos(later.idle.saturating_sub(self.idle) * tick);
         let elapsed = later.at - self.at;
-        let others = elapsed
-            .saturating_sub(ran + idle)
-            .min(Duration::from_nanos(waited));
-        CpuTime {
-            ran,
-            disturbed: others.as_secs_f64() / elapsed.as_secs_f64(),
-            coarse: lost,
-        }
+        let others = elapsed.saturating_sub(ran + idle).min(Duration::from_nanos(waited));
+        CpuTime { ran, disturbed: others.as_secs_f64() / elapsed.as_secs_f64(), coarse: lost }
     }
 }
 
 #[derive(Clone, Copy)]
-pub struct Memory {
-    pub resident: u64,
-    pub anonymous: u64,
+pub(super) struct Memory {
+    pub(super) resident: u64,
+    pub(super) anonymous: u64,
 }
 
-pub fn memory(pid: u32) -> Result<Memory> {
-    let mut sum = Memory {
-        resident: 0,
-        anonymous: 0,
-    };
+pub(super) fn memory(pid: u32) -> Result<Memory> {
+    let mut sum = Memory { resident: 0, anonymous: 0 };
     for pid in family(pid)? {
         let status = read(format!("/proc/{pid}/status"))?;
         sum.resident += kilobytes(&status, "VmRSS:")?;
@@ -165,12 +147,12 @@ pub fn memory(pid: u32) -> Result<Memory> {
 }
 
 /// Bytes in the kernel's slabs, of the whole machine.
-pub fn kernel_slabs() -> Result<u64> {
+pub(super) fn kernel_slabs() -> Result<u64> {
     kilobytes(&read("/proc/meminfo".into())?, "Slab:")
 }
 
 /// Fails when a thread of the process may run elsewhere than on `cpu`.
-pub fn check_affinity(pid: u32, cpu: usize) -> Result<()> {
+pub(super) fn check_affinity(pid: u32, cpu: usize) -> Result<()> {
     for pid in family(pid)? {
         for tid in thread_ids(pid)? {
             let Ok(status) = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")) else {
@@ -193,9 +175,7 @@ fn read(path: String) -> Result<String> {
 }
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(str::trim)
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 fn kilobytes(text: &str, name: &str) -> Result<u64> {
@@ -224,11 +204,7 @@ fn family(root: u32) -> Result<Vec<u32>> {
             // Absent when the thread has just ended, or on a kernel without CONFIG_PROC_CHILDREN.
             let path = format!("/proc/{pid}/task/{tid}/children");
             let children = fs::read_to_string(path).unwrap_or_default();
-            family.extend(
-                children
-                    .split_whitespace()
-                    .filter_map(|pid| pid.parse::<u32>().ok()),
-            );
+            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
         }
     }
     Ok(family)
@@ -245,9 +221,7 @@ fn read_thread(pid: u32, tid: u32) -> Result<Option<Thread>> {
     let mut fields = text.split_whitespace().map(str::parse::<u64>);
     match (fields.next(), fields.next()) {
         (Some(Ok(ran)), Some(Ok(waited))) => Ok(Some(Thread { ran, waited })),
-        _ => Err(Error::new(format!(
-            "{path} is not what was expected: {text:?}"
-        ))),
+        _ => Err(Error::new(format!("{path} is not what was expected: {text:?}"))),
     }
 }
 
@@ -256,25 +230,17 @@ fn idle_ticks(cpu: usize) -> Result<u64> {
     let text = read("/proc/stat".into())?;
     let times = field(&text, &format!("cpu{cpu} ")).unwrap_or_default();
     // The fourth time is idle, the fifth idle with I/O under way.
-    let times = times
-        .split_whitespace()
-        .skip(3)
-        .take(2)
-        .map(str::parse::<u64>);
-    times
-        .sum::<std::result::Result<u64, _>>()
-        .context("/proc/stat")
+    let times = times.split_whitespace().skip(3).take(2).map(str::parse::<u64>);
+    times.sum::<std::result::Result<u64, _>>().context("/proc/stat")
 }
 
 /// The kernel's thread for network processing that does not fit into a core's interrupts.
 fn find_ksoftirqd(cpu: usize) -> Option<u32> {
     let name = format!("ksoftirqd/{cpu}");
-    let pids = fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let named = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name)
-    };
+    let pids =
+        fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let named =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
     pids.into_iter().find(named)
 }
 
@@ -283,14 +249,10 @@ fn process_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = read(path.clone())?;
     // The name, in parentheses, may hold anything; user and system time are the 12th and 13th field after it.
-    let fields = text
-        .rsplit_once(')')
-        .map(|(_, rest)| rest.split_whitespace());
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest.split_whitespace());
     let mut times = fields.into_iter().flatten().skip(11).map(str::parse::<u64>);
     match (times.next(), times.next()) {
         (Some(Ok(user)), Some(Ok(system))) => Ok(user + system),
-        _ => Err(Error::new(format!(
-            "{path} is not what was expected: {text:?}"
-        ))),
+        _ => Err(Error::new(format!("{path} is not what was expected: {text:?}"))),
     }
 }

@@ -14,7 +14,7 @@ use crate::stats;
 /// With fewer rounds resampling would only repeat the rounds themselves.
 const ROUNDS_FOR_INTERVAL: usize = 5;
 
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     session: &'a Session,
     rows: Vec<Row>,
 }
@@ -30,7 +30,7 @@ struct Row {
 }
 
 impl<'a> Report<'a> {
-    pub fn new(session: &'a Session) -> Self {
+    pub(super) fn new(session: &'a Session) -> Self {
         let mut rows: Vec<Row> = Vec::new();
         let mut keys: Vec<(Case, &str)> = Vec::new();
         for sample in &session.samples {
@@ -50,20 +50,13 @@ impl<'a> Report<'a> {
                 let interval = (ratios.len() >= ROUNDS_FOR_INTERVAL)
                     .then(|| stats::bootstrap_interval(&ratios, &mut rng));
                 let rounds = of(peer).into_iter().map(|(_, value)| value).collect();
-                rows.push(Row {
-                    case,
-                    metric,
-                    peer,
-                    rounds,
-                    ratios,
-                    interval,
-                });
+                rows.push(Row { case, metric, peer, rounds, ratios, interval });
             }
         }
         Self { session, rows }
     }
 
-    pub fn markdown(&self) -> String {
+    pub(super) fn markdown(&self) -> String {
         let session = self.session;
         let baseline = &session.recipes[session.baseline].name;
         let mut text = format!("Machine: {}\n\n", session.machine);
@@ -109,23 +102,15 @@ impl<'a> Report<'a> {
         )
     }
 
-    pub fn write_json(&self, file: &Path) -> Result<()> {
+    pub(super) fn write_json(&self, file: &Path) -> Result<()> {
         let session = self.session;
-        let names: Vec<&str> = session
-            .recipes
-            .iter()
-            .map(|recipe| recipe.name.as_str())
-            .collect();
+        let names: Vec<&str> = session.recipes.iter().map(|recipe| recipe.name.as_str()).collect();
         let peers: Vec<Value> = names
             .iter()
             .zip(&session.versions)
             .map(|(name, version)| json!({"name": name, "version": version}))
             .collect();
-        let results: Vec<Value> = self
-            .rows
-            .iter()
-            .map(|row| json_row(row, names[row.peer]))
-            .collect();
+        let results: Vec<Value> = self.rows.iter().map(|row| json_row(row, names[row.peer])).collect();
         let document = json!({
             "machine": session.machine,
             "rounds": session.options.rounds,
@@ -162,9 +147,8 @@ fn json_row(row: &Row, name: &str) -> Value {
 }
 
 fn rounds_of(samples: &[Sample], case: Case, metric: &str, peer: usize) -> Vec<(usize, f64)> {
-    let of = samples
-        .iter()
-        .filter(|sample| sample.case == case && sample.metric == metric && sample.peer == peer);
+    let of =
+        samples.iter().filter(|sample| sample.case == case && sample.metric == metric && sample.peer == peer);
     of.map(|sample| (sample.round, sample.value)).collect()
 }
 

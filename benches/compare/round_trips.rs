@@ -9,16 +9,16 @@ use crate::poller::{EventFlags, Poller};
 use crate::wire::{self, MESSAGE};
 
 /// Silence after which a peer is taken to have failed.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a client did.
-pub struct Trips {
-    pub count: u64,
-    pub elapsed: Duration,
-    pub latencies: Vec<Duration>,
+pub(super) struct Trips {
+    pub(super) count: u64,
+    pub(super) elapsed: Duration,
+    pub(super) latencies: Vec<Duration>,
 }
 
-pub struct RoundTrips {
+pub(super) struct RoundTrips {
     poller: Poller,
     connections: Vec<Connection>,
 }
@@ -33,7 +33,7 @@ struct Connection {
 }
 
 impl RoundTrips {
-    pub fn open(address: SocketAddr, count: usize) -> Result<Self> {
+    pub(super) fn open(address: SocketAddr, count: usize) -> Result<Self> {
         let poller = Poller::new().context("client")?;
         let mut connections = Vec::new();
         for key in 0..count {
@@ -49,14 +49,11 @@ impl RoundTrips {
                 sent_at: Instant::now(),
             });
         }
-        Ok(Self {
-            poller,
-            connections,
-        })
+        Ok(Self { poller, connections })
     }
 
     /// Sends requests for `time`, then waits for the answers under way: every request is counted whole.
-    pub fn run(&mut self, time: Duration) -> Result<Trips> {
+    pub(super) fn run(&mut self, time: Duration) -> Result<Trips> {
         let started = Instant::now();
         let mut latencies = Vec::new();
         for (key, connection) in self.connections.iter_mut().enumerate() {
@@ -81,16 +78,10 @@ impl RoundTrips {
                 }
             }
             if silent && latencies.len() == before {
-                return Err(Error::new(format!(
-                    "no answer for {PATIENCE:?} to {waiting} requests"
-                )));
+                return Err(Error::new(format!("no answer for {PATIENCE:?} to {waiting} requests")));
             }
         }
-        Ok(Trips {
-            count: latencies.len() as u64,
-            elapsed: started.elapsed(),
-            latencies,
-        })
+        Ok(Trips { count: latencies.len() as u64, elapsed: started.elapsed(), latencies })
     }
 }
 
@@ -100,15 +91,9 @@ impl Connection {
         self.expected = wire::request(key, self.sequence);
         self.received = 0;
         self.sent_at = Instant::now();
-        match self
-            .stream
-            .write(&self.expected)
-            .context("send a request")?
-        {
+        match self.stream.write(&self.expected).context("send a request")? {
             MESSAGE => Ok(()),
-            length => Err(Error::new(format!(
-                "only {length} bytes of a request could be sent"
-            ))),
+            length => Err(Error::new(format!("only {length} bytes of a request could be sent"))),
         }
     }
 
@@ -116,10 +101,7 @@ impl Connection {
     fn receive(&mut self) -> Result<bool> {
         match self.stream.read(&mut self.buffer[self.received..]) {
             Ok(0) => {
-                return Err(Error::new(format!(
-                    "closed instead of answer {}",
-                    self.sequence
-                )));
+                return Err(Error::new(format!("closed instead of answer {}", self.sequence)));
             }
             Ok(length) => self.received += length,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -131,10 +113,7 @@ impl Connection {
         if self.buffer == self.expected {
             Ok(true)
         } else {
-            Err(Error::new(format!(
-                "answer {} is not what was sent",
-                self.sequence
-            )))
+            Err(Error::new(format!("answer {} is not what was sent", self.sequence)))
         }
     }
 }

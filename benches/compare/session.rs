@@ -20,32 +20,32 @@ const MOST_IDLE_ROUNDS: usize = 3;
 const DISTURBED: f64 = 0.03;
 const ATTEMPTS: usize = 3;
 
-pub struct Session {
-    pub options: Options,
-    pub recipes: Vec<Recipe>,
-    pub versions: Vec<String>,
+pub(super) struct Session {
+    pub(super) options: Options,
+    pub(super) recipes: Vec<Recipe>,
+    pub(super) versions: Vec<String>,
     /// Place of the peer that ratios refer to.
-    pub baseline: usize,
-    pub machine: String,
-    pub idle: Plan,
-    pub samples: Vec<Sample>,
-    pub notes: Vec<String>,
+    pub(super) baseline: usize,
+    pub(super) machine: String,
+    pub(super) idle: Plan,
+    pub(super) samples: Vec<Sample>,
+    pub(super) notes: Vec<String>,
     disturbed: Vec<(Case, f64)>,
     backend: Backend,
     peers: Vec<Peer>,
 }
 
 /// One number of one peer in one round.
-pub struct Sample {
-    pub case: Case,
-    pub metric: &'static str,
-    pub peer: usize,
-    pub round: usize,
-    pub value: f64,
+pub(super) struct Sample {
+    pub(super) case: Case,
+    pub(super) metric: &'static str,
+    pub(super) peer: usize,
+    pub(super) round: usize,
+    pub(super) value: f64,
 }
 
 impl Session {
-    pub fn start(options: Options) -> Result<Self> {
+    pub(super) fn start(options: Options) -> Result<Self> {
         let machine = machine::describe();
         // Threads started from here on inherit it; the proxies are started on their own CPU.
         process::pin_this_thread(options.load_cpu)?;
@@ -55,9 +55,7 @@ impl Session {
             Some(name) => recipes
                 .iter()
                 .position(|recipe| recipe.name == *name)
-                .ok_or_else(|| {
-                    Error::new(format!("the baseline {name:?} is not among the peers"))
-                })?,
+                .ok_or_else(|| Error::new(format!("the baseline {name:?} is not among the peers")))?,
         };
         let mut versions = Vec::new();
         for recipe in &recipes {
@@ -85,7 +83,7 @@ impl Session {
         })
     }
 
-    pub fn run(&mut self) -> Result<()> {
+    pub(super) fn run(&mut self) -> Result<()> {
         if machine::separates_interrupt_time() {
             self.notes.push(
                 "this kernel keeps interrupts out of a task's CPU time (CONFIG_IRQ_TIME_ACCOUNTING): \
@@ -116,8 +114,7 @@ impl Session {
         }
         self.note_disturbances();
         for peer in &self.peers {
-            process::check_affinity(peer.pid, self.options.proxy_cpu)
-                .map_err(|error| peer.blame(error))?;
+            process::check_affinity(peer.pid, self.options.proxy_cpu).map_err(|error| peer.blame(error))?;
         }
         let overflows = machine::time_wait_overflows() - overflows;
         if overflows > 0 {
@@ -140,12 +137,7 @@ impl Session {
                 best = again;
             }
         }
-        let place = format!(
-            "{}, {} round {}",
-            self.recipes[peer].name,
-            case.name(),
-            round + 1
-        );
+        let place = format!("{}, {} round {}", self.recipes[peer].name, case.name(), round + 1);
         if best.disturbed > DISTURBED {
             self.disturbed.push((case, best.disturbed));
         }
@@ -158,14 +150,13 @@ impl Session {
             let note = format!("{place}: {resets} connections to the backend ended with a reset");
             self.notes.push(note);
         }
-        self.samples
-            .extend(best.values.into_iter().map(|value| Sample {
-                case,
-                metric: value.metric,
-                peer,
-                round,
-                value: value.value,
-            }));
+        self.samples.extend(best.values.into_iter().map(|value| Sample {
+            case,
+            metric: value.metric,
+            peer,
+            round,
+            value: value.value,
+        }));
         Ok(())
     }
 
@@ -208,14 +199,12 @@ impl Session {
         let measured = match case {
             Case::Conn => cases::short_connections(running, &self.backend, time),
             Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
-            Case::Rr64 | Case::Rr1 | Case::Idle => {
-                cases::round_trips(case, running, &self.backend, time)
-            }
+            Case::Rr64 | Case::Rr1 | Case::Idle => cases::round_trips(case, running, &self.backend, time),
         };
         measured.map_err(|error| running.blame(error))
     }
 
-    pub fn stop(self) -> Result<()> {
+    pub(super) fn stop(self) -> Result<()> {
         for peer in self.peers {
             peer.stop()?;
         }

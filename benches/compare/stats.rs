@@ -5,7 +5,7 @@ use fastrand::Rng;
 const RESAMPLES: usize = 2000;
 
 /// The value below which the share `q` of the values lies, interpolated between neighbours.
-pub fn quantile(values: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(values: &[f64], q: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else {
@@ -17,17 +17,15 @@ pub fn quantile(values: &[f64], q: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-pub fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
 /// The 90 % interval of the median: resampled with replacement, 5th to 95th percentile.
-pub fn bootstrap_interval(values: &[f64], rng: &mut Rng) -> (f64, f64) {
+pub(super) fn bootstrap_interval(values: &[f64], rng: &mut Rng) -> (f64, f64) {
     let medians: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let sample: Vec<f64> = (0..values.len())
-                .map(|_| values[rng.usize(..values.len())])
-                .collect();
+            let sample: Vec<f64> = (0..values.len()).map(|_| values[rng.usize(..values.len())]).collect();
             median(&sample)
         })
         .collect();
