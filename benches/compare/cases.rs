@@ -1,0 +1,160 @@
+//! What is measured: each case does one kind of work through a peer and says what it cost.
+
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+use crate::bulk::{Bulk, VOLUME};
+use crate::connections;
+use crate::error::{Error, Result};
+use crate::peer::Peer;
+use crate::process::CpuTime;
+use crate::round_trips::{RoundTrips, Trips};
+use crate::stats;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Case {
+    Rr64,
+    Rr1,
+    Conn,
+    Bulk1,
+    Bulk16,
+    Idle,
+}
+
+/// One number of a measurement.
+pub(super) struct Value {
+    pub(super) metric: &'static str,
+    pub(super) value: f64,
+}
+
+/// What one measurement of one peer gave.
+pub(super) struct Measurement {
+    pub(super) values: Vec<Value>,
+    /// Share of the time in which the proxy was ready to run and something else had its core.
+    pub(super) disturbed: f64,
+    /// CPU time came from the coarse clock.
+    pub(super) coarse: bool,
+}
+
+const RR_CONNECTIONS: usize = 32;
+const CONN_LOOPS: usize = 16;
+/// A proxy that has answered may still have a little to do; the CPU time of that belongs to the request.
+const TAIL: Duration = Duration::from_millis(5);
+
+impl Case {
+    /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Idle, Self::Rr64, Self::Rr1, Self::Conn, Self::Bulk1, Self::Bulk16];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Rr64 => "rr64",
+            Self::Rr1 => "rr1",
+            Self::Conn => "conn",
+            Self::Bulk1 => "bulk1",
+            Self::Bulk16 => "bulk16",
+            Self::Idle => "idle",
+        }
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Rr64 => "64-byte round trips over 32 connections",
+            Self::Rr1 => "64-byte round trips over one connection",
+            Self::Conn => "connect, one 64-byte round trip, close; 16 at a time",
+            Self::Bulk1 => "64 MiB up, then 64 MiB down, over one connection",
+            Self::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
+            Self::Idle => "idle connections that have each carried one round trip",
+        }
+    }
+}
+
+/// Round trips over `RR_CONNECTIONS` or one connection that stay open.
+pub(super) fn round_trips(
+    case: Case,
+    peer: &mut Peer,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    let count = if case == Case::Rr1 { 1 } else { RR_CONNECTIONS };
+    let mut client = RoundTrips::open(peer.address, count)?;
+    client.run(time / 8)?;
+    let (trips, cpu) = timed(peer, || client.run(time))?;
+    drop(client);
+    backend.settle()?;
+    Ok(from_trips(trips, &cpu, ["CPU us/request", "requests/s"]))
+}
+
+pub(super) fn short_connections(peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
+    let address = peer.address;
+    connections::run(address, CONN_LOOPS, time / 8)?;
+    backend.settle()?;
+    let before = backend.seen.accepted.load(Ordering::Acquire);
+    let (trips, cpu) = timed(peer, || {
+        let trips = connections::run(address, CONN_LOOPS, time)?;
+        // The proxy's part of closing belongs to the connection.
+        backend.settle()?;
+        Ok(trips)
+    })?;
+    let accepted = backend.seen.accepted.load(Ordering::Acquire) - before;
+    if accepted != trips.count {
+        return Err(Error::new(format!(
+            "{accepted} connections reached the backend for {} of the client",
+            trips.count
+        )));
+    }
+    Ok(from_trips(trips, &cpu, ["CPU us/connection", "connections/s"]))
+}
+
+/// As many passes as fit into `time`, one at least.
+pub(super) fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
+    let mut client = Bulk::open(peer.address, if case == Case::Bulk1 { 1 } else { 16 })?;
+    client.pass()?;
+    let before = backend.seen.uploaded.load(Ordering::Acquire);
+    let ((passes, elapsed), cpu) = timed(peer, || {
+        let started = Instant::now();
+        let mut passes = 0;
+        while passes == 0 || started.elapsed() < time {
+            client.pass()?;
+            passes += 1;
+        }
+        Ok((passes, started.elapsed()))
+    })?;
+    let uploaded = backend.seen.uploaded.load(Ordering::Acquire) - before;
+    if uploaded != passes * VOLUME {
+        return Err(Error::new(format!("{uploaded} bytes reached the backend in {passes} passes")));
+    }
+    drop(client);
+    backend.settle()?;
+    // One pass relays the volume twice, once in each direction.
+    let volumes = (passes * 2) as f64;
+    let mebibytes = volumes * (VOLUME >> 20) as f64;
+    let values = vec![
+        Value { metric: "CPU ms/64 MiB", value: cpu.ran.as_secs_f64() * 1e3 / volumes },
+        Value { metric: "MiB/s", value: mebibytes / elapsed.as_secs_f64() },
+    ];
+    Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
+}
+
+/// Does `work` and says what CPU time the peer took for it.
+pub(super) fn timed<T>(peer: &mut Peer, work: impl FnOnce() -> Result<T>) -> Result<(T, CpuTime)> {
+    thread::sleep(TAIL);
+    let before = peer.clock.read()?;
+    let done = work()?;
+    thread::sleep(TAIL);
+    let after = peer.clock.read()?;
+    Ok((done, before.until(after)))
+}
+
+fn from_trips(trips: Trips, cpu: &CpuTime, names: [&'static str; 2]) -> Measurement {
+    let latencies: Vec<f64> = trips.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+    let values = vec![
+        Value { metric: names[0], value: cpu.ran.as_secs_f64() * 1e6 / trips.count as f64 },
+        Value { metric: names[1], value: trips.count as f64 / trips.elapsed.as_secs_f64() },
+        Value { metric: "p50 us", value: stats::quantile(&latencies, 0.5) },
+        Value { metric: "p99 us", value: stats::quantile(&latencies, 0.99) },
+    ];
+    Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse }
+}

@@ -1,0 +1,101 @@
+//! Connections that do nothing: what each costs a fresh proxy in memory, and all of them in CPU time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use crate::backend::Backend;
+use crate::cases::{self, Measurement, Value};
+use crate::error::{Context, Error, Result};
+use crate::machine;
+use crate::peer::Peer;
+use crate::process;
+use crate::round_trips::{PATIENCE, RoundTrips};
+use crate::wire::{self, MESSAGE};
+
+const MOST: u64 = 10_000;
+/// Connections opened before their answers are awaited: well below any backlog.
+const BATCH: usize = 64;
+
+pub(super) struct Plan {
+    pub(super) connections: usize,
+    pub(super) watch: Duration,
+}
+
+impl Plan {
+    pub(super) fn new(quick: bool) -> Self {
+        let most = machine::max_connections().min(MOST) as usize;
+        if quick {
+            Self { connections: most.min(500), watch: Duration::from_secs(1) }
+        } else {
+            Self { connections: most, watch: Duration::from_secs(5) }
+        }
+    }
+}
+
+/// `peer` must be fresh: memory that an earlier case grew and kept would hide what connections need.
+pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measurement> {
+    RoundTrips::open(peer.address, 1)?.run(Duration::from_millis(100))?;
+    backend.settle()?;
+    thread::sleep(Duration::from_millis(500));
+    let before = process::memory(peer.pid)?;
+    let slabs_before = process::kernel_slabs()?;
+    let mut connections = Vec::with_capacity(plan.connections);
+    while connections.len() < plan.connections {
+        let count = BATCH.min(plan.connections - connections.len());
+        open(peer.address, count, &mut connections)?;
+    }
+    thread::sleep(Duration::from_secs(1));
+    let after = process::memory(peer.pid)?;
+    let slabs = process::kernel_slabs()?;
+    let ((), cpu) = cases::timed(peer, || {
+        thread::sleep(plan.watch);
+        Ok(())
+    })?;
+    for stream in &mut connections {
+        check_alive(stream)?;
+    }
+    drop(connections);
+    backend.settle()?;
+    let each = |before: u64, after: u64| (after as f64 - before as f64) / plan.connections as f64;
+    let values = vec![
+        Value { metric: "anonymous bytes/connection", value: each(before.anonymous, after.anonymous) },
+        Value { metric: "resident bytes/connection", value: each(before.resident, after.resident) },
+        Value { metric: "machine's slab bytes/connection", value: each(slabs_before, slabs) },
+        Value { metric: "resident KiB before", value: before.resident as f64 / 1024.0 },
+        Value {
+            metric: "CPU us/s while idle",
+            value: cpu.ran.as_secs_f64() * 1e6 / plan.watch.as_secs_f64(),
+        },
+    ];
+    Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
+}
+
+fn open(address: SocketAddr, count: usize, connections: &mut Vec<TcpStream>) -> Result<()> {
+    let first = connections.len();
+    for key in first..first + count {
+        let mut stream = TcpStream::connect(address).context("connect")?;
+        stream.set_read_timeout(Some(PATIENCE)).context("client")?;
+        stream.write_all(&wire::request(key, 0)).context("send a request")?;
+        connections.push(stream);
+    }
+    for (key, stream) in connections.iter_mut().enumerate().skip(first) {
+        let mut answer = [0; MESSAGE];
+        stream.read_exact(&mut answer).context(format_args!("answer on connection {key}"))?;
+        if answer != wire::request(key, 0) {
+            return Err(Error::new(format!("the answer on connection {key} is not what was sent")));
+        }
+    }
+    Ok(())
+}
+
+/// An idle connection that the proxy dropped would make it look frugal.
+fn check_alive(stream: &mut TcpStream) -> Result<()> {
+    stream.set_nonblocking(true).context("client")?;
+    match stream.read(&mut [0]) {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error).context("an idle connection"),
+        Ok(_) => Err(Error::new("an idle connection was closed or received something")),
+    }
+}

@@ -1,0 +1,213 @@
+//! One run: every peer side by side, the cases one after the other, the peers shuffled within each round.
+
+use std::sync::atomic::Ordering;
+
+use fastrand::Rng;
+
+use crate::args::Options;
+use crate::backend::Backend;
+use crate::cases::{self, Case, Measurement};
+use crate::error::{Context, Error, Result};
+use crate::idle::{self, Plan};
+use crate::machine;
+use crate::peer::{self, Peer, Recipe};
+use crate::process;
+
+/// Starting a process and opening thousands of connections is slow, and memory hardly varies.
+const MOST_IDLE_ROUNDS: usize = 3;
+/// A measurement is repeated when something else had the proxy's core for a larger share of the time.
+/// That has nothing to do with what the proxy does, so repeating favours none.
+const DISTURBED: f64 = 0.03;
+const ATTEMPTS: usize = 3;
+
+pub(super) struct Session {
+    pub(super) options: Options,
+    pub(super) recipes: Vec<Recipe>,
+    pub(super) versions: Vec<String>,
+    /// Place of the peer that ratios refer to.
+    pub(super) baseline: usize,
+    pub(super) machine: String,
+    pub(super) idle: Plan,
+    pub(super) samples: Vec<Sample>,
+    pub(super) notes: Vec<String>,
+    disturbed: Vec<(Case, f64)>,
+    backend: Backend,
+    peers: Vec<Peer>,
+}
+
+/// One number of one peer in one round.
+pub(super) struct Sample {
+    pub(super) case: Case,
+    pub(super) metric: &'static str,
+    pub(super) peer: usize,
+    pub(super) round: usize,
+    pub(super) value: f64,
+}
+
+impl Session {
+    pub(super) fn start(options: Options) -> Result<Self> {
+        let machine = machine::describe();
+        // Threads started from here on inherit it; the proxies are started on their own CPU.
+        process::pin_this_thread(options.load_cpu)?;
+        let recipes = peer::recipes(&options)?;
+        let baseline = match &options.baseline {
+            None => 0,
+            Some(name) => recipes
+                .iter()
+                .position(|recipe| recipe.name == *name)
+                .ok_or_else(|| Error::new(format!("the baseline {name:?} is not among the peers")))?,
+        };
+        let mut versions = Vec::new();
+        for recipe in &recipes {
+            versions.push(recipe.version()?);
+        }
+        let backend = Backend::start(options.load_cpu)?;
+        let mut peers = Vec::new();
+        for recipe in &recipes {
+            peers.push(recipe.start(options.proxy_cpu, &backend.addresses)?);
+        }
+        let idle = Plan::new(options.quick);
+        let (samples, notes) = (Vec::new(), Vec::new());
+        Ok(Self {
+            options,
+            recipes,
+            versions,
+            baseline,
+            machine,
+            idle,
+            samples,
+            notes,
+            disturbed: Vec::new(),
+            backend,
+            peers,
+        })
+    }
+
+    pub(super) fn run(&mut self) -> Result<()> {
+        if machine::separates_interrupt_time() {
+            self.notes.push(
+                "this kernel keeps interrupts out of a task's CPU time (CONFIG_IRQ_TIME_ACCOUNTING): \
+                 the receive processing of the network is not in these numbers"
+                    .into(),
+            );
+        }
+        if !self.peers.iter().all(|peer| peer.clock.sees_ksoftirqd()) {
+            self.notes.push(
+                "the proxy core's ksoftirqd is not visible: CPU times miss what it did for the proxy".into(),
+            );
+        }
+        let overflows = machine::time_wait_overflows();
+        let mut rng = Rng::with_seed(self.options.rounds as u64);
+        for case in self.options.cases.clone() {
+            let rounds = match case {
+                Case::Idle => self.options.rounds.min(MOST_IDLE_ROUNDS),
+                _ => self.options.rounds,
+            };
+            for round in 0..rounds {
+                eprintln!("compare: {} {}/{rounds}", case.name(), round + 1);
+                let mut order: Vec<usize> = (0..self.peers.len()).collect();
+                rng.shuffle(&mut order);
+                for peer in order {
+                    self.measure(case, peer, round)?;
+                }
+            }
+        }
+        self.note_disturbances();
+        for peer in &self.peers {
+            process::check_affinity(peer.pid, self.options.proxy_cpu).map_err(|error| peer.blame(error))?;
+        }
+        let overflows = machine::time_wait_overflows() - overflows;
+        if overflows > 0 {
+            self.notes.push(format!(
+                "{overflows} closed connections skipped TIME_WAIT (tcp_max_tw_buckets): conn is a little too cheap"
+            ));
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, case: Case, peer: usize, round: usize) -> Result<()> {
+        let reset = self.backend.seen.reset.load(Ordering::Relaxed);
+        let mut best = self.attempt(case, peer)?;
+        for _ in 1..ATTEMPTS {
+            if best.disturbed <= DISTURBED {
+                break;
+            }
+            let again = self.attempt(case, peer)?;
+            if again.disturbed < best.disturbed {
+                best = again;
+            }
+        }
+        let place = format!("{}, {} round {}", self.recipes[peer].name, case.name(), round + 1);
+        if best.disturbed > DISTURBED {
+            self.disturbed.push((case, best.disturbed));
+        }
+        if best.coarse {
+            let note = format!("{place}: threads ended, CPU time is exact to 20 ms only");
+            self.notes.push(note);
+        }
+        let resets = self.backend.seen.reset.load(Ordering::Relaxed) - reset;
+        if resets > 0 {
+            let note = format!("{place}: {resets} connections to the backend ended with a reset");
+            self.notes.push(note);
+        }
+        self.samples.extend(best.values.into_iter().map(|value| Sample {
+            case,
+            metric: value.metric,
+            peer,
+            round,
+            value: value.value,
+        }));
+        Ok(())
+    }
+
+    fn attempt(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let outcome = self.measure_case(case, peer);
+        // The backend's complaint is the cause when the client's is only a broken connection.
+        let blame = |error| self.peers[peer].blame(error);
+        self.backend.check().map_err(blame).context(case.name())?;
+        outcome.context(case.name())
+    }
+
+    fn note_disturbances(&mut self) {
+        for case in &self.options.cases {
+            let of_case = self.disturbed.iter().filter(|(other, _)| other == case);
+            let shares: Vec<f64> = of_case.map(|(_, share)| share * 100.0).collect();
+            if !shares.is_empty() {
+                self.notes.push(format!(
+                    "{}: the machine was busy; in {} measurement(s) the proxy waited for its core, \
+                     up to {:.0} % of the time",
+                    case.name(),
+                    shares.len(),
+                    shares.iter().copied().fold(0.0, f64::max)
+                ));
+            }
+        }
+    }
+
+    fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let time = self.options.time;
+        if case == Case::Idle {
+            let cpu = self.options.proxy_cpu;
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses)?;
+            self.backend.settle()?;
+            let measured = idle::measure(&mut fresh, &self.backend, &self.idle);
+            let measured = measured.map_err(|error| fresh.blame(error))?;
+            fresh.stop()?;
+            return Ok(measured);
+        }
+        let running = &mut self.peers[peer];
+        let measured = match case {
+            Case::Conn => cases::short_connections(running, &self.backend, time),
+            Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
+            Case::Rr64 | Case::Rr1 | Case::Idle => cases::round_trips(case, running, &self.backend, time),
+        };
+        measured.map_err(|error| running.blame(error))
+    }
+
+    pub(super) fn stop(self) -> Result<()> {
+        for peer in self.peers {
+            peer.stop()?;
+        }
+        Ok(())
+    }
+}
