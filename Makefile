@@ -9,7 +9,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 SHELL_SCRIPTS := $(filter-out %.txt,$(wildcard scripts/*)) .ci/run
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint tidy fmt audit clean
+.PHONY: help setup build demo test lint tidy fmt audit bench clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,11 @@ fmt: ## Format the code
 audit: ## Check dependencies for known vulnerabilities (fetches the RustSec database)
 	@scripts/setup build
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check advisories
+
+bench: ## Compare Sheave with HAProxy: CPU, latency, memory (docs/performance.md)
+	@scripts/setup build
+	@scripts/install-bench-peers
+	$(CARGO) bench --locked --bench compare -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -7,6 +7,20 @@
     reason = "a test ends by panicking, and its helpers are test code too"
 )]
 
+mod addresses;
+mod admission;
+mod backpressure;
+mod cancel_safety;
+mod choice;
+mod command_line;
+mod connect_failures;
+mod descriptors;
+mod drain;
+mod faults;
+mod half_close;
 mod relay_bytes;
+mod reload;
+mod resets;
 mod support;
 mod tidy;
+mod timeouts;

@@ -1,0 +1,1 @@
+//! A reader that stops reading throttles the writer, at a bounded cost of memory.

@@ -1,0 +1,1 @@
+//! Facts of the runtime that the design rests on, pinned for its version.

@@ -1,0 +1,1 @@
+//! Which route, which upstream, which endpoint: exact for the process.

@@ -1,0 +1,1 @@
+//! Few file descriptors and many clients: nobody is dropped.

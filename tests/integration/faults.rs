@@ -1,0 +1,1 @@
+//! A panic in a connection and a worker that dies.

@@ -1,0 +1,1 @@
+//! Half-close in either order: FIN passes on, the other direction goes on.

@@ -1,0 +1,1 @@
+//! New tables under load: nothing on listeners that stay is cut.

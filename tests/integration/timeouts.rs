@@ -1,0 +1,1 @@
+//! Idle timeout, maximum duration, half-close timeout, keepalive.
