@@ -154,8 +154,7 @@ impl Instance {
 
     /// Ends it now: no delay, no time for connections.
     pub fn abort(self) {
-        self.drain.drain(Duration::ZERO);
-        let _what_died = self.workers_ended(Instant::now() + WORKER_GRACE);
+        let _what_died = self.end_now();
         self.stop();
     }
 
@@ -172,11 +171,17 @@ impl Instance {
         self.drain.leave();
         if self.next(Some(Instant::now() + times.delay))? {
             tracing::warn!("asked again: ending now");
-            return Ok(());
+            return self.end_now();
         }
         tracing::info!(timeout = ?times.timeout, "draining: listeners close, idle connections go first");
         self.drain.drain(times.timeout);
         self.workers_ended(Instant::now() + times.timeout + WORKER_GRACE)
+    }
+
+    /// Cuts all connections, which still get their records.
+    fn end_now(&self) -> Result<(), RunError> {
+        self.drain.drain(Duration::ZERO);
+        self.workers_ended(Instant::now() + WORKER_GRACE)
     }
 
     /// Waits for all workers to end by themselves, for the second signal, or for the deadline.
@@ -188,10 +193,11 @@ impl Instance {
                 Happening::Worker(Ended { worker, result: Err(reason) }) => {
                     return Err(RunError::WorkerDied { worker, reason });
                 }
-                Happening::Event(Event::Terminate) => {
+                Happening::Event(Event::Terminate) if deadline > Instant::now() + WORKER_GRACE => {
                     tracing::warn!("asked again: ending now");
-                    return Ok(());
+                    return self.end_now();
                 }
+                // That late the cut is under way already.
                 Happening::Event(_) => {}
                 Happening::Deadline => {
                     tracing::error!(workers = left, "workers did not end in time; ending without them");

@@ -156,7 +156,7 @@ impl Recipe {
         command.env_clear();
         match self.program {
             Program::Haproxy { .. } => command.args(["-db", "-f"]).arg(config),
-            Program::Sheave { .. } => command.arg("--config").arg(config),
+            Program::Sheave { .. } => command.args(["run", "--config"]).arg(config),
         };
         command
     }

@@ -60,8 +60,7 @@ impl Recorder {
 
     /// How it ended. The record is written when the recorder is dropped, right after.
     pub(super) fn finish(mut self, outcome: Outcome) {
-        // Who ended it from outside knows why; all the task itself has seen is sockets that were shut down.
-        self.outcome = self.live.verdict().unwrap_or(outcome);
+        self.outcome = outcome;
     }
 
     fn record(&mut self) -> ConnectionRecord {
@@ -87,7 +86,8 @@ impl Recorder {
                 first_byte_upstream: live.first_byte(Direction::Sent),
                 ended: live.accepted.elapsed(),
             },
-            outcome: self.outcome,
+            // Who ended it from outside knows why; all the task itself has seen is sockets that were shut down.
+            outcome: live.verdict().unwrap_or(self.outcome),
         }
     }
 }

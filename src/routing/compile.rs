@@ -38,12 +38,7 @@ pub fn compile(config: &Config, previous: &RouteTable) -> RouteTable {
             Arc::new(compile_listener(listener, routes, &upstreams, previous))
         })
         .collect();
-    RouteTable {
-        generation: previous.generation + 1,
-        listeners,
-        upstreams,
-        drain_timeout: config.drain.timeout,
-    }
+    RouteTable::new(previous.generation + 1, listeners, upstreams, config.drain.timeout)
 }
 
 fn compile_upstream(upstream: &config::Upstream, previous: Option<&Arc<Upstream>>) -> Upstream {

@@ -137,7 +137,7 @@ mod tests {
     use futures_util::FutureExt;
 
     fn table(generation: u64) -> Arc<RouteTable> {
-        Arc::new(RouteTable { generation, ..RouteTable::empty() })
+        Arc::new(RouteTable::new(generation, Vec::new(), Default::default(), std::time::Duration::ZERO))
     }
 
     #[test]

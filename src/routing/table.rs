@@ -1,6 +1,6 @@
 //! The immutable snapshot that every worker routes by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub struct RouteTable {
     /// Grows by one with every table that is published; the first is 1.
     pub generation: u64,
     pub listeners: Vec<Arc<Listener>>,
+    by_address: HashMap<SocketAddr, usize>,
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// How long connections of a removed listener keep going.
     pub drain_timeout: Duration,
@@ -31,17 +32,23 @@ pub struct Departures {
 impl RouteTable {
     /// The table of a process that has none yet: generation 0, nothing in it.
     pub fn empty() -> Self {
-        Self {
-            generation: 0,
-            listeners: Vec::new(),
-            upstreams: BTreeMap::new(),
-            drain_timeout: Duration::ZERO,
-        }
+        Self::new(0, Vec::new(), BTreeMap::new(), Duration::ZERO)
+    }
+
+    pub fn new(
+        generation: u64,
+        listeners: Vec<Arc<Listener>>,
+        upstreams: BTreeMap<Name, Arc<Upstream>>,
+        drain_timeout: Duration,
+    ) -> Self {
+        let by_address =
+            listeners.iter().enumerate().map(|(index, listener)| (listener.address, index)).collect();
+        Self { generation, listeners, by_address, upstreams, drain_timeout }
     }
 
     /// The listener bound to `address`.
     pub fn listener_at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
-        self.listeners.iter().find(|listener| listener.address == address)
+        self.listeners.get(*self.by_address.get(&address)?)
     }
 
     /// Whose connections have to drain now that `newer` is here.

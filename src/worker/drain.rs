@@ -18,8 +18,8 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// Waits for the drain, and carries it out.
 pub(super) async fn follow(worker: &Rc<Worker>) {
     loop {
-        if let Phase::Draining { since, until } = worker.drain.phase() {
-            drain(worker, since, until).await;
+        if let Phase::Draining { .. } = worker.drain.phase() {
+            drain(worker).await;
             worker.end(Ok(()));
             return;
         }
@@ -29,15 +29,15 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
     }
 }
 
-async fn drain(worker: &Rc<Worker>, since: Instant, until: Instant) {
+async fn drain(worker: &Rc<Worker>) {
     worker.slots.close_all(worker);
-    let pace = Pace { since, until };
-    while !is_done(worker) {
+    // Looked at anew each time: a second signal brings the deadline forward.
+    while let Phase::Draining { since, until } = worker.drain.phase() {
         let now = Instant::now();
-        if now >= until {
+        if now >= until || is_done(worker) {
             break;
         }
-        close_idle(worker, &pace, now);
+        close_idle(worker, &Pace { since, until }, now);
         runtime::sleep(TICK.min(until - now)).await;
     }
     cut(worker).await;
