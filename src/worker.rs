@@ -75,7 +75,13 @@ fn run(parts: Parts) -> io::Result<()> {
         cores::pin(core)?;
     }
     let (runtime, kind) = Runtime::build(parts.driver, parts.core)?;
-    tracing::info!(worker = parts.index, driver = kind.driver, rung = kind.rung, core = ?kind.core, "worker started");
+    tracing::info!(
+        worker = parts.index,
+        driver = kind.driver,
+        rung = kind.rung,
+        core = kind.core,
+        "worker started"
+    );
     let completes_reads = kind.driver == "io_uring";
     let _built_once = parts.counters.runtime.set(kind);
     runtime.block_on(async move {

@@ -25,6 +25,11 @@ pub(super) async fn run(context: &Context, live: &Live, downstream: &Stream, ups
     let received = Half { relay: &relay, from: downstream, to: upstream, direction: Direction::Received };
     let sent = Half { relay: &relay, from: upstream, to: downstream, direction: Direction::Sent };
     join(received.run(), sent.run()).await;
+    match relay.broken.get() {
+        Some(Side::Downstream) => upstream.abort(),
+        Some(_) => downstream.abort(),
+        None => {}
+    }
     relay.outcome()
 }
 

@@ -6,7 +6,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -34,11 +33,12 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     loop {
         let listener = Arc::clone(&slot.listener.borrow());
         let Some((place, listener_place)) = take_places(worker, &listener) else {
-            pause(worker).await;
+            pause(worker, slot).await;
             continue;
         };
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
+                worker.slots.set_paused(slot, false, &worker.counters);
                 admit(worker, Accepted { socket, client, listener, place, listener_place });
                 batch += 1;
                 if batch == BATCH {
@@ -51,17 +51,18 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
                 batch = 0;
                 match Reaction::to(&error, slot.closing.get()) {
                     Reaction::Wait => {
+                        worker.slots.set_paused(slot, false, &worker.counters);
                         if slot.socket.ready().await.is_err() {
-                            pause(worker).await;
+                            pause(worker, slot).await;
                         }
                     }
                     Reaction::Next => {}
                     Reaction::Pause => {
                         WorkerCounters::add(&worker.counters.accept_errors, 1);
                         tracing::debug!(listener = %listener.name, %error, "accepting is paused");
-                        pause(worker).await;
+                        pause(worker, slot).await;
                     }
-                    Reaction::Stop => return,
+                    Reaction::Stop => return worker.slots.set_paused(slot, false, &worker.counters),
                 }
             }
         }
@@ -100,13 +101,9 @@ fn admit(worker: &Worker, accepted: Accepted) {
     runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
 }
 
-async fn pause(worker: &Worker) {
-    let counters = &worker.counters;
-    if !counters.accept_paused.swap(true, Ordering::Relaxed) {
-        WorkerCounters::add(&counters.accept_pauses, 1);
-    }
+async fn pause(worker: &Worker, slot: &Slot) {
+    worker.slots.set_paused(slot, true, &worker.counters);
     runtime::sleep(PAUSE).await;
-    counters.accept_paused.store(false, Ordering::Relaxed);
 }
 
 /// What the loop does about an error of accept.

@@ -1,14 +1,14 @@
 //! Binding: one listening socket per worker on the same address (SO_REUSEPORT), the kernel spreads connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Name;
-use crate::routing::RouteTable;
 use crate::routing::publish::BoundListener;
+use crate::routing::{Listener, RouteTable};
 
 /// Connections that may wait to be accepted on one socket; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -28,37 +28,41 @@ pub fn bind(
     next: &RouteTable,
     workers: usize,
 ) -> Result<Vec<Vec<BoundListener>>, BindError> {
+    let new: Vec<_> =
+        next.listeners.iter().filter(|listener| current.listener_at(listener.address).is_none()).collect();
+    let cannot = |listener: &Listener, error: io::Error| BindError {
+        name: listener.name.clone(),
+        address: listener.address,
+        error,
+    };
+    let mut bound = Vec::with_capacity(new.len());
+    for listener in &new {
+        bound.push(bind_all(listener.address, workers).map_err(|error| cannot(listener, error))?);
+    }
+    // Only now that all are bound: a client of a socket that listens and is then given up would be reset.
     let mut sockets: Vec<Vec<BoundListener>> = (0..workers).map(|_| Vec::new()).collect();
-    for listener in &next.listeners {
-        let address = listener.address;
-        if current.listener_at(address).is_some() {
-            continue;
-        }
-        let bound = bind_all(address, workers).map_err(|error| BindError {
-            name: listener.name.clone(),
-            address,
-            error,
-        })?;
+    for (listener, bound) in new.into_iter().zip(bound) {
         for (sockets, socket) in sockets.iter_mut().zip(bound) {
-            sockets.push(BoundListener { address, socket });
+            socket.listen(BACKLOG).map_err(|error| cannot(listener, error))?;
+            sockets.push(BoundListener { address: listener.address, socket: socket.into() });
         }
     }
     Ok(sockets)
 }
 
-fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Vec<Socket>> {
     let mut bound = Vec::with_capacity(workers);
     let mut address = address;
     for _ in 0..workers {
         let socket = bind_one(address)?;
         // Port 0 picks a free one; the other workers' sockets have to join it there.
-        address = socket.local_addr()?;
+        address = socket.local_addr()?.as_socket().unwrap_or(address);
         bound.push(socket);
     }
     Ok(bound)
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.ip().is_unspecified() && address.is_ipv6() {
@@ -70,8 +74,7 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     // Accepted sockets inherit it, which saves a system call for each.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// What an operator can do about it.
@@ -104,13 +107,14 @@ mod tests {
     #[test]
     fn all_workers_share_the_port_that_zero_picked() {
         let sockets = bind_all("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-        let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let port = |socket: &Socket| socket.local_addr().unwrap().as_socket().unwrap().port();
+        let ports: Vec<u16> = sockets.iter().map(port).collect();
         assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]), "{ports:?}");
     }
 
     #[test]
     fn a_port_in_use_is_one_clear_line() {
-        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let error = bind_all(address, 1).unwrap_err();
         let text = BindError { name: "web".into(), address, error }.to_string();
