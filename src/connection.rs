@@ -96,3 +96,31 @@ async fn reach_upstream(
     crate::faults::panic_in_connection(client);
     connect::connect(context, live, upstream, recorder).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::routing::{Places, RouteTable, compile};
+    use crate::telemetry::WorkerCounters;
+
+    /// What an idle connection keeps in this process, beside what the allocator and the runtime add.
+    #[test]
+    fn a_connection_costs_little_memory() {
+        let text = "listeners: [{name: a, address: \"127.0.0.1:1\"}]\n\
+                    routes: [{name: a, listener: a, backendRefs: [{upstream: a}]}]\n\
+                    upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}]}]\n";
+        let table = compile(&Config::parse(text, "test").unwrap(), &RouteTable::empty());
+        let accepted = Accepted {
+            socket: std::fs::File::open("/dev/null").unwrap().into(),
+            client: "127.0.0.1:3".parse().unwrap(),
+            listener: Arc::clone(&table.listeners[0]),
+            place: Arc::new(Places::default()).try_take(1).unwrap(),
+            listener_place: None,
+        };
+        let context = Context::new(0, true, 0, Arc::new(WorkerCounters::default()), None, 1.0);
+        let task = size_of_val(&serve(Rc::new(context), accepted));
+        assert!(task <= 2304, "the task of a connection takes {task} bytes");
+        assert!(size_of::<Live>() <= 256, "its live entry takes {} bytes", size_of::<Live>());
+    }
+}
