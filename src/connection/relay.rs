@@ -6,9 +6,12 @@
 
 mod copy;
 mod splice;
+mod watch;
 
 use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 
 use futures_util::future::join;
 
@@ -21,10 +24,25 @@ use super::{Context, Live};
 
 /// Relays until both directions have ended; how the connection ended.
 pub(super) async fn run(context: &Context, live: &Live, downstream: &Stream, upstream: &Stream) -> Outcome {
-    let relay = Relay { context, live, first_end: Cell::new(None), broken: Cell::new(None) };
+    let relay = Relay {
+        context,
+        live,
+        first_end: Cell::new(None),
+        broken: Cell::new(None),
+        client_waits: Cell::new(false),
+    };
     let received = Half { relay: &relay, from: downstream, to: upstream, direction: Direction::Received };
     let sent = Half { relay: &relay, from: upstream, to: downstream, direction: Direction::Sent };
-    join(received.run(), sent.run()).await;
+    let mut both = pin!(join(received.run(), sent.run()));
+    let mut watch = pin!(relay.watch(downstream, upstream));
+    poll_fn(|task| {
+        let ended = both.as_mut().poll(task);
+        if ended.is_pending() {
+            let _never_ends = watch.as_mut().poll(task);
+        }
+        ended
+    })
+    .await;
     match relay.broken.get() {
         Some(Side::Downstream) => upstream.abort(),
         Some(_) => downstream.abort(),
@@ -41,6 +59,8 @@ struct Relay<'a> {
     first_end: Cell<Option<Side>>,
     /// Whose socket failed first.
     broken: Cell<Option<Side>>,
+    /// Whether bytes of the client wait for the endpoint to take them.
+    client_waits: Cell<bool>,
 }
 
 /// One direction.

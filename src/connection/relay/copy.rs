@@ -43,6 +43,7 @@ impl Half<'_> {
             Ok(Some(buffer)) => {
                 let length = buffer.len();
                 self.relay.live.arrived(self.direction);
+                let _until_written = self.waiting();
                 self.to.write_all(buffer).await.map_err(|_| Step::WriteFailed)?;
                 self.moved(length);
                 Ok(length)
@@ -99,6 +100,7 @@ impl Half<'_> {
                     self.moved(written);
                 }
                 Err(error) if would_block(&error) => {
+                    let _until_ready = self.waiting();
                     self.to.write_ready().await.map_err(|_| Step::WriteFailed)?;
                 }
                 Err(_) => return Err(Step::WriteFailed),

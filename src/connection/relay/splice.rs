@@ -78,7 +78,10 @@ impl Half<'_> {
                     self.moved(moved);
                     WorkerCounters::add(&self.relay.context.counters.bytes_spliced, moved as u64);
                 }
-                Err(error) if would_block(&error) => self.to.write_ready().await?,
+                Err(error) if would_block(&error) => {
+                    let _until_ready = self.waiting();
+                    self.to.write_ready().await?;
+                }
                 Err(error) => return Err(error),
             }
         }
