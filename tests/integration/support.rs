@@ -4,6 +4,7 @@
 
 mod endpoint;
 mod eventually;
+mod full;
 mod pattern;
 mod process;
 mod proxy;
@@ -11,11 +12,13 @@ mod settings;
 
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
+pub(crate) use full::FullEndpoint;
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
 pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request};
 pub(crate) use settings::{Driver, Settings};
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 /// Runs each test on io_uring and on epoll.
@@ -44,4 +47,25 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 /// Makes the next close of this socket a reset.
 pub(crate) fn reset_on_close(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+}
+
+/// Writes from `offset` of the pattern on until nobody takes any more; the offset that it came to.
+pub(crate) fn write_until_stuck(pattern: &Pattern, mut offset: usize, mut stream: &TcpStream) -> usize {
+    // So many looks in a row without a byte taken, and all buffers on the way are full.
+    const LOOKS: usize = 40;
+    stream.set_nonblocking(true).unwrap();
+    let mut looks = 0;
+    eventually(
+        "a connection that takes no more bytes",
+        || {
+            looks += 1;
+            while let Ok(length) = stream.write(pattern.at(offset)) {
+                (looks, offset) = (0, offset + length);
+            }
+            (looks, offset)
+        },
+        |(looks, _)| *looks == LOOKS,
+    );
+    stream.set_nonblocking(false).unwrap();
+    offset
 }
