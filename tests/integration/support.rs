@@ -51,21 +51,27 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 
 /// Writes from `offset` of the pattern on until nobody takes any more; the offset that it came to.
 pub(crate) fn write_until_stuck(pattern: &Pattern, mut offset: usize, mut stream: &TcpStream) -> usize {
-    // So many looks in a row without a byte taken, and all buffers on the way are full.
-    const LOOKS: usize = 40;
     stream.set_nonblocking(true).unwrap();
-    let mut looks = 0;
-    eventually(
-        "a connection that takes no more bytes",
-        || {
-            looks += 1;
-            while let Ok(length) = stream.write(pattern.at(offset)) {
-                (looks, offset) = (0, offset + length);
-            }
-            (looks, offset)
-        },
-        |(looks, _)| *looks == LOOKS,
-    );
+    until_still("bytes taken from the writer", || {
+        while let Ok(length) = stream.write(pattern.at(offset)) {
+            offset += length;
+        }
+        offset
+    });
     stream.set_nonblocking(false).unwrap();
     offset
+}
+
+/// Waits until a count has stopped changing, which is as near as one comes to seeing that nothing moves any more.
+pub(crate) fn until_still(what: &str, mut count: impl FnMut() -> usize) -> usize {
+    // A fifth of a second: on one machine, full buffers are still much sooner.
+    const LOOKS: usize = 40;
+    let (mut last, mut looks) = (0, 0);
+    let look = || {
+        let count = count();
+        looks = if count == last { looks + 1 } else { 0 };
+        last = count;
+        (looks, count)
+    };
+    eventually(&format!("an end of change in {what}"), look, |(looks, _)| *looks >= LOOKS).1
 }

@@ -22,7 +22,13 @@ impl Endpoint {
     }
 
     pub(crate) fn start_on(address: SocketAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        Self::start_with(TcpListener::bind(address).unwrap(), serve)
+    }
+
+    pub(crate) fn start_with(
+        listener: TcpListener,
+        serve: impl Fn(TcpStream) + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let (accepted, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counter, over, serve) = (Arc::clone(&accepted), Arc::clone(&stopped), Arc::new(serve));
