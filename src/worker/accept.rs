@@ -39,6 +39,8 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
         };
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
+                let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+                let listener_place = listener_place.or_else(|| listener.state.places.try_take(limit));
                 admit(worker, Accepted { socket, client, listener, place, listener_place });
                 batch += 1;
                 if batch == BATCH {
@@ -84,13 +86,18 @@ fn is_readable(slot: &Slot) -> bool {
     matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
 }
 
-/// The places for one more connection. `None`: it has to wait in the backlog.
+/// The places that have to be there before a connection is taken. `None`: it has to wait in the backlog.
+///
+/// The place of a listener that refuses when it is full is taken with the connection and not before: while a loop
+/// holds one only to find nobody waiting, another worker would refuse a client for whom there is a place.
 fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Place>)> {
     let place = worker.places.try_take(worker.places_max)?;
-    let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
-    let listener_place = listener.state.places.try_take(limit);
-    let waits = listener.limit.is_some_and(|limit| limit.when_full == WhenFull::Wait);
-    (listener_place.is_some() || !waits).then_some((place, listener_place))
+    match listener.limit {
+        Some(limit) if limit.when_full == WhenFull::Wait => {
+            Some((place, Some(listener.state.places.try_take(limit.limit.get())?)))
+        }
+        _ => Some((place, None)),
+    }
 }
 
 fn admit(worker: &Worker, accepted: Accepted) {
