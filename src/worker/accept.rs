@@ -31,14 +31,16 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Accepts until the socket is closed.
 pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     let mut batch = 0;
+    let mut paused = None;
     loop {
         let listener = Arc::clone(&slot.listener.borrow());
         let Some((place, listener_place)) = take_places(worker, &listener) else {
-            pause(worker).await;
+            pause(worker, &mut paused).await;
             continue;
         };
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
+                paused = None;
                 let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
                 let listener_place = listener_place.or_else(|| listener.state.places.try_take(limit));
                 admit(worker, Accepted { socket, client, listener, place, listener_place });
@@ -53,15 +55,16 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
                 batch = 0;
                 match Reaction::to(&error, slot.closing.get()) {
                     Reaction::Wait => {
+                        paused = None;
                         if slot.socket.ready().await.is_err() {
-                            pause(worker).await;
+                            pause(worker, &mut paused).await;
                         }
                     }
                     Reaction::Next => {}
                     Reaction::Pause => {
                         WorkerCounters::add(&worker.counters.accept_errors, 1);
                         tracing::debug!(listener = %listener.name, %error, "accepting is paused");
-                        pause(worker).await;
+                        pause(worker, &mut paused).await;
                     }
                     Reaction::Stop => return,
                 }
@@ -107,13 +110,29 @@ fn admit(worker: &Worker, accepted: Accepted) {
     runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
 }
 
-async fn pause(worker: &Worker) {
-    let counters = &worker.counters;
-    if !counters.accept_paused.swap(true, Ordering::Relaxed) {
-        WorkerCounters::add(&counters.accept_pauses, 1);
-    }
+async fn pause<'a>(worker: &'a Worker, paused: &mut Option<Paused<'a>>) {
+    paused.get_or_insert_with(|| Paused::begin(worker));
     runtime::sleep(PAUSE).await;
-    counters.accept_paused.store(false, Ordering::Relaxed);
+}
+
+/// A loop that does not accept, from its first pause until it may again.
+struct Paused<'a>(&'a Worker);
+
+impl<'a> Paused<'a> {
+    fn begin(worker: &'a Worker) -> Self {
+        worker.paused_loops.set(worker.paused_loops.get() + 1);
+        worker.counters.accept_paused.store(true, Ordering::Relaxed);
+        WorkerCounters::add(&worker.counters.accept_pauses, 1);
+        Self(worker)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        let others = self.0.paused_loops.get() - 1;
+        self.0.paused_loops.set(others);
+        self.0.counters.accept_paused.store(others > 0, Ordering::Relaxed);
+    }
 }
 
 /// What the loop does about an error of accept.
