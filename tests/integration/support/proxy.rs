@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use serde_json::Value;
 use sheave::app::{Instance, Options};
@@ -83,15 +84,9 @@ impl Proxy {
         records[0].clone()
     }
 
-    /// The sum of a metric over the series whose labels contain all of `labels` (such as `listener="main"`).
+    /// As the function of this name.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = admin_get(self.admin, "/metrics");
-        let series = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        metric(self.admin, name, labels)
     }
 
     /// Live connections, as the admin port says.
@@ -108,7 +103,8 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            instance.abort();
+            // Not on this thread: compio aborts the process when a thread that is panicking wakes one of its tasks.
+            thread::spawn(|| instance.abort()).join().ok();
         }
     }
 }
@@ -146,6 +142,17 @@ pub(crate) fn admin_get(admin: SocketAddr, path: &str) -> String {
     let (status, body) = admin_request(admin, "GET", path);
     assert_eq!(status, 200, "GET {path}: {body}");
     body
+}
+
+/// The sum of a metric over the series whose labels contain all of `labels` (such as `listener="main"`).
+pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &[&str]) -> f64 {
+    let text = admin_get(admin, "/metrics");
+    let series = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// Status and body. The admin port may not be there yet.
