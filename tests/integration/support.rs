@@ -15,7 +15,7 @@ pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use namespace::{command, in_namespace};
 pub(crate) use process::Process;
-pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request};
+pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request, metric};
 pub(crate) use settings::{Driver, Settings};
 
 use std::net::{SocketAddr, TcpStream};
