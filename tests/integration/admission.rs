@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{
     Driver, Endpoint, Proxy, Settings, admin_get, ask, ask_from, connect, eventually, on_both_drivers,
-    stays_silent,
+    round_trip, stays_silent,
 };
 
 on_both_drivers!(
@@ -68,14 +68,13 @@ fn a_full_listener_resets(driver: Driver) {
         refused_by_sheave(&record, "limit");
     }
     for client in &mut clients {
-        client.write_all(b"b").unwrap();
-        client.read_exact(&mut [0]).unwrap();
+        round_trip(client);
     }
     drop(clients.pop());
     proxy.wait_for_live(2);
     // Its place is given back right after its record.
     let answer = || ask(proxy.address, "hello");
-    eventually("a place again", answer, |answer| *answer == Ok("hello".to_owned()));
+    eventually("a place again", answer, |answer| *answer == Ok("hello".to_owned())).unwrap();
 }
 
 fn a_full_listener_lets_wait(driver: Driver) {
@@ -144,8 +143,7 @@ fn listener_active(proxy: &Proxy) -> u64 {
 
 /// Once it has had an answer it has its place.
 fn answered(mut client: TcpStream) -> TcpStream {
-    client.write_all(b"a").unwrap();
-    client.read_exact(&mut [0]).unwrap();
+    round_trip(&mut client);
     client
 }
 

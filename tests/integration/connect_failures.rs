@@ -261,7 +261,7 @@ impl FullBacklog {
         let queued = connect(address);
         // A queue for none takes one.
         let is_queued = || poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&Timespec::default()));
-        eventually("one connection in the queue", is_queued, |ready| *ready == Ok(1));
+        eventually("one connection in the queue", is_queued, |ready| *ready == Ok(1)).unwrap();
         Self { address, _listener: listener, _queued: queued }
     }
 }

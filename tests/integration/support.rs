@@ -10,7 +10,7 @@ mod process;
 mod proxy;
 mod settings;
 
-pub(crate) use client::{ask, ask_from, stays_silent};
+pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use namespace::{command, in_namespace};

@@ -52,3 +52,11 @@ pub(crate) fn stays_silent(mut stream: &TcpStream, time: Duration) {
     );
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
 }
+
+/// Sends a byte, and waits for the echo's answer.
+pub(crate) fn round_trip(stream: &mut TcpStream) {
+    stream.write_all(b"a").unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"a");
+}

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -133,7 +133,7 @@ impl Write for Lines {
     }
 }
 
-fn load(file: &PathBuf) -> Result<Config, String> {
+fn load(file: &Path) -> Result<Config, String> {
     Config::load_with(file, &ParseOptions { allow_port_zero: true }).map_err(|errors| errors.to_string())
 }
 

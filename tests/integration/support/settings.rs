@@ -16,6 +16,7 @@ pub(crate) struct Settings {
     pub(crate) driver: Driver,
     pub(crate) workers: usize,
     pub(crate) listen: String,
+    pub(crate) admin: String,
     pub(crate) endpoints: Vec<SocketAddr>,
     /// Of the endpoints; those beyond its end have 1.
     pub(crate) weights: Vec<u32>,
@@ -39,6 +40,7 @@ impl Settings {
             driver,
             workers: 2,
             listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
             endpoints: endpoints.to_vec(),
             weights: Vec::new(),
             route: "backendRefs: [{upstream: main}]".to_owned(),
@@ -82,8 +84,8 @@ impl Settings {
         let endpoint = |(address, weight)| format!("{{address: \"{address}\", weight: {weight}}}");
         let endpoints: Vec<String> = self.endpoints.iter().zip(weights).map(endpoint).collect();
         let mut yaml = format!(
-            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"127.0.0.1:0\"}}\n{}\n",
-            self.workers, self.top
+            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"{}\"}}\n{}\n",
+            self.workers, self.admin, self.top
         );
         if !self.top.contains("drain:") {
             yaml.push_str("drain: {delay: 0s, timeout: 5s}\n");
