@@ -11,7 +11,11 @@ use crate::support::{
     Driver, Endpoint, Process, Proxy, Settings, connect, eventually, metric, on_both_drivers,
 };
 
-on_both_drivers!(three_hundred_clients_and_96_descriptors, no_more_than_max_connections_are_accepted);
+on_both_drivers!(
+    three_hundred_clients_and_96_descriptors,
+    clients_of_the_admin_port_take_nothing_from_others,
+    no_more_than_max_connections_are_accepted
+);
 
 const CLIENTS: u32 = 300;
 
@@ -30,6 +34,18 @@ fn three_hundred_clients_and_96_descriptors(driver: Driver) {
     };
     let outcomes = eventually("a line for each", outcomes, |outcomes| outcomes.len() == CLIENTS as usize);
     assert!(outcomes.iter().all(|outcome| outcome == "downstream_closed"), "{outcomes:?}");
+}
+
+/// Who holds connections to the admin port open must not use up what accepted connections need.
+fn clients_of_the_admin_port_take_nothing_from_others(driver: Driver) {
+    let echo = Endpoint::echo();
+    let process =
+        Process::start(&Settings::new(driver, &[echo.address]), |command| limit_descriptors(command, 96));
+    let (listener, admin) = (process.listener("main"), process.admin());
+    let silent: Vec<_> = (0..100).map(|_| connect(admin)).collect();
+    all_are_served_in_turn(listener, admin, |places| (8..=40).contains(&places));
+    drop(silent);
+    assert!(!process.log.get().contains("Too many open files"), "{}", process.log.get());
 }
 
 fn no_more_than_max_connections_are_accepted(driver: Driver) {
