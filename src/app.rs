@@ -104,7 +104,11 @@ impl Instance {
             drain: drain.clone(),
             events: events_sender.clone(),
             handle_signals: options.handle_signals,
-            limits: ConnectionLimits { places: started.places, max: capacity.places },
+            limits: ConnectionLimits {
+                places: started.places,
+                max: capacity.places,
+                admin: capacity.admin_connections,
+            },
         };
         let control = control::start(parts).map_err(StartError::Control)?;
         for (name, address) in &listeners {

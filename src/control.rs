@@ -66,11 +66,14 @@ pub struct Parts {
     pub limits: ConnectionLimits,
 }
 
-/// The process's places for connections, for the gauges.
+/// How many connections there may be.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
+    /// The process's places for connections, for the gauges.
     pub places: Arc<Places>,
     pub max: usize,
+    /// Connections to the admin port; more descriptors are not kept for them.
+    pub admin: usize,
 }
 
 /// What the main thread has to know.

@@ -11,7 +11,7 @@ mod slots;
 pub mod socket;
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -98,6 +98,8 @@ pub(crate) struct Worker {
     pub(crate) places: Arc<Places>,
     pub(crate) places_max: usize,
     slots: Slots,
+    /// Accept loops that are paused.
+    paused_loops: Cell<usize>,
     subscriber: Subscriber,
     drain: DrainWatch,
     live: LiveInbox,
@@ -122,6 +124,7 @@ impl Worker {
             places: parts.places,
             places_max: parts.places_max,
             slots: Slots::default(),
+            paused_loops: Cell::new(0),
             subscriber: parts.subscriber,
             drain: parts.drain,
             live: parts.live,

@@ -12,6 +12,8 @@ pub(super) struct Capacity {
     pub(super) places: usize,
     /// Pipes of each worker.
     pub(super) pipes: usize,
+    /// Connections to the admin port.
+    pub(super) admin_connections: usize,
 }
 
 /// A connection has two sockets.
@@ -20,9 +22,10 @@ const DESCRIPTORS_PER_CONNECTION: usize = 2;
 const DESCRIPTORS_PER_PIPE: usize = 2;
 /// A worker's ring or epoll, its wake-up and what a reload needs for a moment.
 const DESCRIPTORS_PER_WORKER: usize = 6;
-/// The control side: its runtime, signals, file watch, a few admin connections, the log.
-const DESCRIPTORS_ELSEWHERE: usize = 20;
+/// The control side: its runtime, signals, file watch, the log, an admin connection for which another makes room.
+const DESCRIPTORS_ELSEWHERE: usize = 14;
 const PIPES_MAX: usize = 64;
+const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Raises the soft limit to the hard one, and divides it up. `wanted` of the configuration may only lower it.
 pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Capacity {
@@ -42,11 +45,14 @@ pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Capacity {
 
 fn divide(limit: usize, open: usize, workers: usize) -> Capacity {
     let pipes = (limit / (32 * workers.max(1))).min(PIPES_MAX);
-    let kept =
-        open + DESCRIPTORS_ELSEWHERE + workers * (DESCRIPTORS_PER_WORKER + pipes * DESCRIPTORS_PER_PIPE);
+    let admin_connections = (limit / 16).clamp(2, ADMIN_CONNECTIONS_MAX);
+    let kept = open
+        + DESCRIPTORS_ELSEWHERE
+        + admin_connections
+        + workers * (DESCRIPTORS_PER_WORKER + pipes * DESCRIPTORS_PER_PIPE);
     let places = limit.saturating_sub(kept) / DESCRIPTORS_PER_CONNECTION;
     // At least one: a process that carries nothing at all would look healthy.
-    Capacity { places: places.max(1), pipes }
+    Capacity { places: places.max(1), pipes, admin_connections }
 }
 
 fn raise_limit() -> usize {
@@ -76,5 +82,6 @@ mod tests {
     fn a_large_limit_goes_to_connections() {
         let capacity = divide(20_000, 20, 2);
         assert!(capacity.places > 9_700 && capacity.pipes == PIPES_MAX, "{capacity:?}");
+        assert_eq!(capacity.admin_connections, ADMIN_CONNECTIONS_MAX);
     }
 }

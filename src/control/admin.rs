@@ -29,8 +29,6 @@ use tokio::task::AbortHandle;
 use super::metrics;
 use super::shared::Shared;
 
-/// Connections that are served at the same time.
-const CONNECTIONS_MAX: usize = 64;
 /// How long a client may take to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last, reading the answer included.
@@ -61,7 +59,7 @@ struct Admin {
 
 /// Serves for ever.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let router = router(shared);
+    let router = router(Arc::clone(&shared));
     let mut live: VecDeque<AbortHandle> = VecDeque::new();
     let mut failing = false;
     loop {
@@ -78,10 +76,12 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         };
         failing = false;
         live.retain(|connection| !connection.is_finished());
-        if live.len() >= CONNECTIONS_MAX
+        if live.len() >= shared.limits.admin
             && let Some(oldest) = live.pop_front()
         {
             oldest.abort();
+            // Its task lets go of the socket only when it has its turn.
+            tokio::task::yield_now().await;
         }
         live.push_back(tokio::spawn(serve_connection(stream, peer, router.clone())).abort_handle());
     }

@@ -91,7 +91,7 @@ impl Builder {
             drain: drain.clone(),
             events: to_main,
             handle_signals: false,
-            limits: ConnectionLimits { places: Arc::default(), max: 1_000 },
+            limits: ConnectionLimits { places: Arc::default(), max: 1_000, admin: 64 },
         };
         Control {
             handle: start_with(parts, self.tuning).unwrap(),

@@ -6,6 +6,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -30,15 +31,18 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Accepts until the socket is closed.
 pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     let mut batch = 0;
+    let mut paused = None;
     loop {
         let listener = Arc::clone(&slot.listener.borrow());
         let Some((place, listener_place)) = take_places(worker, &listener) else {
-            pause(worker, slot).await;
+            pause(worker, &mut paused).await;
             continue;
         };
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
-                worker.slots.set_paused(slot, false, &worker.counters);
+                paused = None;
+                let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+                let listener_place = listener_place.or_else(|| listener.state.places.try_take(limit));
                 admit(worker, Accepted { socket, client, listener, place, listener_place });
                 batch += 1;
                 if batch == BATCH {
@@ -51,18 +55,18 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
                 batch = 0;
                 match Reaction::to(&error, slot.closing.get()) {
                     Reaction::Wait => {
-                        worker.slots.set_paused(slot, false, &worker.counters);
+                        paused = None;
                         if slot.socket.ready().await.is_err() {
-                            pause(worker, slot).await;
+                            pause(worker, &mut paused).await;
                         }
                     }
                     Reaction::Next => {}
                     Reaction::Pause => {
                         WorkerCounters::add(&worker.counters.accept_errors, 1);
                         tracing::debug!(listener = %listener.name, %error, "accepting is paused");
-                        pause(worker, slot).await;
+                        pause(worker, &mut paused).await;
                     }
-                    Reaction::Stop => return worker.slots.set_paused(slot, false, &worker.counters),
+                    Reaction::Stop => return,
                 }
             }
         }
@@ -85,13 +89,18 @@ fn is_readable(slot: &Slot) -> bool {
     matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
 }
 
-/// The places for one more connection. `None`: it has to wait in the backlog.
+/// The places that have to be there before a connection is taken. `None`: it has to wait in the backlog.
+///
+/// The place of a listener that refuses when it is full is taken with the connection and not before: while a loop
+/// holds one only to find nobody waiting, another worker would refuse a client for whom there is a place.
 fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Place>)> {
     let place = worker.places.try_take(worker.places_max)?;
-    let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
-    let listener_place = listener.state.places.try_take(limit);
-    let waits = listener.limit.is_some_and(|limit| limit.when_full == WhenFull::Wait);
-    (listener_place.is_some() || !waits).then_some((place, listener_place))
+    match listener.limit {
+        Some(limit) if limit.when_full == WhenFull::Wait => {
+            Some((place, Some(listener.state.places.try_take(limit.limit.get())?)))
+        }
+        _ => Some((place, None)),
+    }
 }
 
 fn admit(worker: &Worker, accepted: Accepted) {
@@ -101,9 +110,29 @@ fn admit(worker: &Worker, accepted: Accepted) {
     runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
 }
 
-async fn pause(worker: &Worker, slot: &Slot) {
-    worker.slots.set_paused(slot, true, &worker.counters);
+async fn pause<'a>(worker: &'a Worker, paused: &mut Option<Paused<'a>>) {
+    paused.get_or_insert_with(|| Paused::begin(worker));
     runtime::sleep(PAUSE).await;
+}
+
+/// A loop that does not accept, from its first pause until it may again.
+struct Paused<'a>(&'a Worker);
+
+impl<'a> Paused<'a> {
+    fn begin(worker: &'a Worker) -> Self {
+        worker.paused_loops.set(worker.paused_loops.get() + 1);
+        worker.counters.accept_paused.store(true, Ordering::Relaxed);
+        WorkerCounters::add(&worker.counters.accept_pauses, 1);
+        Self(worker)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        let others = self.0.paused_loops.get() - 1;
+        self.0.paused_loops.set(others);
+        self.0.counters.accept_paused.store(others > 0, Ordering::Relaxed);
+    }
 }
 
 /// What the loop does about an error of accept.

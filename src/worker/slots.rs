@@ -5,13 +5,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use socket2::TcpKeepalive;
 
 use crate::routing::publish::BoundListener;
 use crate::routing::{Listener, RouteTable};
-use crate::telemetry::WorkerCounters;
 
 use super::runtime::ListenSocket;
 use super::{Worker, accept};
@@ -22,8 +20,6 @@ pub(super) struct Slot {
     pub(super) listener: RefCell<Arc<Listener>>,
     /// No new connections; what waits in its queue is still served.
     pub(super) closing: Cell<bool>,
-    /// Its accept loop waits for a place or a descriptor.
-    paused: Cell<bool>,
 }
 
 /// By the address in the configuration: a listener that only changes its policies keeps its socket.
@@ -32,7 +28,6 @@ pub(super) struct Slots {
     open: RefCell<HashMap<SocketAddr, Rc<Slot>>>,
     /// Sockets that still accept, those that are closing included.
     pub(super) accepting: Cell<usize>,
-    paused: Cell<usize>,
 }
 
 impl Slots {
@@ -57,19 +52,6 @@ impl Slots {
         }
     }
 
-    /// Notes whether the accept loop of a slot is paused; the worker counts as paused while any is.
-    pub(super) fn set_paused(&self, slot: &Slot, paused: bool, counters: &WorkerCounters) {
-        if slot.paused.replace(paused) == paused {
-            return;
-        }
-        let before = self.paused.get();
-        self.paused.set(if paused { before + 1 } else { before.saturating_sub(1) });
-        counters.accept_paused.store(self.paused.get() > 0, Ordering::Relaxed);
-        if paused {
-            WorkerCounters::add(&counters.accept_pauses, 1);
-        }
-    }
-
     /// Closes all of them, for the end of the process.
     pub(super) fn close_all(&self, worker: &Rc<Worker>) {
         let addresses: Vec<SocketAddr> = self.open.borrow().keys().copied().collect();
@@ -79,12 +61,8 @@ impl Slots {
     }
 
     fn open(&self, worker: &Rc<Worker>, address: SocketAddr, socket: ListenSocket, listener: &Arc<Listener>) {
-        let slot = Rc::new(Slot {
-            socket,
-            listener: RefCell::new(Arc::clone(listener)),
-            closing: Cell::new(false),
-            paused: Cell::new(false),
-        });
+        let slot =
+            Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
         slot.serve(listener);
         self.accepting.set(self.accepting.get() + 1);
         self.open.borrow_mut().insert(address, Rc::clone(&slot));

@@ -2,20 +2,24 @@
 //!
 //! Everything listens on port 0 of 127.0.0.1 and ends with its value. Waiting is polling with a deadline.
 
+mod client;
 mod endpoint;
 mod eventually;
 mod full;
+mod namespace;
 mod pattern;
 mod process;
 mod proxy;
 mod settings;
 
+pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use full::FullEndpoint;
+pub(crate) use namespace::{command, in_namespace};
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
-pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request};
+pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request, metric};
 pub(crate) use settings::{Driver, Settings};
 
 use std::io::Write;

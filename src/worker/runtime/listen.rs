@@ -4,7 +4,7 @@
 //! believes in, and this way the loop takes a connection only when it has a place for it.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
 use compio::runtime::fd::PollFd;
@@ -32,7 +32,7 @@ impl ListenSocket {
         let client = client.and_then(|client| SocketAddr::try_from(client).ok());
         // A client that is gone between its handshake and now may have no address any more.
         let client = client.ok_or(io::ErrorKind::ConnectionAborted)?;
-        Ok((socket, client))
+        Ok((socket, unmapped(client)))
     }
 
     pub(crate) fn set_keepalive(&self, keepalive: &socket2::TcpKeepalive) -> io::Result<()> {
@@ -65,5 +65,13 @@ impl ListenSocket {
 impl AsFd for ListenSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.readiness.as_fd()
+    }
+}
+
+/// An IPv4 client as it knows itself: a dual-stack socket reports it as `::ffff:192.0.2.1`.
+fn unmapped(client: SocketAddr) -> SocketAddr {
+    match client.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, client.port()),
+        IpAddr::V6(_) => client,
     }
 }

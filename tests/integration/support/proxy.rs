@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -84,15 +84,9 @@ impl Proxy {
         records[0].clone()
     }
 
-    /// The sum of a metric over the series whose labels contain all of `labels` (such as `listener="main"`).
+    /// As the function of this name.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let text = admin_get(self.admin, "/metrics");
-        let series = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        metric(self.admin, name, labels)
     }
 
     /// Live connections, as the admin port says.
@@ -138,7 +132,7 @@ impl Write for Lines {
     }
 }
 
-fn load(file: &PathBuf) -> Result<Config, String> {
+fn load(file: &Path) -> Result<Config, String> {
     Config::load_with(file, &ParseOptions { allow_port_zero: true }).map_err(|errors| errors.to_string())
 }
 
@@ -147,6 +141,17 @@ pub(crate) fn admin_get(admin: SocketAddr, path: &str) -> String {
     let (status, body) = admin_request(admin, "GET", path);
     assert_eq!(status, 200, "GET {path}: {body}");
     body
+}
+
+/// The sum of a metric over the series whose labels contain all of `labels` (such as `listener="main"`).
+pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &[&str]) -> f64 {
+    let text = admin_get(admin, "/metrics");
+    let series = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
 /// Status and body. The admin port may not be there yet.

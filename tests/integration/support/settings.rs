@@ -16,7 +16,12 @@ pub(crate) struct Settings {
     pub(crate) driver: Driver,
     pub(crate) workers: usize,
     pub(crate) listen: String,
+    pub(crate) admin: String,
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// Of the endpoints; those beyond its end have 1.
+    pub(crate) weights: Vec<u32>,
+    /// Of the route `main`, in place of all of the upstream `main`.
+    pub(crate) route: String,
     /// Of the listener `main`.
     pub(crate) listener: String,
     /// Of the upstream `main`.
@@ -35,7 +40,10 @@ impl Settings {
             driver,
             workers: 2,
             listen: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
             endpoints: endpoints.to_vec(),
+            weights: Vec::new(),
+            route: "backendRefs: [{upstream: main}]".to_owned(),
             listener: String::new(),
             upstream: String::new(),
             top: String::new(),
@@ -47,6 +55,12 @@ impl Settings {
 
     pub(crate) fn listener(mut self, extra: &str) -> Self {
         self.listener = extra.to_owned();
+        self
+    }
+
+    /// Such as `sources: [10.0.0.0/8], backendRefs: [{upstream: main}]`.
+    pub(crate) fn route(mut self, all: &str) -> Self {
+        self.route = all.to_owned();
         self
     }
 
@@ -66,18 +80,19 @@ impl Settings {
             Driver::IoUring => "io_uring",
             Driver::Epoll => "epoll",
         };
-        let endpoints: Vec<String> =
-            self.endpoints.iter().map(|address| format!("{{address: \"{address}\"}}")).collect();
+        let weights = self.weights.iter().copied().chain(std::iter::repeat(1));
+        let endpoint = |(address, weight)| format!("{{address: \"{address}\", weight: {weight}}}");
+        let endpoints: Vec<String> = self.endpoints.iter().zip(weights).map(endpoint).collect();
         let mut yaml = format!(
-            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"127.0.0.1:0\"}}\n{}\n",
-            self.workers, self.top
+            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"{}\"}}\n{}\n",
+            self.workers, self.admin, self.top
         );
         if !self.top.contains("drain:") {
             yaml.push_str("drain: {delay: 0s, timeout: 5s}\n");
         }
         let main = format!("{{name: main, address: \"{}\", {}}}", self.listen, self.listener);
         list(&mut yaml, "listeners", main, &self.more_listeners);
-        let main = "{name: main, listener: main, backendRefs: [{upstream: main}]}".to_owned();
+        let main = format!("{{name: main, listener: main, {}}}", self.route);
         list(&mut yaml, "routes", main, &self.more_routes);
         let main = format!("{{name: main, endpoints: [{}], {}}}", endpoints.join(", "), self.upstream);
         list(&mut yaml, "upstreams", main, &self.more_upstreams);
