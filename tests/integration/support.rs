@@ -4,12 +4,14 @@
 
 mod endpoint;
 mod eventually;
+mod load;
 mod process;
 mod proxy;
 mod settings;
 
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
+pub(crate) use load::{Load, connect_from, echoed, exchange};
 pub(crate) use process::Process;
 pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request};
 pub(crate) use settings::{Driver, Settings};

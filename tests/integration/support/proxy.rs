@@ -108,7 +108,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if let Some(instance) = self.instance.take() {
-            instance.abort();
+            // On a thread of its own: compio aborts the process when a thread that unwinds wakes one of its tasks, and a
+            // test that fails does unwind.
+            std::thread::spawn(|| instance.abort()).join().ok();
         }
     }
 }
