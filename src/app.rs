@@ -185,7 +185,7 @@ impl Instance {
     }
 
     /// Waits for all workers to end by themselves, for the second signal, or for the deadline.
-    fn workers_ended(&self, deadline: Instant) -> Result<(), RunError> {
+    fn workers_ended(&self, mut deadline: Instant) -> Result<(), RunError> {
         let mut left = self.workers;
         while left > 0 {
             match self.wait(Some(deadline)) {
@@ -195,7 +195,8 @@ impl Instance {
                 }
                 Happening::Event(Event::Terminate) if deadline > Instant::now() + WORKER_GRACE => {
                     tracing::warn!("asked again: ending now");
-                    return self.end_now();
+                    self.drain.drain(Duration::ZERO);
+                    deadline = Instant::now() + WORKER_GRACE;
                 }
                 // That late the cut is under way already.
                 Happening::Event(_) => {}
