@@ -18,7 +18,7 @@ use crate::config::{Config, Name};
 use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
 use crate::routing::{RouteTable, compile};
-use crate::shutdown::Drain;
+use crate::shutdown::{Drain, Phase};
 use crate::telemetry::LiveDirectory;
 use crate::telemetry::access_log::AccessLog;
 use crate::worker::socket;
@@ -143,6 +143,12 @@ impl Instance {
         move || {
             let _ended_already = terminate.try_send(Event::Terminate);
         }
+    }
+
+    /// Whether its end has not begun yet; for whoever does not own the instance.
+    pub fn is_serving(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let drain = self.drain.clone();
+        move || drain.phase() == Phase::Serving
     }
 
     /// Runs until it is asked to end, then drains, then is gone.
