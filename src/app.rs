@@ -70,6 +70,12 @@ const EVENTS_MAX: usize = 16;
 impl Instance {
     /// Starts everything; listeners accept once this returns.
     pub fn start(options: Options) -> Result<Self, StartError> {
+        let drain = Drain::default();
+        // Workers that run by then must not outlive a start that fails.
+        Self::start_with(options, drain.clone()).inspect_err(|_| drain.drain(Duration::ZERO))
+    }
+
+    fn start_with(options: Options, drain: Drain) -> Result<Self, StartError> {
         let config = &options.config;
         let cores = cores::plan(config.workers.count, config.workers.pin).map_err(StartError::Cores)?;
         let admin = TcpListener::bind(config.admin.address)
@@ -80,7 +86,6 @@ impl Instance {
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;
         let capacity = limits::plan(config.limits.max_connections, cores.len());
-        let drain = Drain::default();
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
         let team =
