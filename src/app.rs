@@ -18,7 +18,7 @@ use crate::config::{Config, Name};
 use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
 use crate::routing::{RouteTable, compile};
-use crate::shutdown::Drain;
+use crate::shutdown::{Drain, Phase};
 use crate::telemetry::LiveDirectory;
 use crate::telemetry::access_log::AccessLog;
 use crate::worker::socket;
@@ -70,6 +70,12 @@ const EVENTS_MAX: usize = 16;
 impl Instance {
     /// Starts everything; listeners accept once this returns.
     pub fn start(options: Options) -> Result<Self, StartError> {
+        let drain = Drain::default();
+        // Workers that run by then must not outlive a start that fails.
+        Self::start_with(options, drain.clone()).inspect_err(|_| drain.drain(Duration::ZERO))
+    }
+
+    fn start_with(options: Options, drain: Drain) -> Result<Self, StartError> {
         let config = &options.config;
         let cores = cores::plan(config.workers.count, config.workers.pin).map_err(StartError::Cores)?;
         let admin = TcpListener::bind(config.admin.address)
@@ -80,7 +86,6 @@ impl Instance {
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;
         let capacity = limits::plan(config.limits.max_connections, cores.len());
-        let drain = Drain::default();
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
         let team =
@@ -149,6 +154,12 @@ impl Instance {
         }
     }
 
+    /// Whether its end has not begun yet; for whoever does not own the instance.
+    pub fn is_serving(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let drain = self.drain.clone();
+        move || drain.phase() == Phase::Serving
+    }
+
     /// Runs until it is asked to end, then drains, then is gone.
     pub fn run(self) -> Result<(), RunError> {
         let result = self.serve().and_then(|()| self.leave());
@@ -189,7 +200,7 @@ impl Instance {
     }
 
     /// Waits for all workers to end by themselves, for the second signal, or for the deadline.
-    fn workers_ended(&self, deadline: Instant) -> Result<(), RunError> {
+    fn workers_ended(&self, mut deadline: Instant) -> Result<(), RunError> {
         let mut left = self.workers;
         while left > 0 {
             match self.wait(Some(deadline)) {
@@ -199,7 +210,8 @@ impl Instance {
                 }
                 Happening::Event(Event::Terminate) if deadline > Instant::now() + WORKER_GRACE => {
                     tracing::warn!("asked again: ending now");
-                    return self.end_now();
+                    self.drain.drain(Duration::ZERO);
+                    deadline = Instant::now() + WORKER_GRACE;
                 }
                 // That late the cut is under way already.
                 Happening::Event(_) => {}

@@ -18,5 +18,5 @@ pub use endpoint::{Endpoint, EndpointState, Reservation};
 pub use listener::{Listener, ListenerState};
 pub use places::{Place, Places};
 pub use route::Route;
-pub use table::{Departures, RouteTable};
+pub use table::RouteTable;
 pub use upstream::{Upstream, UpstreamState};

@@ -186,27 +186,12 @@ impl Worker {
         while self.subscriber.published().await {
             let next = self.subscriber.current();
             self.slots.apply(self, &next, self.subscriber.take_sockets());
-            self.let_go(&current.departures(&next), next.drain_timeout);
+            if current.depart(&next, Instant::now()) {
+                // Connections that are accepted or get their endpoint only after this see it by themselves.
+                self.context.registry.all().iter().for_each(|live| self.context.registry.schedule(live));
+            }
             self.subscriber.acknowledge(next.generation);
             current = next;
-        }
-    }
-
-    /// Gives the connections of what left the table their time to end.
-    fn let_go(&self, departures: &crate::routing::Departures, listener_timeout: Duration) {
-        if departures.is_empty() {
-            return;
-        }
-        for live in self.context.registry.all() {
-            if departures.listeners.contains(&live.listener.name) {
-                live.leave_within(listener_timeout);
-            }
-            if let (Some(upstream), Some(endpoint)) = (live.upstream(), live.endpoint())
-                && let Some(timeout) = departures.endpoints.get(&(upstream.name.clone(), endpoint))
-            {
-                live.leave_within(*timeout);
-            }
-            self.context.registry.schedule(&live);
         }
     }
 }

@@ -6,8 +6,8 @@ mod echo;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,12 @@ pub fn demo(seconds: u64) -> Result<(), String> {
     let instance = Instance::start(options).map_err(|error| error.to_string())?;
     let listener = instance.listener_address("echo").ok_or("config/local.yaml has no listener echo")?;
     say(&introduction(listener, instance.admin_address()));
-    let show = Show { listener, echoes, traffic: Arc::default(), terminate: Box::new(instance.terminator()) };
+    let show = Show {
+        listener,
+        echoes,
+        traffic: Arc::new(Traffic::new(instance.is_serving())),
+        terminate: Box::new(instance.terminator()),
+    };
     let ended = Arc::new(AtomicBool::new(false));
     let stage = thread::Builder::new().name("demo".into());
     let ended_too = Arc::clone(&ended);
@@ -85,11 +90,14 @@ struct Show {
     terminate: Box<dyn Fn() + Send>,
 }
 
-#[derive(Default)]
 struct Traffic {
     carried: AtomicU64,
     failed: AtomicU64,
     ended: AtomicBool,
+    /// `false` once Sheave takes no new connections: then failing is no failure.
+    is_serving: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Held by an exchange, so that none is cut when an endpoint stops.
+    exchanging: Mutex<()>,
 }
 
 impl Show {
@@ -122,6 +130,8 @@ impl Show {
         let Some(echo) = self.echoes.get_mut(1) else { return };
         let news = match second {
             STOP_AT => {
+                let _between_exchanges =
+                    self.traffic.exchanging.lock().unwrap_or_else(PoisonError::into_inner);
                 echo.stop();
                 "is stopped".to_owned()
             }
@@ -148,14 +158,28 @@ impl Show {
 }
 
 impl Traffic {
+    fn new(is_serving: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            carried: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            is_serving: Box::new(is_serving),
+            exchanging: Mutex::default(),
+        }
+    }
+
     fn run(&self, listener: SocketAddr) {
         let mut number = 0_u64;
-        while !self.ended.load(Ordering::Relaxed) {
+        while !self.ended.load(Ordering::Relaxed) && (self.is_serving)() {
             number += 1;
-            match exchange(listener, number) {
-                Ok(()) => self.carried.fetch_add(1, Ordering::Relaxed),
-                Err(_) => self.failed.fetch_add(1, Ordering::Relaxed),
-            };
+            let exchanging = self.exchanging.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = exchange(listener, number);
+            drop(exchanging);
+            if result.is_ok() {
+                self.carried.fetch_add(1, Ordering::Relaxed);
+            } else if (self.is_serving)() {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+            }
             wait(TRAFFIC_INTERVAL);
         }
     }

@@ -65,7 +65,7 @@ pub(super) async fn connect(
         match dial(live, endpoint.address, &upstream.keepalive, until).await {
             Ok(stream) => {
                 recorder.attempted(endpoint.address, started, None);
-                live.attach_upstream(endpoint.address, stream.handle());
+                live.attach_upstream(endpoint, stream.handle());
                 context.registry.schedule(live);
                 return Ok(Connected { stream, _reservation: pick.reservation });
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::routing::{Listener, Upstream};
+use crate::routing::{Endpoint, Listener, Upstream};
 use crate::telemetry::{LiveConnection, Outcome};
 use crate::worker::runtime::SocketHandle;
 
@@ -35,7 +35,7 @@ pub(crate) struct Live {
     pub(crate) accepted: Instant,
     opened: CoarseTime,
     upstream: OnceCell<Arc<Upstream>>,
-    endpoint: Cell<Option<SocketAddr>>,
+    endpoint: OnceCell<Endpoint>,
     last_active: Cell<CoarseTime>,
     half_closed: Cell<bool>,
     received: Cell<u64>,
@@ -43,8 +43,6 @@ pub(crate) struct Live {
     first_received: Cell<Option<Instant>>,
     first_sent: Cell<Option<Instant>>,
     verdict: Cell<Option<Outcome>>,
-    /// When it has to be gone because its listener or endpoint left the table.
-    leave_by: Cell<Option<CoarseTime>>,
     /// Its entry among the deadlines of the registry.
     pub(super) scheduled: Cell<Option<CoarseTime>>,
     sockets: RefCell<Vec<SocketHandle>>,
@@ -81,7 +79,7 @@ impl Live {
             accepted: Instant::now(),
             opened: now,
             upstream: OnceCell::new(),
-            endpoint: Cell::new(None),
+            endpoint: OnceCell::new(),
             last_active: Cell::new(now),
             half_closed: Cell::new(false),
             received: Cell::new(0),
@@ -89,7 +87,6 @@ impl Live {
             first_received: Cell::new(None),
             first_sent: Cell::new(None),
             verdict: Cell::new(None),
-            leave_by: Cell::new(None),
             scheduled: Cell::new(None),
             sockets: RefCell::default(),
         }
@@ -104,8 +101,8 @@ impl Live {
     }
 
     /// From now on the connection has an endpoint.
-    pub(super) fn attach_upstream(&self, endpoint: SocketAddr, socket: SocketHandle) {
-        self.endpoint.set(Some(endpoint));
+    pub(super) fn attach_upstream(&self, endpoint: &Endpoint, socket: SocketHandle) {
+        let _set_once = self.endpoint.set(endpoint.clone());
         self.sockets.borrow_mut().push(socket);
         self.last_active.set(CoarseTime::now());
     }
@@ -119,7 +116,7 @@ impl Live {
     }
 
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint.get()
+        self.endpoint.get().map(|endpoint| endpoint.address)
     }
 
     /// Bytes were read that go this way.
@@ -179,10 +176,12 @@ impl Live {
         self.verdict.get()
     }
 
-    /// Its listener or endpoint left the table: it has this long. An earlier deadline stands.
-    pub(crate) fn leave_within(&self, timeout: Duration) {
-        let deadline = CoarseTime::now() + timeout;
-        self.leave_by.set(Some(self.leave_by.get().map_or(deadline, |earlier| earlier.min(deadline))));
+    /// When it has to be gone because its listener or endpoint left the table.
+    fn leave_by(&self) -> Option<CoarseTime> {
+        let listener = self.listener.state.leave_by.get();
+        let endpoint = self.endpoint.get().and_then(|endpoint| endpoint.state.leave_by.get());
+        let by = listener.into_iter().chain(endpoint).min()?;
+        Some(self.opened + by.saturating_duration_since(self.accepted))
     }
 
     pub(crate) fn idle_for(&self, now: CoarseTime) -> Duration {
@@ -203,7 +202,7 @@ impl Live {
             shorter(listener.max_duration, upstream.and_then(|timeouts| timeouts.max_duration));
         let half_close = listener.half_close.filter(|_| self.half_closed.get());
         [
-            self.leave_by.get().map(|by| (by, Outcome::TableRemoved)),
+            self.leave_by().map(|by| (by, Outcome::TableRemoved)),
             max_duration.map(|max| (self.opened + max, Outcome::MaxDuration)),
             half_close.map(|half_close| (active + half_close, Outcome::HalfCloseTimeout)),
             idle.map(|idle| (active + idle, Outcome::IdleTimeout)),
@@ -220,7 +219,7 @@ impl Live {
             client: self.client,
             listener: self.listener.name.clone(),
             upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
-            endpoint: self.endpoint.get(),
+            endpoint: self.endpoint(),
             age: self.accepted.elapsed(),
             idle: self.idle_for(now),
             bytes_received: self.received.get(),

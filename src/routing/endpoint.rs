@@ -1,8 +1,9 @@
 //! One address of an upstream, and the state that all workers and all tables share about it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::resilience::{Breaker, Health};
 
@@ -22,6 +23,8 @@ pub struct EndpointState {
     active: AtomicUsize,
     pub breaker: Breaker,
     pub health: Health,
+    /// Set once it has left the table: when its connections have to be gone.
+    pub leave_by: OnceLock<Instant>,
 }
 
 /// One connection, or one attempt to make one, counted on its endpoint until dropped.

@@ -1,7 +1,8 @@
 //! A listener: an address we accept on, whom it admits, and where its connections go.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use ipnet::IpNet;
 
@@ -33,6 +34,8 @@ pub struct Listener {
 pub struct ListenerState {
     /// Live connections of this listener, on all workers.
     pub places: Arc<Places>,
+    /// Set once it has left the table: when its connections have to be gone.
+    pub leave_by: OnceLock<Instant>,
 }
 
 impl Listener {

@@ -1,13 +1,13 @@
 //! The immutable snapshot that every worker routes by.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Name;
 
-use super::{Listener, Upstream};
+use super::{Endpoint, EndpointState, Listener, ListenerState, Upstream};
 
 /// Listeners, routes, upstreams and endpoints at one moment.
 #[derive(Debug)]
@@ -19,14 +19,6 @@ pub struct RouteTable {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// How long connections of a removed listener keep going.
     pub drain_timeout: Duration,
-}
-
-/// What an older table had and a newer one lacks.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Departures {
-    pub listeners: BTreeSet<Name>,
-    /// With how long their connections keep going.
-    pub endpoints: BTreeMap<(Name, SocketAddr), Duration>,
 }
 
 impl RouteTable {
@@ -51,28 +43,33 @@ impl RouteTable {
         self.listeners.get(*self.by_address.get(&address)?)
     }
 
-    /// Whose connections have to drain now that `newer` is here.
-    pub fn departures(&self, newer: &Self) -> Departures {
-        let stays: BTreeSet<&Name> = newer.listeners.iter().map(|listener| &listener.name).collect();
-        let listeners = self.listeners.iter().map(|listener| &listener.name);
-        let mut departures = Departures {
-            listeners: listeners.filter(|name| !stays.contains(name)).cloned().collect(),
-            endpoints: BTreeMap::new(),
-        };
+    /// Tells what this table has and `newer` lacks by when its connections have to be gone. Whether there was any.
+    pub fn depart(&self, newer: &Self, now: Instant) -> bool {
+        let stays: HashMap<&Name, &Arc<ListenerState>> =
+            newer.listeners.iter().map(|listener| (&listener.name, &listener.state)).collect();
+        let mut some_left = false;
+        for Listener { name, state, .. } in self.listeners.iter().map(|listener| &**listener) {
+            // By its state, not its name alone: the same name may have left and come back between the two tables.
+            if !stays.get(name).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
+                state.leave_by.get_or_init(|| now + newer.drain_timeout);
+                some_left = true;
+            }
+        }
         for (name, upstream) in &self.upstreams {
             let successor = newer.upstreams.get(name);
-            let timeout = successor.map_or(upstream.drain_timeout, |successor| successor.drain_timeout);
-            let stays: BTreeSet<SocketAddr> =
-                successor.iter().flat_map(|upstream| &upstream.endpoints).map(|e| e.address).collect();
-            let left = upstream.endpoints.iter().filter(|endpoint| !stays.contains(&endpoint.address));
-            departures.endpoints.extend(left.map(|endpoint| ((name.clone(), endpoint.address), timeout)));
+            let timeout = successor.unwrap_or(upstream).drain_timeout;
+            let stays: HashMap<SocketAddr, &Arc<EndpointState>> = successor
+                .iter()
+                .flat_map(|upstream| &upstream.endpoints)
+                .map(|e| (e.address, &e.state))
+                .collect();
+            for Endpoint { address, state, .. } in &upstream.endpoints {
+                if !stays.get(address).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
+                    state.leave_by.get_or_init(|| now + timeout);
+                    some_left = true;
+                }
+            }
         }
-        departures
-    }
-}
-
-impl Departures {
-    pub fn is_empty(&self) -> bool {
-        self.listeners.is_empty() && self.endpoints.is_empty()
+        some_left
     }
 }

@@ -4,11 +4,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 pub(super) struct Echo {
     address: SocketAddr,
     running: Arc<Running>,
+    listening: Option<JoinHandle<()>>,
     connections: Arc<AtomicU64>,
 }
 
@@ -21,8 +22,8 @@ struct Running {
 impl Echo {
     pub(super) fn start(address: SocketAddr) -> io::Result<Self> {
         let connections = Arc::default();
-        let running = serve(address, &connections)?;
-        Ok(Self { address, running, connections })
+        let (running, listening) = serve(address, &connections)?;
+        Ok(Self { address, running, listening: Some(listening), connections })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -38,27 +39,31 @@ impl Echo {
         !self.running.stopped.load(Ordering::Relaxed)
     }
 
-    /// Stops listening and closes its connections.
-    pub(super) fn stop(&self) {
+    /// Closes its connections, and has stopped listening when this returns.
+    pub(super) fn stop(&mut self) {
         self.running.stopped.store(true, Ordering::Relaxed);
         // Wakes the accept, which then sees that it is over.
         let _refused_is_stopped_too = TcpStream::connect(self.address);
+        if let Some(listening) = self.listening.take() {
+            let _its_panic_was_printed = listening.join();
+        }
         for stream in self.running.live.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _gone_already = stream.shutdown(Shutdown::Both);
         }
     }
 
     pub(super) fn restart(&mut self) -> io::Result<()> {
-        self.running = serve(self.address, &self.connections)?;
+        let (running, listening) = serve(self.address, &self.connections)?;
+        (self.running, self.listening) = (running, Some(listening));
         Ok(())
     }
 }
 
-fn serve(address: SocketAddr, connections: &Arc<AtomicU64>) -> io::Result<Arc<Running>> {
+fn serve(address: SocketAddr, connections: &Arc<AtomicU64>) -> io::Result<(Arc<Running>, JoinHandle<()>)> {
     let listener = TcpListener::bind(address)?;
     let running = Arc::new(Running::default());
     let (accepting, connections) = (Arc::clone(&running), Arc::clone(connections));
-    thread::Builder::new().name("demo-echo".into()).spawn(move || {
+    let listening = thread::Builder::new().name("demo-echo".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
             if accepting.stopped.load(Ordering::Relaxed) {
                 return;
@@ -71,7 +76,7 @@ fn serve(address: SocketAddr, connections: &Arc<AtomicU64>) -> io::Result<Arc<Ru
             let _no_thread_no_echo = thread::Builder::new().spawn(move || echo(stream));
         }
     })?;
-    Ok(running)
+    Ok((running, listening))
 }
 
 fn echo(mut stream: TcpStream) {

@@ -1,5 +1,5 @@
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, UpstreamTimeouts, Workers};
@@ -107,19 +107,34 @@ fn deny_is_stronger_than_allow() {
 }
 
 #[test]
-fn departures_name_what_left_and_how_long_it_may_stay() {
+fn what_leaves_the_table_knows_how_long_it_may_stay() {
     let first = compile(&config(), &RouteTable::empty());
     let mut changed = config();
     changed.listeners[0].name = "b".into();
     changed.routes[0].listener = "b".into();
     changed.upstreams[0] = upstream("u", &["127.0.0.1:2"]);
     changed.upstreams[0].drain_timeout = Duration::from_secs(7);
-    let departures = first.departures(&compile(&changed, &first));
-    let gone: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    assert_eq!(departures.listeners.iter().map(|name| &**name).collect::<Vec<_>>(), ["a"]);
-    let endpoints: Vec<_> = departures.endpoints.into_iter().collect();
-    assert_eq!(endpoints, [(("u".into(), gone), Duration::from_secs(7))]);
-    assert!(first.departures(&first).is_empty());
+    let second = compile(&changed, &first);
+    let now = Instant::now();
+    assert!(!first.depart(&first, now), "nothing left");
+    assert!(first.depart(&second, now));
+    assert!(first.depart(&second, now + Duration::from_secs(1)), "the other worker, later");
+    let endpoints: Vec<_> = first.upstreams["u"].endpoints.iter().map(|e| e.state.leave_by.get()).collect();
+    assert_eq!(endpoints, [Some(&(now + Duration::from_secs(7))), None]);
+    assert_eq!(first.listeners[0].state.leave_by.get(), Some(&(now + Duration::from_secs(60))));
+    assert_eq!(second.listeners[0].state.leave_by.get(), None);
+}
+
+#[test]
+fn what_comes_back_is_another() {
+    let first = compile(&config(), &RouteTable::empty());
+    let mut without = config();
+    (without.listeners, without.routes) = (Vec::new(), Vec::new());
+    without.upstreams = vec![upstream("u", &["127.0.0.1:2"])];
+    let third = compile(&config(), &compile(&without, &first));
+    assert!(first.depart(&third, Instant::now()), "also for a worker that skipped the table between");
+    assert!(first.listeners[0].state.leave_by.get().is_some());
+    assert!(third.listeners[0].state.leave_by.get().is_none());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -37,9 +37,10 @@ impl Process {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         prepare(&mut command);
         let mut child = command.spawn().unwrap();
-        let (output, log): (ChildStdout, ChildStderr) =
-            (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        Self { child, log: Text::follow(log), output: Text::follow(output), config, _directory: directory }
+        // What `prepare` sent elsewhere says nothing here.
+        let output = child.stdout.take().map(Text::follow).unwrap_or_default();
+        let log = child.stderr.take().map(Text::follow).unwrap_or_default();
+        Self { child, log, output, config, _directory: directory }
     }
 
     /// Where the listener `name` is bound, once it is.

@@ -1,0 +1,150 @@
+//! What leaves the table: it takes nothing new, and what it has gets its time to end.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::support::DEADLINE;
+
+on_both_drivers!(
+    a_removed_listener_drains,
+    what_waits_at_a_removed_listener_is_served,
+    a_removed_endpoint_drains,
+    a_connection_on_its_way_to_a_removed_endpoint_drains
+);
+
+/// `drain.timeout` of a second, as measured with clocks that tick every few milliseconds.
+const TIME: Duration = Duration::from_millis(980);
+
+fn with_guest(driver: Driver, endpoint: SocketAddr, top: &str) -> Settings {
+    let mut settings =
+        Settings::new(driver, &[endpoint]).top(&format!("drain: {{delay: 0s, timeout: 1s}}\n{top}"));
+    settings.more_listeners.push("{name: guest, address: \"127.0.0.2:0\"}".to_owned());
+    settings.more_routes.push("{name: guest, listener: guest, backendRefs: [{upstream: main}]}".to_owned());
+    settings
+}
+
+fn without_guest(settings: &Settings) -> Settings {
+    Settings { more_listeners: Vec::new(), more_routes: Vec::new(), ..settings.clone() }
+}
+
+/// The end of the stream, and when it came.
+fn end_of(stream: &mut TcpStream) -> Instant {
+    let mut rest = [0; 64];
+    assert_eq!(stream.read(&mut rest).unwrap(), 0);
+    Instant::now()
+}
+
+fn a_removed_listener_drains(driver: Driver) {
+    let echo = Endpoint::echo();
+    let settings = with_guest(driver, echo.address, "");
+    let proxy = Proxy::start(&settings);
+    let (mut guest, mut main) = (connect(proxy.listener("guest")), connect(proxy.address));
+    echoed(&mut guest, b"before").unwrap();
+    echoed(&mut main, b"before").unwrap();
+    let removed = Instant::now();
+    proxy.reload(&without_guest(&settings)).unwrap();
+    let late = std::thread::spawn({
+        let address = proxy.listener("guest");
+        move || TcpStream::connect_timeout(&address, DEADLINE).map(|_| ())
+    });
+    echoed(&mut guest, b"after").unwrap();
+    let end = end_of(&mut guest);
+    assert!(end - removed >= TIME, "ended after {:?}", end - removed);
+    let record = proxy.record();
+    assert_eq!((&record["outcome"], &record["listener"]), (&"table_removed".into(), &"guest".into()));
+    let refused = late.join().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    echoed(&mut main, b"after").unwrap();
+    assert_eq!(
+        proxy.metric("sheave_listener_connections_total", &["listener=\"guest\""]),
+        0.0,
+        "its series left"
+    );
+}
+
+/// Two connections take all places there are, so that the next ones wait in the accept queues.
+fn what_waits_at_a_removed_listener_is_served(driver: Driver) {
+    let echo = Endpoint::echo();
+    let settings = with_guest(driver, echo.address, "limits: {maxConnections: 2}");
+    let proxy = Proxy::start(&settings);
+    let mut holders = [connect(proxy.address), connect(proxy.address)];
+    for holder in &mut holders {
+        echoed(holder, b"hold").unwrap();
+    }
+    let mut stays = connect(proxy.listener("guest"));
+    let waiting: Vec<TcpStream> = (0..5).map(|_| connect(proxy.listener("guest"))).collect();
+    proxy.reload(&without_guest(&settings)).unwrap();
+    drop(holders);
+    // Each makes room for the next.
+    let clients =
+        waiting.into_iter().map(|mut client| std::thread::spawn(move || echoed(&mut client, b"waited")));
+    let clients: Vec<_> = clients.collect();
+    echoed(&mut stays, b"waited too").unwrap();
+    for client in clients {
+        client.join().unwrap().unwrap();
+    }
+    end_of(&mut stays);
+    let records = proxy.records(8);
+    let cut: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "table_removed").collect();
+    assert_eq!(cut.len(), 1, "{records:?}");
+    assert_eq!(cut[0]["listener"], "guest");
+}
+
+fn a_removed_endpoint_drains(driver: Driver) {
+    let (leaves, stays) = (Endpoint::echo(), Endpoint::echo());
+    let upstream = "drain: {timeout: 1s}";
+    let proxy = Proxy::start(&Settings::new(driver, &[leaves.address]).upstream(upstream));
+    let mut live = connect(proxy.address);
+    echoed(&mut live, b"before").unwrap();
+    let removed = Instant::now();
+    proxy.reload(&Settings::new(driver, &[stays.address]).upstream(upstream)).unwrap();
+    for _ in 0..10 {
+        exchange(proxy.address).unwrap();
+    }
+    assert_eq!((leaves.accepted(), stays.accepted()), (1, 10));
+    echoed(&mut live, b"after").unwrap();
+    let end = end_of(&mut live);
+    assert!(end - removed >= TIME, "ended after {:?}", end - removed);
+    let records = proxy.records(11);
+    let cut: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "table_removed").collect();
+    assert_eq!(cut.len(), 1, "{records:?}");
+    assert_eq!(cut[0]["endpoint"], leaves.address.to_string());
+}
+
+/// The endpoint leaves while the connection to it is being made.
+fn a_connection_on_its_way_to_a_removed_endpoint_drains(driver: Driver) {
+    let (listener, fillers) = full_listener();
+    let (address, stays) = (listener.local_addr().unwrap(), Endpoint::echo());
+    let upstream =
+        "timeout: {tcp: {connectTimeout: 30s}}, retry: {perRetry: {timeout: 0s}}, drain: {timeout: 1s}";
+    let proxy = Proxy::start(&Settings::new(driver, &[address]).upstream(upstream));
+    let mut client = connect(proxy.address);
+    eventually("an attempt under way", || table(proxy.admin), |table| active(table, "main", address) == 1);
+    proxy.reload(&Settings::new(driver, &[stays.address]).upstream(upstream)).unwrap();
+    let serving = std::thread::spawn(move || {
+        let accepted: Vec<TcpStream> =
+            listener.incoming().take(fillers.len() + 1).map(Result::unwrap).collect();
+        (accepted, fillers)
+    });
+    end_of(&mut client);
+    let record = proxy.record();
+    assert_eq!(record["outcome"], "table_removed", "{record}");
+    assert_eq!(record["endpoint"], address.to_string());
+    drop(serving.join().unwrap());
+}
+
+/// A listener whose queue is full, and who fills it: the next connection attempt gets no answer until it accepts.
+fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let mut fillers = Vec::new();
+    while let Ok(filler) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        fillers.push(filler);
+    }
+    (listener, fillers)
+}

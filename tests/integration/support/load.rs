@@ -1,0 +1,97 @@
+//! Clients that carry on in the background while a test does something to the proxy.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use super::DEADLINE;
+
+/// A background client; stopped by [`Load::stop`] or with its value.
+pub(crate) struct Load {
+    stopped: Arc<AtomicBool>,
+    exchanges: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl Load {
+    /// One connection after the other, an exchange each.
+    pub(crate) fn short(address: SocketAddr) -> Self {
+        Self::start(move || exchange(address))
+    }
+
+    /// One connection that never stops talking.
+    pub(crate) fn long(mut stream: TcpStream) -> Self {
+        Self::start(move || echoed(&mut stream, b"still here"))
+    }
+
+    fn start(mut step: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
+        let (stopped, exchanges): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
+        let (over, counter) = (Arc::clone(&stopped), Arc::clone(&exchanges));
+        let thread = thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                step()?;
+                counter.fetch_add(1, Ordering::Relaxed);
+                // Talkative, but not the only one on this machine.
+                thread::park_timeout(std::time::Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        Self { stopped, exchanges, thread: Some(thread) }
+    }
+
+    pub(crate) fn exchanges(&self) -> usize {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The first failure, if there was one; a client that failed has stopped by itself.
+    pub(crate) fn stop(mut self) -> io::Result<usize> {
+        self.end().map(|()| self.exchanges())
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.thread.take().map_or(Ok(()), |thread| thread.join().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.end().ok();
+    }
+}
+
+/// A connection, something sent, the same back, and FIN.
+pub(crate) fn exchange(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    echoed(&mut stream, b"hello")
+}
+
+/// Sends `bytes`, and has them back.
+pub(crate) fn echoed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes)?;
+    let mut answer = vec![0; bytes.len()];
+    stream.read_exact(&mut answer)?;
+    if answer == bytes { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// A client's connection from one of this host's addresses, such as 127.0.0.9.
+pub(crate) fn connect_from(client: IpAddr, address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )
+    .unwrap();
+    socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
+    socket.connect_timeout(&address.into(), DEADLINE).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream
+}
