@@ -7,7 +7,8 @@ use std::thread;
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, Proxy, Settings, admin_get, ask_from, connect, eventually, on_both_drivers, round_trip,
+    Driver, Endpoint, Proxy, Settings, admin_get, ask_from, connect, eventually, on_both_drivers,
+    reset_on_close, round_trip,
 };
 
 on_both_drivers!(
@@ -151,6 +152,8 @@ fn hold(address: SocketAddr, count: usize) -> Vec<TcpStream> {
         let open_one = |_| {
             let mut stream = connect(address);
             round_trip(&mut stream);
+            // Ended by resets, the connections leave no ports behind that are waited out.
+            reset_on_close(&stream);
             stream
         };
         (thread..count).step_by(THREADS).map(open_one).collect()

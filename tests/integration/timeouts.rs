@@ -31,7 +31,7 @@ const BETWEEN_BYTES: Duration = Duration::from_millis(70);
 const BYTES: usize = 22;
 
 fn the_smaller_idle_timeout_ends_a_silent_connection(driver: Driver) {
-    let (short, long) = ("timeout: {tcp: {idleTimeout: 150ms}}", "timeout: {tcp: {idleTimeout: 1h}}");
+    let (short, long) = ("timeout: {tcp: {idleTimeout: 400ms}}", "timeout: {tcp: {idleTimeout: 1h}}");
     for (listener, upstream) in [(short, long), (long, short), ("", short)] {
         let (ended, end) = flume::bounded(1);
         let endpoint = Endpoint::start(move |mut stream| {
@@ -49,7 +49,7 @@ fn the_smaller_idle_timeout_ends_a_silent_connection(driver: Driver) {
         assert_eq!(end.recv_timeout(DEADLINE), Ok(Ok(0)), "the endpoint sees an end");
         let record = proxy.record();
         // The clock of timeouts is a few milliseconds coarse.
-        assert!(started.elapsed() >= Duration::from_millis(130), "{:?}: {record}", started.elapsed());
+        assert!(started.elapsed() >= Duration::from_millis(380), "{:?}: {record}", started.elapsed());
         ended_by_sheave(&record, "idle_timeout");
     }
 }
@@ -136,7 +136,7 @@ fn the_maximum_duration_ends_a_busy_connection(driver: Driver) {
         let record = proxy.record();
         ended_by_sheave(&record, "max_duration");
         assert!(duration(&record) >= Duration::from_millis(280), "{record}");
-        assert!(record["bytes_sent"].as_u64() > Some(10), "there was traffic: {record}");
+        assert!(record["bytes_sent"].as_u64() > Some(1), "there was traffic: {record}");
     }
 }
 
@@ -145,6 +145,7 @@ fn the_half_close_timeout_ends_what_is_left(driver: Driver) {
     let (at_end, end) = flume::bounded::<()>(0);
     let (ended, error) = flume::bounded(1);
     let endpoint = Endpoint::start(move |mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the client's FIN");
         end.recv_timeout(DEADLINE).unwrap();
         let error = eventually_some("an error of writing", || stream.write_all(b"late").err());
@@ -154,6 +155,7 @@ fn the_half_close_timeout_ends_what_is_left(driver: Driver) {
     let proxy = Proxy::start(&settings.listener("timeout: {tcp: {halfCloseTimeout: 150ms}}"));
     let mut client = connect(proxy.address);
     let started = Instant::now();
+    client.write_all(b"a").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.read(&mut [0]).unwrap(), 0, "the client sees an end");
     assert!(started.elapsed() >= Duration::from_millis(130), "{:?}", started.elapsed());
@@ -166,6 +168,7 @@ fn the_half_close_timeout_ends_what_is_left(driver: Driver) {
 /// A long answer to a client that has sent its FIN is not cut while it flows.
 fn the_half_close_timeout_is_one_of_silence(driver: Driver) {
     let endpoint = Endpoint::start(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the client's FIN");
         let ended = Instant::now();
         let (_tick, silence) = flume::bounded::<()>(0);
@@ -179,6 +182,7 @@ fn the_half_close_timeout_is_one_of_silence(driver: Driver) {
     let half_close = format!("timeout: {{tcp: {{halfCloseTimeout: {}ms}}}}", IDLE.as_millis());
     let proxy = Proxy::start(&settings.listener(&half_close));
     let mut client = connect(proxy.address);
+    client.write_all(b"a").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();

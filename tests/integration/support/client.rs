@@ -26,7 +26,10 @@ fn exchange(source: IpAddr, address: SocketAddr, request: &str) -> io::Result<St
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
     socket.set_read_timeout(Some(DEADLINE))?;
     socket.set_write_timeout(Some(DEADLINE))?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
+    // A bound socket needs a port that is free towards everyone, so only who has to is bound.
+    if !source.is_unspecified() {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
     socket.connect(&address.into())?;
     let mut stream = TcpStream::from(socket);
     if !request.is_empty() {
