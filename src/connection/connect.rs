@@ -204,10 +204,11 @@ fn classify(error: &io::Error) -> Outcome {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Outcome::ConnectRefused,
         io::ErrorKind::TimedOut => Outcome::ConnectTimeout,
-        io::ErrorKind::NetworkUnreachable
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkDown
-        | io::ErrorKind::AddrNotAvailable => Outcome::ConnectUnreachable,
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown => {
+            Outcome::ConnectUnreachable
+        }
+        // No local port is left for this endpoint (or no local address of its family): not the endpoint's doing.
+        io::ErrorKind::AddrNotAvailable => Outcome::Internal,
         _ => Outcome::ConnectFailed,
     }
 }

@@ -21,7 +21,7 @@ pub(crate) use load::{Load, connect_from, echoed, exchange};
 pub(crate) use namespace::{command, in_namespace};
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
-pub(crate) use proxy::{Lines, Proxy, admin_get, admin_request, metric};
+pub(crate) use proxy::{Proxy, admin_get, admin_request, metric};
 pub(crate) use settings::{Driver, Settings};
 
 use std::io::Write;

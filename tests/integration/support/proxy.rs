@@ -66,11 +66,6 @@ impl Proxy {
         self.instance().listener_address(name).unwrap()
     }
 
-    /// Gives the instance away, to run and drain it.
-    pub(crate) fn take_instance(&mut self) -> Instance {
-        self.instance.take().unwrap()
-    }
-
     /// The access log lines, once there are at least `count`.
     pub(crate) fn records(&self, count: usize) -> Vec<Value> {
         let what = format!("{count} lines in the access log");
