@@ -24,6 +24,7 @@ use crate::worker::runtime::Stream;
 pub(crate) use context::Context;
 pub(crate) use live::{CoarseTime, Live};
 pub(crate) use registry::Registry;
+pub(crate) use relay::watch;
 
 use record::Recorder;
 
@@ -120,7 +121,7 @@ mod tests {
         };
         let context = Context::new(0, true, 0, Arc::new(WorkerCounters::default()), None, 1.0);
         let task = size_of_val(&serve(Rc::new(context), accepted));
-        assert!(task <= 2432, "the task of a connection takes {task} bytes");
+        assert!(task <= 2304, "the task of a connection takes {task} bytes");
         assert!(size_of::<Live>() <= 256, "its live entry takes {} bytes", size_of::<Live>());
     }
 }

@@ -137,6 +137,7 @@ impl Worker {
         self.spawn_vital(|worker| async move { worker.follow_tables().await });
         self.spawn_vital(|worker| async move { worker.answer_queries().await });
         self.spawn_vital(|worker| async move { worker.context.registry.run_timeouts().await });
+        self.spawn_vital(|worker| async move { crate::connection::watch(&worker.context.registry).await });
         self.spawn_vital(|worker| async move { drain::follow(&worker).await });
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::routing::{Endpoint, Listener, Upstream};
-use crate::telemetry::{LiveConnection, Outcome};
+use crate::telemetry::{LiveConnection, Outcome, Side};
 use crate::worker::runtime::SocketHandle;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
@@ -43,6 +43,12 @@ pub(crate) struct Live {
     first_received: Cell<Option<Instant>>,
     first_sent: Cell<Option<Instant>>,
     verdict: Cell<Option<Outcome>>,
+    /// Whose socket failed first.
+    pub(super) broken: Cell<Option<Side>>,
+    /// Whether bytes of the client wait for the endpoint to take them.
+    pub(super) client_waits: Cell<bool>,
+    /// How many of them had been taken when somebody last looked after this connection.
+    pub(super) received_at_look: Cell<u64>,
     /// Its entry among the deadlines of the registry.
     pub(super) scheduled: Cell<Option<CoarseTime>>,
     sockets: RefCell<Vec<SocketHandle>>,
@@ -87,6 +93,9 @@ impl Live {
             first_received: Cell::new(None),
             first_sent: Cell::new(None),
             verdict: Cell::new(None),
+            broken: Cell::new(None),
+            client_waits: Cell::new(false),
+            received_at_look: Cell::new(0),
             scheduled: Cell::new(None),
             sockets: RefCell::default(),
         }
@@ -98,6 +107,13 @@ impl Live {
 
     pub(super) fn with_downstream<T>(&self, look: impl FnOnce(&SocketHandle) -> T) -> Option<T> {
         self.sockets.borrow().first().map(look)
+    }
+
+    /// Resets the endpoint's connection; reads and writes that wait there return.
+    pub(super) fn abort_upstream(&self) {
+        if let Some(upstream) = self.sockets.borrow().get(1) {
+            upstream.abort();
+        }
     }
 
     /// From now on the connection has an endpoint.

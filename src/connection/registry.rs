@@ -75,6 +75,11 @@ impl Registry {
         self.connections.borrow().values().cloned().collect()
     }
 
+    /// Looks at each; whoever looks opens and closes none.
+    pub(super) fn for_each(&self, look: impl Fn(&Live)) {
+        self.connections.borrow().values().for_each(|live| look(live));
+    }
+
     pub(crate) fn oldest(&self, limit: usize) -> Vec<LiveConnection> {
         let now = CoarseTime::now();
         self.connections.borrow().values().take(limit).map(|live| live.snapshot(self.worker, now)).collect()

@@ -9,9 +9,7 @@ mod splice;
 mod watch;
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 
 use futures_util::future::join;
 
@@ -22,28 +20,15 @@ use super::live::Direction;
 use super::pipes::Pipe;
 use super::{Context, Live};
 
+pub(crate) use watch::watch;
+
 /// Relays until both directions have ended; how the connection ended.
 pub(super) async fn run(context: &Context, live: &Live, downstream: &Stream, upstream: &Stream) -> Outcome {
-    let relay = Relay {
-        context,
-        live,
-        first_end: Cell::new(None),
-        broken: Cell::new(None),
-        client_waits: Cell::new(false),
-    };
+    let relay = Relay { context, live, first_end: Cell::new(None) };
     let received = Half { relay: &relay, from: downstream, to: upstream, direction: Direction::Received };
     let sent = Half { relay: &relay, from: upstream, to: downstream, direction: Direction::Sent };
-    let mut both = pin!(join(received.run(), sent.run()));
-    let mut watch = pin!(relay.watch(downstream, upstream));
-    poll_fn(|task| {
-        let ended = both.as_mut().poll(task);
-        if ended.is_pending() {
-            let _never_ends = watch.as_mut().poll(task);
-        }
-        ended
-    })
-    .await;
-    match relay.broken.get() {
+    join(received.run(), sent.run()).await;
+    match live.broken.get() {
         Some(Side::Downstream) => upstream.abort(),
         Some(_) => downstream.abort(),
         None => {}
@@ -57,10 +42,6 @@ struct Relay<'a> {
     live: &'a Live,
     /// Whose stream ended first.
     first_end: Cell<Option<Side>>,
-    /// Whose socket failed first.
-    broken: Cell<Option<Side>>,
-    /// Whether bytes of the client wait for the endpoint to take them.
-    client_waits: Cell<bool>,
 }
 
 /// One direction.
@@ -84,7 +65,7 @@ enum Step {
 
 impl Relay<'_> {
     fn outcome(&self) -> Outcome {
-        match (self.broken.get(), self.first_end.get()) {
+        match (self.live.broken.get(), self.first_end.get()) {
             (Some(Side::Downstream), _) => Outcome::DownstreamReset,
             (Some(Side::Upstream), _) => Outcome::UpstreamReset,
             (None, Some(Side::Downstream)) => Outcome::DownstreamClosed,
@@ -94,9 +75,7 @@ impl Relay<'_> {
     }
 
     fn broke(&self, side: Side) {
-        if self.broken.get().is_none() {
-            self.broken.set(Some(side));
-        }
+        self.live.broken.set(self.live.broken.get().or(Some(side)));
     }
 }
 
@@ -118,7 +97,7 @@ impl Half<'_> {
 
     fn end(&self) {
         // A socket that broke while being written to ends its stream without an error when read from.
-        if self.relay.broken.get() == Some(self.reading_side()) {
+        if self.relay.live.broken.get() == Some(self.reading_side()) {
             return self.read_failed();
         }
         if self.relay.first_end.get().is_none() {

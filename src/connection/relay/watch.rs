@@ -5,21 +5,18 @@
 //! answer, and a slow client still gets it.
 
 use std::cell::Cell;
-use std::convert::Infallible;
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::connection::live::Direction;
+use crate::connection::Registry;
+use crate::connection::live::{Direction, Live};
 use crate::telemetry::Side;
-use crate::worker::runtime::{self, Stream};
+use crate::worker::runtime::{self, SocketHandle};
 
-use super::{Half, Relay};
+use super::Half;
 
-/// How long the client's bytes wait before it is looked after. A connection costs at most one timer in this time,
-/// and an idle one none.
+/// How often the worker looks for connections that are stuck: one timer for all of them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Says, as long as it lives, that bytes wait for their other side to take them.
@@ -28,7 +25,7 @@ pub(super) struct Waiting<'a>(Option<&'a Cell<bool>>);
 impl<'a> Half<'a> {
     pub(super) fn waiting(&self) -> Waiting<'a> {
         let of_client = self.direction == Direction::Received;
-        Waiting(of_client.then_some(&self.relay.client_waits).inspect(|waits| waits.set(true)))
+        Waiting(of_client.then_some(&self.relay.live.client_waits).inspect(|waits| waits.set(true)))
     }
 }
 
@@ -40,25 +37,32 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Relay<'_> {
-    /// To be polled after the two directions whenever they are. Aborts the endpoint's connection, which ends both.
-    pub(super) async fn watch(&self, downstream: &Stream, upstream: &Stream) -> Infallible {
-        loop {
-            poll_fn(|_| if self.client_waits.get() { Poll::Ready(()) } else { Poll::Pending }).await;
-            let before = self.live.bytes(Direction::Received);
-            runtime::sleep(LOOK_INTERVAL).await;
-            let is_stuck = self.client_waits.get() && self.live.bytes(Direction::Received) == before;
-            // The other direction may have met the error, and taken it off the socket.
-            if is_stuck && (self.broken.get() == Some(Side::Downstream) || has_failed(downstream)) {
-                self.broke(Side::Downstream);
-                upstream.abort();
-            }
-        }
+/// Looks after the connections of a worker, for ever.
+pub(crate) async fn watch(registry: &Registry) {
+    loop {
+        runtime::sleep(LOOK_INTERVAL).await;
+        registry.for_each(look_after);
     }
 }
 
-fn has_failed(stream: &Stream) -> bool {
-    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+/// Aborts the endpoint's side, which ends both directions, if nothing has moved since the last look and the client
+/// is gone.
+fn look_after(live: &Live) {
+    let before = live.received_at_look.replace(live.bytes(Direction::Received));
+    if !live.client_waits.get() || live.bytes(Direction::Received) != before {
+        return;
+    }
+    // The other direction may have met the error, and taken it off the socket.
+    let is_gone =
+        live.broken.get() == Some(Side::Downstream) || live.with_downstream(has_failed).unwrap_or_default();
+    if is_gone {
+        live.broken.set(live.broken.get().or(Some(Side::Downstream)));
+        live.abort_upstream();
+    }
+}
+
+fn has_failed(socket: &SocketHandle) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
     let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));
     polled[0].revents().contains(PollFlags::ERR)
 }

@@ -99,6 +99,10 @@ impl AsFd for Stream {
 }
 
 impl SocketHandle {
+    pub(crate) fn abort(&self) {
+        abort(&self.0);
+    }
+
     /// Ends both directions. Reads and writes that wait return at once.
     pub(crate) fn shutdown(&self) {
         let _peer_is_gone = SockRef::from(&self.0).shutdown(Shutdown::Both);
