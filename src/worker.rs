@@ -185,8 +185,9 @@ impl Worker {
     async fn follow_tables(self: &Rc<Self>) {
         let mut current = self.subscriber.current();
         while self.subscriber.published().await {
+            let sockets = self.subscriber.take_sockets();
             let next = self.subscriber.current();
-            self.slots.apply(self, &next, self.subscriber.take_sockets());
+            self.slots.apply(self, &next, sockets);
             if current.depart(&next, Instant::now()) {
                 // Connections that are accepted or get their endpoint only after this see it by themselves.
                 self.context.registry.all().iter().for_each(|live| self.context.registry.schedule(live));

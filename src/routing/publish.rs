@@ -72,10 +72,12 @@ impl Publisher {
 
     /// Replaces the table. `sockets` has the new listeners' sockets, one list for each worker.
     pub fn publish(&self, table: Arc<RouteTable>, sockets: Vec<Vec<BoundListener>>) {
+        // In this order: a worker that takes sockets finds their table, and not the one before, in which they are
+        // no listener's.
+        self.current.store(table);
         for (seat, sockets) in self.seats.iter().zip(sockets) {
             seat.sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);
         }
-        self.current.store(table);
         for seat in &self.seats {
             // Full means a wake is already under way, and that one will find this table.
             let _already_woken = seat.wake.try_send(());

@@ -10,6 +10,7 @@ use socket2::TcpKeepalive;
 
 use crate::routing::publish::BoundListener;
 use crate::routing::{Listener, RouteTable};
+use crate::shutdown::Phase;
 
 use super::runtime::ListenSocket;
 use super::{Worker, accept};
@@ -50,6 +51,10 @@ impl Slots {
                 None => self.close(worker, address),
             }
         }
+        // This table was on its way when the drain began.
+        if let Phase::Draining { .. } = worker.drain.phase() {
+            self.close_all(worker);
+        }
     }
 
     /// Closes all of them, for the end of the process.
@@ -64,6 +69,8 @@ impl Slots {
         let slot =
             Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
         slot.serve(listener);
+        // Its address left and came back with tables that this worker has skipped.
+        self.close(worker, address);
         self.accepting.set(self.accepting.get() + 1);
         self.open.borrow_mut().insert(address, Rc::clone(&slot));
         worker.spawn_vital(|worker| async move {

@@ -50,10 +50,11 @@ fn an_interrupt_ends_it_and_none_fail() {
 #[test]
 fn a_port_in_use_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let (config, log) = (directory.path().join("sheave.yaml"), directory.path().join("log"));
+    let config = directory.path().join("sheave.yaml");
     for port in [7000, 7102, 9901] {
         let yaml = format!("admin: {{address: \"127.0.0.1:{port}\"}}\n{GOOD}");
         std::fs::write(&config, yaml).unwrap();
+        let log = directory.path().join(format!("log{port}"));
         let (config, log) = (config.display(), log.display());
         let other = format!(
             "\"$0\" run --config {config} 2>{log} & other=$!; trap 'kill -KILL $other' EXIT; \

@@ -41,7 +41,7 @@ fn carry_on_and_end(process: &mut Process, address: SocketAddr, pipe: &OwnedFd, 
 }
 
 fn an_access_log_that_nobody_reads_holds_nothing_up(driver: Driver) {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let (_reader, writer) = small_pipe();
     let settings = Settings::new(driver, &[echo.address]).top("drain: {delay: 0s, timeout: 60s}");
     let stdout = writer.try_clone().unwrap();
@@ -53,7 +53,7 @@ fn an_access_log_that_nobody_reads_holds_nothing_up(driver: Driver) {
 }
 
 fn a_log_that_nobody_reads_holds_nothing_up(driver: Driver) {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let (reader, writer) = small_pipe();
     let settings = Settings::new(driver, &[echo.address]).top("drain: {delay: 0s, timeout: 60s}");
     let stderr = writer.try_clone().unwrap();

@@ -10,7 +10,7 @@ on_both_drivers!(idle_ones_go_first_and_paced);
 const IDLE: usize = 20;
 
 fn idle_ones_go_first_and_paced(driver: Driver) {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let settings = Settings::new(driver, &[echo.address]).top("drain: {delay: 0s, timeout: 10s}");
     let mut process = Process::start(&Settings { workers: 1, ..settings }, |_| {});
     let (address, admin) = (process.listener("main"), process.admin());

@@ -37,7 +37,7 @@ fn end_of(stream: &mut TcpStream) -> Instant {
 }
 
 fn a_removed_listener_drains(driver: Driver) {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let settings = with_guest(driver, echo.address, "");
     let proxy = Proxy::start(&settings);
     let (mut guest, mut main) = (connect(proxy.listener("guest")), connect(proxy.address));
@@ -66,7 +66,7 @@ fn a_removed_listener_drains(driver: Driver) {
 
 /// Two connections take all places there are, so that the next ones wait in the accept queues.
 fn what_waits_at_a_removed_listener_is_served(driver: Driver) {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let settings = with_guest(driver, echo.address, "limits: {maxConnections: 2}");
     let proxy = Proxy::start(&settings);
     let mut holders = [connect(proxy.address), connect(proxy.address)];
@@ -93,7 +93,7 @@ fn what_waits_at_a_removed_listener_is_served(driver: Driver) {
 }
 
 fn a_removed_endpoint_drains(driver: Driver) {
-    let (leaves, stays) = (Endpoint::echo(), Endpoint::echo());
+    let (leaves, stays) = (Endpoint::polite(), Endpoint::polite());
     let upstream = "drain: {timeout: 1s}";
     let proxy = Proxy::start(&Settings::new(driver, &[leaves.address]).upstream(upstream));
     let mut live = connect(proxy.address);
@@ -116,7 +116,7 @@ fn a_removed_endpoint_drains(driver: Driver) {
 /// The endpoint leaves while the connection to it is being made.
 fn a_connection_on_its_way_to_a_removed_endpoint_drains(driver: Driver) {
     let (listener, fillers) = full_listener();
-    let (address, stays) = (listener.local_addr().unwrap(), Endpoint::echo());
+    let (address, stays) = (listener.local_addr().unwrap(), Endpoint::polite());
     let upstream =
         "timeout: {tcp: {connectTimeout: 30s}}, retry: {perRetry: {timeout: 0s}}, drain: {timeout: 1s}";
     let proxy = Proxy::start(&Settings::new(driver, &[address]).upstream(upstream));

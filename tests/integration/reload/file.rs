@@ -20,7 +20,7 @@ fn limited(endpoint: &Endpoint, limit: usize) -> String {
 
 #[test]
 fn a_changed_file_is_a_reload() {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let process = Process::start(&Settings::new(Driver::Epoll, &[echo.address]), |_| {});
     let admin = process.admin();
     replace(&process, &limited(&echo, 7));
@@ -32,7 +32,7 @@ fn a_changed_file_is_a_reload() {
 
 #[test]
 fn a_sighup_is_a_reload_also_when_nothing_changed() {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let process = Process::start(&Settings::new(Driver::Epoll, &[echo.address]), |_| {});
     let admin = process.admin();
     let live = connect(process.listener("main"));
@@ -52,7 +52,7 @@ fn a_sighup_is_a_reload_also_when_nothing_changed() {
 /// As the kubelet does it: the file is a link to `..data/sheave.yaml`, `..data` a link that is swapped.
 #[test]
 fn a_swapped_config_map_is_a_reload() {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let mount = |command: &mut Command| {
         let file = PathBuf::from(command.get_args().last().unwrap());
         let directory = file.parent().unwrap();
@@ -84,7 +84,7 @@ fn swap(directory: &Path, number: usize, yaml: &str) {
 
 #[test]
 fn a_bad_file_keeps_the_last_good_table_and_a_good_one_recovers() {
-    let echo = Endpoint::echo();
+    let echo = Endpoint::polite();
     let process = Process::start(&Settings::new(Driver::Epoll, &[echo.address]), |_| {});
     let (address, admin) = (process.listener("main"), process.admin());
     let long = Load::long(connect(address));
@@ -118,7 +118,7 @@ fn a_bad_file_keeps_the_last_good_table_and_a_good_one_recovers() {
 /// A port in use is found before anything changes.
 #[test]
 fn a_new_listener_that_cannot_be_bound_changes_nothing() {
-    let (echo, taken) = (Endpoint::echo(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let (echo, taken) = (Endpoint::polite(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let settings = Settings::new(Driver::Epoll, &[echo.address]);
     let proxy = Proxy::start(&settings);
     let mut changed = settings.clone();

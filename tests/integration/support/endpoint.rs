@@ -52,6 +52,19 @@ impl Endpoint {
         Self::start(echo)
     }
 
+    /// As [`Self::echo`], but it ends the connection itself once that has sent `bye`. Whoever ends a connection keeps its
+    /// port for a minute: this way it is one port of ours, and not one of the host's for each of many connections.
+    pub(crate) fn polite() -> Self {
+        Self::start(|mut stream| {
+            let mut buffer = [0; 1024];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..length]).is_err() || buffer[..length].ends_with(b"bye") {
+                    return;
+                }
+            }
+        })
+    }
+
     /// How many connections it has had.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)

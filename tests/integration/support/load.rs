@@ -66,11 +66,17 @@ impl Drop for Load {
     }
 }
 
-/// A connection, something sent, the same back, and FIN.
+/// A connection to a polite endpoint, from the first byte to FIN.
 pub(crate) fn exchange(address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
     stream.set_read_timeout(Some(DEADLINE))?;
-    echoed(&mut stream, b"hello")
+    say_bye(&mut stream)
+}
+
+/// The last words of a connection to a polite endpoint, which then ends it.
+pub(crate) fn say_bye(stream: &mut TcpStream) -> io::Result<()> {
+    echoed(stream, b"bye")?;
+    if stream.read(&mut [0])? == 0 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Sends `bytes`, and has them back.
