@@ -20,7 +20,7 @@ const EXIT_USAGE: u8 = 2;
     name = "sheave",
     version,
     about = "A layer-4 load balancer: one pinned io_uring worker per core",
-    long_about = "Sheave accepts TCP connections and carries them to healthy endpoints.\n\n\
+    long_about = "Sheave accepts TCP connections and spreads them over endpoints.\n\n\
         Try it without any set-up:    sheave demo\n\
         Write a configuration:        see config/full.yaml, or `sheave schema` for your editor\n\
         Find every mistake in it:     sheave check sheave.yaml\n\

@@ -5,6 +5,7 @@
 
 mod ladder;
 mod listen;
+mod reactor;
 mod stream;
 
 use std::future::Future;
@@ -35,7 +36,14 @@ impl Runtime {
     /// Runs `future`, and all that it spawns, until it is done. It is polled on every turn of the loop, so it
     /// has to be cheap to poll.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.inner.block_on(future)
+        self.inner.block_on(async {
+            if self.inner.driver_type().is_polling()
+                && let Err(error) = reactor::Reactor::start()
+            {
+                tracing::error!(%error, "no epoll instance; waits cost more system calls");
+            }
+            future.await
+        })
     }
 }
 

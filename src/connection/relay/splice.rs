@@ -4,9 +4,6 @@
 //! waits. The pipe is given back whenever there is nothing in it and nothing to read.
 
 use std::io;
-use std::os::fd::AsFd;
-
-use rustix::pipe::{SpliceFlags, splice};
 
 use crate::connection::pipes::{PIPE_BYTES_MAX, Pipe};
 use crate::telemetry::WorkerCounters;
@@ -27,7 +24,7 @@ impl Half<'_> {
         let mut small_rounds = 0;
         let mut turn = 0;
         loop {
-            match splice_some(self.from, &pipe.writer, PIPE_BYTES_MAX) {
+            match self.from.try_splice_into(&pipe.writer, PIPE_BYTES_MAX) {
                 Ok(0) => {
                     pipes.put_back(pipe);
                     return Step::End;
@@ -71,7 +68,7 @@ impl Half<'_> {
     /// Empties the pipe into the other side.
     async fn flush(&self, pipe: &Pipe, mut length: usize) -> io::Result<()> {
         while length > 0 {
-            match splice_some(&pipe.reader, self.to, length) {
+            match self.to.try_splice_from(&pipe.reader, length) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => {
                     length = length.saturating_sub(moved);
@@ -86,15 +83,5 @@ impl Half<'_> {
             }
         }
         Ok(())
-    }
-}
-
-fn splice_some(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
-    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-    loop {
-        match splice(&from, None, &to, None, length, flags) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return Ok(result?),
-        }
     }
 }

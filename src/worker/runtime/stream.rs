@@ -17,12 +17,21 @@ use compio::io::{AsyncReadManaged, AsyncWriteExt};
 use compio::net::TcpStream;
 use compio::runtime::fd::PollFd;
 use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{SpliceFlags, splice};
 use socket2::{SockRef, Socket};
+
+use super::reactor::Registration;
 
 pub(crate) struct Stream {
     tcp: TcpStream,
     /// Made at the first wait for readiness; a connection that only ever completes reads has none.
-    readiness: OnceCell<PollFd<Socket>>,
+    readiness: OnceCell<Readiness>,
+}
+
+enum Readiness {
+    /// io_uring: each wait is an operation of the ring.
+    Ring(PollFd<Socket>),
+    Epoll(Registration),
 }
 
 /// A second hold on a socket, for ending it from outside its task.
@@ -59,20 +68,52 @@ impl Stream {
     }
 
     pub(crate) async fn read_ready(&self) -> io::Result<()> {
-        self.readiness()?.read_ready().await
+        match self.readiness()? {
+            Readiness::Ring(socket) => socket.read_ready().await,
+            Readiness::Epoll(socket) => {
+                socket.read_ready().await;
+                Ok(())
+            }
+        }
     }
 
     pub(crate) async fn write_ready(&self) -> io::Result<()> {
-        self.readiness()?.write_ready().await
+        match self.readiness()? {
+            Readiness::Ring(socket) => socket.write_ready().await,
+            Readiness::Epoll(socket) => {
+                socket.write_ready().await;
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (length, _) = rustix::net::recv(&self.tcp, buffer, RecvFlags::DONTWAIT)?;
-        Ok(length)
+        let result = rustix::net::recv(&self.tcp, &mut *buffer, RecvFlags::DONTWAIT);
+        let result = result.map(|(length, _)| length).map_err(io::Error::from);
+        self.note_read(&result, buffer.len());
+        result
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        let result = rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let result = result.map_err(io::Error::from);
+        self.note_write(&result, bytes.len());
+        result
+    }
+
+    /// Moves up to `length` bytes into a pipe, without copying. 0 at the end of the stream.
+    pub(crate) fn try_splice_into(&self, pipe: &OwnedFd, length: usize) -> io::Result<usize> {
+        let result = splice_some(&self.tcp, pipe, length);
+        // Less than asked for says little: a pipe is full by its slots, not by its bytes.
+        self.note_read(&result, 0);
+        result
+    }
+
+    /// Moves up to `length` bytes out of a pipe, without copying.
+    pub(crate) fn try_splice_from(&self, pipe: &OwnedFd, length: usize) -> io::Result<usize> {
+        let result = splice_some(pipe, &self.tcp, length);
+        self.note_write(&result, 0);
+        result
     }
 
     /// Sends FIN: this side will write no more. A peer that is gone already is not an error.
@@ -84,11 +125,50 @@ impl Stream {
         abort(&self.tcp);
     }
 
-    fn readiness(&self) -> io::Result<&PollFd<Socket>> {
+    fn readiness(&self) -> io::Result<&Readiness> {
         if self.readiness.get().is_none() {
-            let _only_this_thread = self.readiness.set(self.tcp.to_poll_fd()?);
+            let readiness = match Registration::new(&self.tcp)? {
+                Some(registration) => Readiness::Epoll(registration),
+                None => Readiness::Ring(self.tcp.to_poll_fd()?),
+            };
+            let _only_this_thread = self.readiness.set(readiness);
         }
         self.readiness.get().ok_or_else(|| io::Error::other("readiness was not kept"))
+    }
+
+    /// Takes back the readiness to read if `result` shows that nothing is left.
+    fn note_read(&self, result: &io::Result<usize>, wanted: usize) {
+        if let Some(Readiness::Epoll(socket)) = self.readiness.get()
+            && falls_short(result, wanted)
+        {
+            socket.is_empty();
+        }
+    }
+
+    /// Takes back the readiness to write if `result` shows that no more would be taken.
+    fn note_write(&self, result: &io::Result<usize>, wanted: usize) {
+        if let Some(Readiness::Epoll(socket)) = self.readiness.get()
+            && falls_short(result, wanted)
+        {
+            socket.is_full();
+        }
+    }
+}
+
+fn falls_short(result: &io::Result<usize>, wanted: usize) -> bool {
+    match result {
+        Ok(length) => *length < wanted,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+fn splice_some(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    loop {
+        match splice(&from, None, &to, None, length, flags) {
+            Err(rustix::io::Errno::INTR) => {}
+            result => return Ok(result?),
+        }
     }
 }
 

@@ -1,0 +1,171 @@
+//! Readiness on epoll: each socket is registered once, edge-triggered, for its whole life.
+//!
+//! compio's own readiness registers and removes a socket for every wait, two system calls per message. Here the sockets
+//! are in an epoll instance of the worker's own, and the runtime waits only for that one: once per batch.
+//!
+//! Edge-triggered means: an event comes when something changes, not while something is so. A flag remembers it, and is
+//! taken back only when a call has found the socket empty (or full), in the same breath.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use compio::driver::SharedFd;
+use compio::driver::op::{Interest, PollOnce};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+/// Events to take from the kernel at once.
+const BATCH: usize = 256;
+
+thread_local! {
+    /// The reactor of this worker; none on io_uring, where the ring does it.
+    static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+/// One worker's sockets.
+pub(super) struct Reactor {
+    epoll: SharedFd<OwnedFd>,
+    sockets: RefCell<HashMap<u64, Rc<Socket>>>,
+    next_key: Cell<u64>,
+}
+
+/// A socket's place with the reactor; leaves it when dropped.
+pub(super) struct Registration {
+    reactor: Rc<Reactor>,
+    key: u64,
+    socket: Rc<Socket>,
+}
+
+#[derive(Default)]
+struct Socket {
+    read: Side,
+    write: Side,
+}
+
+#[derive(Default)]
+struct Side {
+    ready: Cell<bool>,
+    /// An end or an error was seen, which never goes away again: there is always that to find.
+    over: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Reactor {
+    /// Starts the reactor of this thread; its task runs on the runtime that is current.
+    pub(super) fn start() -> io::Result<()> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let reactor = Rc::new(Self {
+            epoll: SharedFd::new(epoll),
+            sockets: RefCell::default(),
+            next_key: Cell::new(0),
+        });
+        CURRENT.set(Some(Rc::clone(&reactor)));
+        super::spawn(async move { reactor.run().await });
+        Ok(())
+    }
+
+    async fn run(&self) {
+        let mut events: Vec<Event> = Vec::with_capacity(BATCH);
+        loop {
+            let waited = compio::runtime::submit(PollOnce::new(self.epoll.clone(), Interest::Readable)).await;
+            if let Err(error) = waited.0 {
+                tracing::error!(%error, "waiting for sockets failed; trying again");
+            }
+            loop {
+                events.clear();
+                let spare = rustix::buffer::spare_capacity(&mut events);
+                let taken = epoll::wait(&*self.epoll, spare, Some(&Timespec::default())).unwrap_or(0);
+                self.wake(&events);
+                if taken < BATCH {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn wake(&self, events: &[Event]) {
+        let sockets = self.sockets.borrow();
+        for event in events {
+            // A socket that left meanwhile may still be held open elsewhere, and have events.
+            let Some(socket) = sockets.get(&event.data.u64()) else { continue };
+            let flags = event.flags;
+            let over = EventFlags::HUP | EventFlags::ERR;
+            // RDHUP is an end for reading only: a peer that has finished writing may still read, and slowly.
+            socket.read.saw(flags, EventFlags::IN, over | EventFlags::RDHUP);
+            socket.write.saw(flags, EventFlags::OUT, over);
+        }
+    }
+}
+
+impl Registration {
+    /// Registers a socket. `None`: this worker has no reactor.
+    pub(super) fn new(socket: impl AsFd) -> io::Result<Option<Self>> {
+        let Some(reactor) = CURRENT.with_borrow(Option::clone) else { return Ok(None) };
+        let key = reactor.next_key.get();
+        reactor.next_key.set(key + 1);
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&*reactor.epoll, socket, EventData::new_u64(key), interest)?;
+        let socket = Rc::new(Socket::default());
+        reactor.sockets.borrow_mut().insert(key, Rc::clone(&socket));
+        Ok(Some(Self { reactor, key, socket }))
+    }
+
+    pub(super) async fn read_ready(&self) {
+        self.socket.read.ready().await;
+    }
+
+    pub(super) async fn write_ready(&self) {
+        self.socket.write.ready().await;
+    }
+
+    /// A read has found nothing, or less than it asked for.
+    pub(super) fn is_empty(&self) {
+        self.socket.read.drained();
+    }
+
+    /// A write was not taken, or not whole.
+    pub(super) fn is_full(&self) {
+        self.socket.write.drained();
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.reactor.sockets.borrow_mut().remove(&self.key);
+    }
+}
+
+impl Side {
+    async fn ready(&self) {
+        poll_fn(|context| {
+            if self.ready.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn saw(&self, flags: EventFlags, ready: EventFlags, over: EventFlags) {
+        if !flags.intersects(ready | over) {
+            return;
+        }
+        self.over.set(self.over.get() || flags.intersects(over));
+        self.ready.set(true);
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    fn drained(&self) {
+        if !self.over.get() {
+            self.ready.set(false);
+        }
+    }
+}
