@@ -17,7 +17,7 @@ pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use full::FullEndpoint;
-pub(crate) use load::{Load, connect_from, echoed, exchange, say_bye};
+pub(crate) use load::{Load, echoed, exchange, say_bye};
 pub(crate) use namespace::{command, in_namespace};
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;

@@ -1,11 +1,11 @@
 //! What leaves the table: it takes nothing new, and what it has gets its time to end.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, FullEndpoint};
 
 on_both_drivers!(
     a_removed_listener_drains,
@@ -115,36 +115,17 @@ fn a_removed_endpoint_drains(driver: Driver) {
 
 /// The endpoint leaves while the connection to it is being made.
 fn a_connection_on_its_way_to_a_removed_endpoint_drains(driver: Driver) {
-    let (listener, fillers) = full_listener();
-    let (address, stays) = (listener.local_addr().unwrap(), Endpoint::polite());
+    let (leaves, stays) = (FullEndpoint::start(), Endpoint::polite());
+    let address = leaves.address;
     let upstream =
         "timeout: {tcp: {connectTimeout: 30s}}, retry: {perRetry: {timeout: 0s}}, drain: {timeout: 1s}";
     let proxy = Proxy::start(&Settings::new(driver, &[address]).upstream(upstream));
     let mut client = connect(proxy.address);
     eventually("an attempt under way", || table(proxy.admin), |table| active(table, "main", address) == 1);
     proxy.reload(&Settings::new(driver, &[stays.address]).upstream(upstream)).unwrap();
-    let serving = std::thread::spawn(move || {
-        let accepted: Vec<TcpStream> =
-            listener.incoming().take(fillers.len() + 1).map(Result::unwrap).collect();
-        (accepted, fillers)
-    });
+    let _established = leaves.accept();
     end_of(&mut client);
     let record = proxy.record();
     assert_eq!(record["outcome"], "table_removed", "{record}");
     assert_eq!(record["endpoint"], address.to_string());
-    drop(serving.join().unwrap());
-}
-
-/// A listener whose queue is full, and who fills it: the next connection attempt gets no answer until it accepts.
-fn full_listener() -> (TcpListener, Vec<TcpStream>) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(0).unwrap();
-    let listener = TcpListener::from(socket);
-    let address = listener.local_addr().unwrap();
-    let mut fillers = Vec::new();
-    while let Ok(filler) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        fillers.push(filler);
-    }
-    (listener, fillers)
 }

@@ -1,7 +1,7 @@
 //! Clients that carry on in the background while a test does something to the proxy.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -85,19 +85,4 @@ pub(crate) fn echoed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let mut answer = vec![0; bytes.len()];
     stream.read_exact(&mut answer)?;
     if answer == bytes { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
-}
-
-/// A client's connection from one of this host's addresses, such as 127.0.0.9.
-pub(crate) fn connect_from(client: IpAddr, address: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM,
-        Some(socket2::Protocol::TCP),
-    )
-    .unwrap();
-    socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
-    socket.connect_timeout(&address.into(), DEADLINE).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream
 }
