@@ -89,10 +89,11 @@ impl Reactor {
     }
 
     fn wake(&self, events: &[Event]) {
-        let sockets = self.sockets.borrow();
         for event in events {
-            // A socket that left meanwhile may still be held open elsewhere, and have events.
-            let Some(socket) = sockets.get(&event.data.u64()) else { continue };
+            // A socket that left meanwhile may still be held open elsewhere, and have events. Nothing stays borrowed while
+            // a waker runs.
+            let socket = self.sockets.borrow().get(&event.data.u64()).cloned();
+            let Some(socket) = socket else { continue };
             let flags = event.flags;
             let over = EventFlags::HUP | EventFlags::ERR;
             // RDHUP is an end for reading only: a peer that has finished writing may still read, and slowly.
