@@ -6,6 +6,7 @@
 mod ladder;
 mod listen;
 mod reactor;
+mod readiness;
 mod stream;
 
 use std::future::Future;

@@ -7,28 +7,38 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 
-use compio::runtime::fd::PollFd;
+use compio::driver::SharedFd;
 use rustix::net::SocketFlags;
 use socket2::{SockFilter, SockRef, Socket};
 
+use super::readiness::Readiness;
+
 pub(crate) struct ListenSocket {
-    readiness: PollFd<Socket>,
+    socket: SharedFd<Socket>,
+    readiness: Readiness,
 }
 
 impl ListenSocket {
     pub(crate) fn new(socket: TcpListener) -> io::Result<Self> {
-        Ok(Self { readiness: PollFd::new(Socket::from(socket))? })
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        let socket = SharedFd::new(socket);
+        Ok(Self { readiness: Readiness::new(socket.clone())?, socket })
     }
 
     /// Waits until a connection is waiting.
     pub(crate) async fn ready(&self) -> io::Result<()> {
-        self.readiness.accept_ready().await
+        self.readiness.readable().await
     }
 
     /// Takes a waiting connection; its socket is non-blocking. `WouldBlock`: there is none.
     pub(crate) fn try_accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (socket, client) = rustix::net::acceptfrom_with(&self.readiness, flags)?;
+        let accepted = rustix::net::acceptfrom_with(&*self.socket, flags).map_err(io::Error::from);
+        if let Err(error) = &accepted {
+            self.readiness.note_read(&Err(error.kind().into()), 0);
+        }
+        let (socket, client) = accepted?;
         let client = client.and_then(|client| SocketAddr::try_from(client).ok());
         // A client that is gone between its handshake and now may have no address any more.
         let client = client.ok_or(io::ErrorKind::ConnectionAborted)?;
@@ -37,7 +47,7 @@ impl ListenSocket {
 
     pub(crate) fn set_keepalive(&self, keepalive: &socket2::TcpKeepalive) -> io::Result<()> {
         // Accepted sockets inherit it, which saves four system calls for each.
-        SockRef::from(&self.readiness).set_tcp_keepalive(keepalive)
+        SockRef::from(&*self.socket).set_tcp_keepalive(keepalive)
     }
 
     /// From now on new connections are ignored (the client tries again, and is refused once this socket is closed),
@@ -53,18 +63,18 @@ impl ListenSocket {
             SockFilter::new(0x06, 0, 0, DROP),
             SockFilter::new(0x06, 0, 0, PASS),
         ];
-        SockRef::from(&self.readiness).attach_filter(&syn_without_ack)
+        SockRef::from(&*self.socket).attach_filter(&syn_without_ack)
     }
 
     /// Ends a wait in [`Self::ready`]; later accepts fail.
     pub(crate) fn close(&self) {
-        let _already_closed = SockRef::from(&self.readiness).shutdown(Shutdown::Both);
+        let _already_closed = SockRef::from(&*self.socket).shutdown(Shutdown::Both);
     }
 }
 
 impl AsFd for ListenSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.readiness.as_fd()
+        self.socket.as_fd()
     }
 }
 

@@ -27,6 +27,11 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
 }
 
+/// Whether this worker's readiness and connects are operations of a ring.
+pub(super) fn on_ring() -> bool {
+    CURRENT.with_borrow(Option::is_none)
+}
+
 /// One worker's sockets.
 pub(super) struct Reactor {
     epoll: SharedFd<OwnedFd>,

@@ -15,23 +15,18 @@ use compio::driver::op::Connect;
 use compio::driver::{BufferRef, SharedFd, ToSharedFd};
 use compio::io::{AsyncReadManaged, AsyncWriteExt};
 use compio::net::TcpStream;
-use compio::runtime::fd::PollFd;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
 use socket2::{SockRef, Socket};
 
-use super::reactor::Registration;
+use super::reactor::on_ring;
+use super::readiness::Readiness;
 
 pub(crate) struct Stream {
     tcp: TcpStream,
     /// Made at the first wait for readiness; a connection that only ever completes reads has none.
     readiness: OnceCell<Readiness>,
-}
-
-enum Readiness {
-    /// io_uring: each wait is an operation of the ring.
-    Ring(PollFd<Socket>),
-    Epoll(Registration),
 }
 
 /// A second hold on a socket, for ending it from outside its task.
@@ -51,9 +46,17 @@ impl Stream {
 
     /// Safe to drop: a connection attempt that is dropped is cancelled.
     pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<()> {
-        let BufResult(result, _) =
-            compio::runtime::submit(Connect::new(self.tcp.to_shared_fd(), address.into())).await;
-        result.map(|_| ())
+        if on_ring() {
+            let connect = Connect::new(self.tcp.to_shared_fd(), address.into());
+            let BufResult(result, _) = compio::runtime::submit(connect).await;
+            return result.map(|_| ());
+        }
+        match SockRef::from(&self.tcp).connect(&address.into()) {
+            Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+            result => return result,
+        }
+        self.readiness()?.writable().await?;
+        self.tcp.take_error()?.map_or(Ok(()), Err)
     }
 
     /// `None` at the end of the stream. `ResourceBusy`: the worker's pool is empty for the moment.
@@ -68,23 +71,11 @@ impl Stream {
     }
 
     pub(crate) async fn read_ready(&self) -> io::Result<()> {
-        match self.readiness()? {
-            Readiness::Ring(socket) => socket.read_ready().await,
-            Readiness::Epoll(socket) => {
-                socket.read_ready().await;
-                Ok(())
-            }
-        }
+        self.readiness()?.readable().await
     }
 
     pub(crate) async fn write_ready(&self) -> io::Result<()> {
-        match self.readiness()? {
-            Readiness::Ring(socket) => socket.write_ready().await,
-            Readiness::Epoll(socket) => {
-                socket.write_ready().await;
-                Ok(())
-            }
-        }
+        self.readiness()?.writable().await
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -127,38 +118,21 @@ impl Stream {
 
     fn readiness(&self) -> io::Result<&Readiness> {
         if self.readiness.get().is_none() {
-            let readiness = match Registration::new(&self.tcp)? {
-                Some(registration) => Readiness::Epoll(registration),
-                None => Readiness::Ring(self.tcp.to_poll_fd()?),
-            };
-            let _only_this_thread = self.readiness.set(readiness);
+            let _only_this_thread = self.readiness.set(Readiness::new(self.tcp.to_shared_fd())?);
         }
         self.readiness.get().ok_or_else(|| io::Error::other("readiness was not kept"))
     }
 
-    /// Takes back the readiness to read if `result` shows that nothing is left.
     fn note_read(&self, result: &io::Result<usize>, wanted: usize) {
-        if let Some(Readiness::Epoll(socket)) = self.readiness.get()
-            && falls_short(result, wanted)
-        {
-            socket.is_empty();
+        if let Some(readiness) = self.readiness.get() {
+            readiness.note_read(result, wanted);
         }
     }
 
-    /// Takes back the readiness to write if `result` shows that no more would be taken.
     fn note_write(&self, result: &io::Result<usize>, wanted: usize) {
-        if let Some(Readiness::Epoll(socket)) = self.readiness.get()
-            && falls_short(result, wanted)
-        {
-            socket.is_full();
+        if let Some(readiness) = self.readiness.get() {
+            readiness.note_write(result, wanted);
         }
-    }
-}
-
-fn falls_short(result: &io::Result<usize>, wanted: usize) -> bool {
-    match result {
-        Ok(length) => *length < wanted,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 
