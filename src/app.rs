@@ -7,6 +7,7 @@ mod demo;
 mod limits;
 mod workers;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +53,8 @@ pub struct Instance {
     terminate: flume::Sender<Event>,
     ended: flume::Receiver<Ended>,
     access_log: Option<AccessLog>,
+    /// Whether a signal has asked for the end.
+    signalled: Cell<bool>,
 }
 
 /// Why an instance ended before its time.
@@ -85,7 +88,7 @@ impl Instance {
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;
-        let capacity = limits::plan(config.limits.max_connections, cores.len());
+        let capacity = limits::plan(config.limits.max_connections, cores.len())?;
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
         let team =
@@ -129,6 +132,7 @@ impl Instance {
             terminate: events_sender,
             ended: started.ended,
             access_log,
+            signalled: Cell::new(false),
         })
     }
 
@@ -208,6 +212,7 @@ impl Instance {
                 Happening::Worker(Ended { worker, result: Err(reason) }) => {
                     return Err(RunError::WorkerDied { worker, reason });
                 }
+                Happening::Event(Event::Terminate) if !self.is_second_signal() => {}
                 Happening::Event(Event::Terminate) if deadline > Instant::now() + WORKER_GRACE => {
                     tracing::warn!("asked again: ending now");
                     self.drain.drain(Duration::ZERO);
@@ -229,7 +234,11 @@ impl Instance {
     fn next(&self, deadline: Option<Instant>) -> Result<bool, RunError> {
         loop {
             match self.wait(deadline) {
-                Happening::Event(Event::Terminate) => return Ok(true),
+                // The SIGTERM that follows a `POST /drain` (a preStop hook) is the first signal.
+                Happening::Event(Event::Terminate) if self.is_second_signal() || deadline.is_none() => {
+                    return Ok(true);
+                }
+                Happening::Event(Event::Terminate) => {}
                 // Asking for a drain that is under way is no second signal.
                 Happening::Event(Event::DrainRequested) if deadline.is_none() => return Ok(true),
                 Happening::Event(Event::DrainRequested) => {}
@@ -241,6 +250,11 @@ impl Instance {
                 Happening::Deadline => return Ok(false),
             }
         }
+    }
+
+    /// To be asked once for each signal.
+    fn is_second_signal(&self) -> bool {
+        self.signalled.replace(true)
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Happening {

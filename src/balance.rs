@@ -16,7 +16,12 @@ pub use schedule::Schedule;
 
 /// Endpoints that this connection has tried, by their index in the upstream.
 #[derive(Debug, Default)]
-pub struct Tried(Vec<usize>);
+pub struct Tried {
+    indices: Vec<usize>,
+    /// The turn that this connection got. Its attempts look ahead from there; a turn for each attempt would bring two
+    /// endpoints, one of them dead, into step, and every connection to the dead one first.
+    turn: Option<usize>,
+}
 
 /// The endpoint of the next attempt.
 #[derive(Debug)]
@@ -26,11 +31,12 @@ pub struct Pick {
 }
 
 /// Picks an endpoint that was not tried yet. `None`: there is none left.
-pub fn pick(upstream: &Upstream, tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+pub fn pick(upstream: &Upstream, tried: &mut Tried, random: &mut fastrand::Rng) -> Option<Pick> {
     let endpoints = &upstream.endpoints;
     match upstream.load_balancer {
         LoadBalancer::RoundRobin => {
-            round_robin::pick(endpoints, &upstream.schedule, upstream.state.turn(), tried)
+            let turn = *tried.turn.get_or_insert_with(|| upstream.state.turn());
+            round_robin::pick(endpoints, &upstream.schedule, turn, tried)
         }
         LoadBalancer::LeastConnections => least_connections::pick(endpoints, tried, random),
         LoadBalancer::Random => random::pick(endpoints, tried, random),
@@ -39,20 +45,20 @@ pub fn pick(upstream: &Upstream, tried: &Tried, random: &mut fastrand::Rng) -> O
 
 impl Tried {
     pub fn insert(&mut self, index: usize) {
-        self.0.push(index);
+        self.indices.push(index);
     }
 
     pub fn contains(&self, index: usize) -> bool {
-        self.0.contains(&index)
+        self.indices.contains(&index)
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.indices.is_empty()
     }
 
     /// Starts a new round: every endpoint may be tried again.
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.indices.clear();
     }
 }
 

@@ -13,15 +13,17 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustix::fs::OFlags;
 
 pub use errors::{Error, Errors};
 
@@ -288,7 +290,13 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         }
         _ => format!("cannot be read: {error}; check the path and the disk"),
     };
-    let file = File::open(path).map_err(help)?;
+    // Non-blocking, because opening a FIFO would wait for somebody to write to it.
+    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(help)?;
+    let kind = file.metadata().map_err(help)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err("this is no regular file; write the path of one".to_owned());
+    }
     let mut text = Vec::new();
     // One byte more than allowed tells a file that is too long; a device without end stops here too.
     let most = MAX_FILE_BYTES as u64 + 1;

@@ -39,24 +39,28 @@ pub(crate) struct Accepted {
     pub(crate) listener_place: Option<Place>,
 }
 
-/// Serves the connection to its end and records how it ended.
-pub(crate) async fn serve(context: Rc<Context>, accepted: Accepted) {
+/// Serves the connection to its end and records how it ended. Everything that must not be forgotten is made before the
+/// task first runs: it may never come to that.
+pub(crate) fn serve(context: Rc<Context>, accepted: Accepted) -> impl Future<Output = ()> {
     let Accepted { socket, client, listener, place, listener_place } = accepted;
     let live = context.registry.open(client, listener);
     // From here on exactly one record is written, also if this task is dropped or panics.
     let mut recorder = Recorder::new(Rc::clone(&context), Rc::clone(&live));
-    let outcome = match Stream::new(socket) {
-        Ok(downstream) => {
-            live.attach_downstream(downstream.handle());
-            forward(&context, &live, &downstream, listener_place.is_some(), &mut recorder).await
-        }
-        Err(error) => {
-            tracing::error!(%error, "an accepted socket cannot be used");
-            Outcome::Internal
-        }
-    };
-    recorder.finish(outcome);
-    drop((listener_place, place));
+    async move {
+        let outcome = match Stream::new(socket) {
+            Ok(downstream) => {
+                live.attach_downstream(downstream.handle());
+                context.registry.schedule(&live);
+                forward(&context, &live, &downstream, listener_place.is_some(), &mut recorder).await
+            }
+            Err(error) => {
+                tracing::error!(%error, "an accepted socket cannot be used");
+                Outcome::Internal
+            }
+        };
+        recorder.finish(outcome);
+        drop((listener_place, place));
+    }
 }
 
 /// The straight path. An ending before the relay is one the client must not mistake for an answer: RST, not FIN.

@@ -16,6 +16,16 @@ pub(super) struct Capacity {
     pub(super) admin_connections: usize,
 }
 
+/// A process with so few descriptors would look healthy and carry nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "RLIMIT_NOFILE is {limit}, and at least {needed} file descriptors are needed; raise it (ulimit -n, LimitNOFILE=)"
+)]
+pub struct TooFew {
+    limit: usize,
+    needed: usize,
+}
+
 /// A connection has two sockets.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
 /// A pipe has two ends.
@@ -24,14 +34,20 @@ const DESCRIPTORS_PER_PIPE: usize = 2;
 const DESCRIPTORS_PER_WORKER: usize = 6;
 /// The control side: its runtime, signals, file watch, the log, an admin connection for which another makes room.
 const DESCRIPTORS_ELSEWHERE: usize = 14;
+/// Of these and of a connection, what there has to be for one client at a time.
+const LEAST_ELSEWHERE: usize = 10;
 const PIPES_MAX: usize = 64;
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
 /// Raises the soft limit to the hard one, and divides it up. `wanted` of the configuration may only lower it.
-pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Capacity {
-    let limit = raise_limit();
-    let capacity = divide(limit, open_descriptors(), workers);
-    let Some(wanted) = wanted else { return capacity };
+pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Result<Capacity, TooFew> {
+    let (limit, open) = (raise_limit(), open_descriptors());
+    let needed = open + LEAST_ELSEWHERE + workers * DESCRIPTORS_PER_WORKER;
+    if limit < needed {
+        return Err(TooFew { limit, needed });
+    }
+    let capacity = divide(limit, open, workers);
+    let Some(wanted) = wanted else { return Ok(capacity) };
     if wanted.get() > capacity.places {
         tracing::warn!(
             wanted,
@@ -40,7 +56,7 @@ pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Capacity {
             "limits.maxConnections is more than RLIMIT_NOFILE allows; raise it (ulimit -n, LimitNOFILE=)"
         );
     }
-    Capacity { places: wanted.get().min(capacity.places), ..capacity }
+    Ok(Capacity { places: wanted.get().min(capacity.places), ..capacity })
 }
 
 fn divide(limit: usize, open: usize, workers: usize) -> Capacity {

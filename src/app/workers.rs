@@ -15,7 +15,7 @@ use crate::telemetry::{LiveInbox, WorkerCounters};
 use crate::worker::socket::BindError;
 use crate::worker::{self, Ended, Parts};
 
-use super::limits::Capacity;
+use super::limits::{Capacity, TooFew};
 
 /// Why an instance cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,8 @@ pub enum StartError {
     Cores(io::Error),
     #[error("admin.address: cannot listen on {address}: {error}; write a free address, or one of this host")]
     Admin { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error("a thread cannot be started: {0}; raise the limits on threads (ulimit -u, pids.max) or memory")]

@@ -6,9 +6,9 @@ use super::{Pick, Tried, candidates};
 
 /// The least loaded candidate; among equals a random one.
 ///
-/// The choice stands only if its count is still the one that was compared: counts seen elsewhere can only have
-/// grown meanwhile, so a choice that takes hold was the least. A lost race is simply made again, and some
-/// other worker's pick took hold each time, so all together always move on.
+/// The choice stands only if its count is still the one that was compared: it then was the least of what
+/// was seen. A lost race is simply run again; some other worker's pick took hold each time, so all together always move
+/// on.
 pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
         let (index, endpoint, seen) = least(endpoints, tried, random)?;

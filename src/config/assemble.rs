@@ -4,6 +4,7 @@
 //! bound twice. A part that is wrong is left out and reported; the result counts only without reports.
 
 mod listener;
+mod loops;
 mod names;
 mod process;
 mod route;
@@ -45,6 +46,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let listeners = listener::listeners(&cx, file.listeners, admin.address);
     let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
     let upstreams = upstream::upstreams(&cx, file.upstreams);
+    loops::refuse(&cx, &listeners, &routes, &upstreams);
     Config { workers, admin, drain, limits, log, access_log, metrics, listeners, routes, upstreams }
 }
 

@@ -48,12 +48,12 @@ pub(super) async fn connect(
     let mut backoff = Backoff::new(retry.base_interval, retry.max_interval);
     let mut last_failure = Outcome::NoEndpoint;
     for _ in 0..=retry.num_retries {
-        let mut pick = balance::pick(upstream, &tried, &mut context.random.borrow_mut());
+        let mut pick = balance::pick(upstream, &mut tried, &mut context.random.borrow_mut());
         if pick.is_none() && !tried.is_empty() {
             let wait = backoff.next_wait(&mut context.random.borrow_mut());
             pause(live, (Instant::now() + wait).min(deadline)).await?;
             tried.clear();
-            pick = balance::pick(upstream, &tried, &mut context.random.borrow_mut());
+            pick = balance::pick(upstream, &mut tried, &mut context.random.borrow_mut());
         }
         let Some(pick) = pick else { return Err(last_failure) };
         let Some(endpoint) = upstream.endpoints.get(pick.index) else { return Err(Outcome::Internal) };
@@ -74,7 +74,11 @@ pub(super) async fn connect(
                 tried.insert(pick.index);
                 last_failure = outcome;
             }
-            Err(Failed::Connection(outcome)) => return Err(outcome),
+            Err(Failed::Connection(outcome)) => {
+                // Who has waited for which endpoint, and left, is worth knowing too.
+                recorder.attempted(endpoint.address, started, Some(outcome));
+                return Err(outcome);
+            }
         }
     }
     Err(last_failure)

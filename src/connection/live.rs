@@ -38,6 +38,10 @@ pub(crate) struct Live {
     endpoint: OnceCell<Endpoint>,
     last_active: Cell<CoarseTime>,
     half_closed: Cell<bool>,
+    /// The last bytes went to the endpoint.
+    awaits_answer: Cell<bool>,
+    /// When it got its endpoint.
+    connected: Cell<CoarseTime>,
     received: Cell<u64>,
     sent: Cell<u64>,
     first_received: Cell<Option<Instant>>,
@@ -88,6 +92,8 @@ impl Live {
             endpoint: OnceCell::new(),
             last_active: Cell::new(now),
             half_closed: Cell::new(false),
+            awaits_answer: Cell::new(false),
+            connected: Cell::new(now),
             received: Cell::new(0),
             sent: Cell::new(0),
             first_received: Cell::new(None),
@@ -120,7 +126,8 @@ impl Live {
     pub(super) fn attach_upstream(&self, endpoint: &Endpoint, socket: SocketHandle) {
         let _set_once = self.endpoint.set(endpoint.clone());
         self.sockets.borrow_mut().push(socket);
-        self.last_active.set(CoarseTime::now());
+        self.connected.set(CoarseTime::now());
+        self.last_active.set(self.connected.get());
     }
 
     pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
@@ -153,6 +160,7 @@ impl Live {
             Direction::Sent => &self.sent,
         };
         total.set(total.get() + bytes);
+        self.awaits_answer.set(direction == Direction::Received);
         self.last_active.set(CoarseTime::now());
     }
 
@@ -200,6 +208,11 @@ impl Live {
         Some(self.opened + by.saturating_duration_since(self.accepted))
     }
 
+    /// Whether the endpoint has to speak next, as far as bytes tell.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.awaits_answer.get()
+    }
+
     pub(crate) fn idle_for(&self, now: CoarseTime) -> Duration {
         now.since(self.last_active.get())
     }
@@ -214,12 +227,12 @@ impl Live {
         };
         let active = self.last_active.get();
         let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
-        let max_duration =
-            shorter(listener.max_duration, upstream.and_then(|timeouts| timeouts.max_duration));
+        let upstream_max = upstream.and_then(|timeouts| timeouts.max_duration);
         let half_close = listener.half_close.filter(|_| self.half_closed.get());
         [
             self.leave_by().map(|by| (by, Outcome::TableRemoved)),
-            max_duration.map(|max| (self.opened + max, Outcome::MaxDuration)),
+            listener.max_duration.map(|max| (self.opened + max, Outcome::MaxDuration)),
+            upstream_max.map(|max| (self.connected.get() + max, Outcome::MaxDuration)),
             half_close.map(|half_close| (active + half_close, Outcome::HalfCloseTimeout)),
             idle.map(|idle| (active + idle, Outcome::IdleTimeout)),
         ]

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -15,21 +16,23 @@ pub(super) const PIPE_BYTES_MAX: usize = 192 * 1024;
 /// A slot of a pipe holds up to a page of it, so this many bytes always fit.
 const PIPE_CAPACITY: usize = 256 * 1024;
 
-/// An empty pipe, in its pool or on loan.
+/// An empty pipe, in its pool or on loan. Dropped instead of put back, it is closed and makes room for a new one: what
+/// bytes of a connection that failed may be in it must never reach another.
 pub(super) struct Pipe {
     pub(super) reader: OwnedFd,
     pub(super) writer: OwnedFd,
+    made: Rc<Cell<usize>>,
 }
 
 pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
-    made: Cell<usize>,
+    made: Rc<Cell<usize>>,
     max: usize,
 }
 
 impl Pipes {
     pub(super) fn new(max: usize) -> Self {
-        Self { idle: RefCell::default(), made: Cell::new(0), max }
+        Self { idle: RefCell::default(), made: Rc::default(), max }
     }
 
     /// An empty pipe. `None`: all are in use, or the process is short of descriptors; copying does as well.
@@ -40,29 +43,28 @@ impl Pipes {
         if self.made.get() >= self.max {
             return None;
         }
-        let pipe = Pipe::new().ok()?;
-        self.made.set(self.made.get() + 1);
-        Some(pipe)
+        Pipe::new(&self.made).ok()
     }
 
     /// Takes an empty pipe back.
     pub(super) fn put_back(&self, pipe: Pipe) {
         self.idle.borrow_mut().push(pipe);
     }
-
-    /// Closes a pipe that still has bytes of a connection that failed; they must never reach another.
-    pub(super) fn discard(&self, pipe: Pipe) {
-        drop(pipe);
-        self.made.set(self.made.get().saturating_sub(1));
-    }
 }
 
 impl Pipe {
-    fn new() -> io::Result<Self> {
+    fn new(made: &Rc<Cell<usize>>) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A refusal (the user's share of pipe pages is used up) leaves the usual size, which works too.
         let _usual_size = fcntl_setpipe_size(&writer, PIPE_CAPACITY);
-        Ok(Self { reader, writer })
+        made.set(made.get() + 1);
+        Ok(Self { reader, writer, made: Rc::clone(made) })
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.made.set(self.made.get().saturating_sub(1));
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
         assert!(pipes.take().is_none());
         pipes.put_back(pipe);
         let pipe = pipes.take().unwrap();
-        pipes.discard(pipe);
-        assert!(pipes.take().is_some(), "a discarded pipe makes room for a new one");
+        drop(pipe);
+        assert!(pipes.take().is_some(), "a dropped pipe makes room for a new one");
     }
 }

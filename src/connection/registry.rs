@@ -31,8 +31,10 @@ pub(crate) struct Registry {
     sleeper: Cell<Option<Waker>>,
 }
 
-/// Timeouts are at most this late, and the timer runs at most once in this time.
+/// Timeouts are at most this late, so that many of one moment are served at once.
 const RESOLUTION: Duration = Duration::from_millis(20);
+/// A timer that is this late did not run in between.
+const STOOD_STILL: Duration = Duration::from_millis(250);
 
 impl Registry {
     pub(super) fn new(worker: usize, counters: Arc<WorkerCounters>) -> Self {
@@ -111,6 +113,11 @@ impl Registry {
                     let wait = next.since(CoarseTime::now()).max(RESOLUTION);
                     let mut timer = pin!(runtime::sleep(wait));
                     self.woken_or(|context| timer.as_mut().poll(context)).await;
+                    // The whole process stood still (a paused machine, a throttled cgroup): what arrived meanwhile
+                    // waits in the sockets, and must count before anything counts as idle.
+                    if CoarseTime::now().since(next) > STOOD_STILL {
+                        runtime::sleep(RESOLUTION).await;
+                    }
                 }
                 None => self.woken_or(|_| Poll::Pending).await,
             }

@@ -61,6 +61,8 @@ enum Step {
     End,
     ReadFailed,
     WriteFailed,
+    /// This process cannot wait for the socket: nobody else's doing.
+    WaitFailed,
 }
 
 impl Relay<'_> {
@@ -88,6 +90,7 @@ impl Half<'_> {
                 Step::Calm => self.copy().await,
                 Step::End => return self.end(),
                 Step::ReadFailed => return self.read_failed(),
+                Step::WaitFailed => return self.relay.live.end(Outcome::Internal),
                 // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
                 // to find out, and to end with.
                 Step::WriteFailed => return self.relay.broke(self.writing_side()),

@@ -3,9 +3,10 @@
 //! A thread of its own writes; workers hand it records through a bounded queue and never wait. When standard
 //! output blocks, the queue fills and records are dropped and counted.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -14,6 +15,10 @@ use super::record::Attempt;
 
 /// Records that may wait to be written, for all workers together.
 const QUEUE_MAX: usize = 16_384;
+/// Lines that are written at once.
+const BATCH_MAX: usize = 256;
+/// The log says at most once in this time that lines are lost.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the end of the process waits for the last lines.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -30,11 +35,7 @@ impl AccessLog {
         let (records, queue) = flume::bounded(QUEUE_MAX);
         let (finish, finished) = flume::bounded(1);
         thread::Builder::new().name("sheave-telemetry".into()).spawn(move || {
-            if let Err(error) = write_all(&queue, BufWriter::new(output)) {
-                tracing::error!(%error, "the access log cannot be written; no more lines will be");
-                // Keep taking records: workers must not count them as dropped by their own doing.
-                while queue.recv().is_ok() {}
-            }
+            write_all(&queue, output);
             let _owner_is_gone = finish.send(());
         })?;
         Ok(Self { records, finished })
@@ -53,15 +54,33 @@ impl AccessLog {
     }
 }
 
-fn write_all(queue: &flume::Receiver<ConnectionRecord>, mut output: impl Write) -> io::Result<()> {
+/// Lines that could not be written, of all access logs of this process.
+static LINES_LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Lines that could not be written because the output failed. (Those that did not fit the queue are on the workers.)
+pub fn lines_lost() -> u64 {
+    LINES_LOST.load(Ordering::Relaxed)
+}
+
+/// Writes batches of whole lines. One that cannot be written is lost and counted; the next is tried all the same, because
+/// a disk that is full has room again some day.
+fn write_all(queue: &flume::Receiver<ConnectionRecord>, mut output: impl Write) {
+    let mut batch = Vec::new();
+    let mut complained: Option<Instant> = None;
     while let Ok(record) = queue.recv() {
-        write_line(&record, &mut output)?;
-        for record in queue.try_iter() {
-            write_line(&record, &mut output)?;
+        let mut lines = 0;
+        for record in std::iter::once(record).chain(queue.try_iter()).take(BATCH_MAX) {
+            lines += u64::from(write_line(&record, &mut batch).is_ok());
         }
-        output.flush()?;
+        if let Err(error) = output.write_all(&batch).and_then(|()| output.flush()) {
+            LINES_LOST.fetch_add(lines, Ordering::Relaxed);
+            if complained.is_none_or(|complained| complained.elapsed() > COMPLAINT_INTERVAL) {
+                complained = Some(Instant::now());
+                tracing::error!(%error, lines, "access log lines are lost; is the disk of standard output full?");
+            }
+        }
+        batch.clear();
     }
-    Ok(())
 }
 
 fn write_line(record: &ConnectionRecord, output: &mut impl Write) -> io::Result<()> {
@@ -146,4 +165,77 @@ fn milliseconds(duration: Duration) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "exact for 285 years of microseconds")]
     let microseconds = duration.as_micros() as f64;
     microseconds / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{Outcome, Timeline};
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    /// Fails once, then takes everything.
+    #[derive(Clone, Default)]
+    struct Recovers(Arc<Mutex<(bool, Vec<u8>)>>);
+
+    impl Write for Recovers {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (failed, written) = &mut *self.0.lock().unwrap();
+            if !std::mem::replace(failed, true) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            written.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn record(id: u64) -> ConnectionRecord {
+        ConnectionRecord {
+            id,
+            worker: 0,
+            client: "127.0.0.1:1".parse().unwrap(),
+            listener: "a".into(),
+            route: None,
+            upstream: None,
+            endpoint: None,
+            attempts: Vec::new(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            timeline: Timeline {
+                accepted: SystemTime::now(),
+                routed: None,
+                connect_started: None,
+                connect_ended: None,
+                first_byte_downstream: None,
+                first_byte_upstream: None,
+                ended: Duration::ZERO,
+            },
+            outcome: Outcome::Denied,
+        }
+    }
+
+    #[test]
+    fn an_output_that_failed_is_tried_again_and_what_was_lost_is_counted() {
+        let (records, queue) = flume::bounded(4);
+        let output = Recovers::default();
+        let lost = lines_lost();
+        let writer = {
+            let output = output.clone();
+            thread::spawn(move || write_all(&queue, output))
+        };
+        records.send(record(1)).unwrap();
+        while lines_lost() == lost {
+            thread::yield_now();
+        }
+        records.send(record(2)).unwrap();
+        drop(records);
+        writer.join().unwrap();
+        let written = String::from_utf8(output.0.lock().unwrap().1.clone()).unwrap();
+        assert_eq!(written.lines().count(), 1, "{written}");
+        assert!(written.contains("\"id\":2"), "{written}");
+    }
 }

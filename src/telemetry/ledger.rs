@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use crate::config::Name;
 use crate::routing::RouteTable;
 
-use super::{ConnectionRecord, Histogram, Outcome};
+use super::{ConnectionRecord, Histogram, Outcome, Side};
 
 #[derive(Debug, Default, Clone)]
 pub struct Ledger {
@@ -83,7 +83,10 @@ impl Ledger {
         for attempt in &record.attempts {
             let endpoint = self.endpoints.entry((name.clone(), attempt.endpoint)).or_default();
             if let Some(failure) = attempt.failure {
-                *endpoint.failures.entry(failure).or_default() += 1;
+                // A client that left and a lack of local ports are not the endpoint's failures.
+                if failure.side() == Side::Upstream {
+                    *endpoint.failures.entry(failure).or_default() += 1;
+                }
                 continue;
             }
             endpoint.connections += 1;

@@ -7,7 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
@@ -23,10 +23,12 @@ use super::slots::Slot;
 /// While accepting is paused, this is how often the loop looks whether it may go on. A freed place may be another
 /// worker's doing, so it is looked for and not signalled.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks at the queue of a closing socket.
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 /// Connections to take before the worker's tasks get their turn.
 const BATCH: u32 = 16;
 /// A closing socket serves what waits in its queue, and handshakes that were under way this long after.
-const QUIET: Duration = Duration::from_millis(300);
+pub(super) const QUIET: Duration = Duration::from_millis(300);
 
 /// Accepts until the socket is closed.
 pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
@@ -35,7 +37,13 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     loop {
         let listener = Arc::clone(&slot.listener.borrow());
         let Some((place, listener_place)) = take_places(worker, &listener) else {
-            pause(worker, &mut paused).await;
+            // A closing socket that waits for places says nothing about the worker's others.
+            if slot.closing.get() {
+                paused = None;
+                runtime::sleep(PAUSE).await;
+            } else {
+                pause(worker, &mut paused).await;
+            }
             continue;
         };
         match slot.socket.try_accept() {
@@ -73,12 +81,17 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     }
 }
 
-/// Closes a socket once nothing waits in its queue and no handshake can be under way any more.
-pub(super) async fn close_when_quiet(slot: &Slot) {
+/// Closes a socket once nothing waits in its queue and no handshake can be under way any more, by `deadline` at the
+/// latest. Whoever waits is accepted by the loop, as soon as there is a place.
+pub(super) async fn close_when_quiet(slot: &Slot, deadline: Instant) {
     runtime::sleep(QUIET).await;
-    // Whoever waits is accepted by the loop, as soon as there is a place.
-    while is_readable(slot) {
-        runtime::sleep(PAUSE).await;
+    close_when_empty(slot, deadline).await;
+}
+
+/// The same where new connections cannot be held off: closes at the first moment in which nobody waits.
+pub(super) async fn close_when_empty(slot: &Slot, deadline: Instant) {
+    while is_readable(slot) && Instant::now() < deadline {
+        runtime::sleep(SHORT_PAUSE).await;
     }
     slot.socket.close();
 }

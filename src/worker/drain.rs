@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::connection::Live;
+use crate::connection::{CoarseTime, Live};
 use crate::shutdown::Phase;
 use crate::telemetry::Outcome;
 
@@ -12,6 +12,9 @@ use super::runtime;
 
 /// How often the worker looks which connections to close next.
 const TICK: Duration = Duration::from_millis(25);
+/// The same with so many connections that looking at all of them is work.
+const MANY: usize = 10_000;
+const TICK_OF_MANY: Duration = Duration::from_millis(200);
 /// A cut connection's task ends within a turn of the loop; this is for the one that does not.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -30,15 +33,23 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
 }
 
 async fn drain(worker: &Rc<Worker>) {
-    worker.slots.close_all(worker);
+    if let Phase::Draining { since, until } = worker.drain.phase() {
+        worker.slots.close_all(worker, until - since);
+    }
+    let mut pace = Pace::default();
     // Looked at anew each time: a second signal brings the deadline forward.
     while let Phase::Draining { since, until } = worker.drain.phase() {
         let now = Instant::now();
         if now >= until || is_done(worker) {
             break;
         }
-        close_idle(worker, &Pace { since, until }, now);
-        runtime::sleep(TICK.min(until - now)).await;
+        let tick = if worker.context.registry.len() > MANY { TICK_OF_MANY } else { TICK };
+        let window = Window { since, until };
+        let idle = idle_connections(worker, window.idle_after());
+        for live in idle.iter().take(pace.share(idle.len(), tick, window.first_half_left(now))) {
+            live.end(Outcome::Drain);
+        }
+        runtime::sleep(tick.min(until - now)).await;
     }
     cut(worker).await;
 }
@@ -47,20 +58,14 @@ fn is_done(worker: &Worker) -> bool {
     worker.context.registry.len() == 0 && worker.slots.accepting.get() == 0
 }
 
-fn close_idle(worker: &Worker, pace: &Pace, now: Instant) {
-    let coarse = crate::connection::CoarseTime::now();
-    let mut idle: Vec<(Duration, Rc<Live>)> = worker
-        .context
-        .registry
-        .all()
-        .into_iter()
-        .map(|live| (live.idle_for(coarse), live))
-        .filter(|(idle_for, _)| *idle_for >= pace.idle_after())
-        .collect();
-    idle.sort_by_key(|(idle_for, _)| std::cmp::Reverse(*idle_for));
-    for (_, live) in idle.iter().take(pace.share(idle.len(), now)) {
-        live.end(Outcome::Drain);
-    }
+/// Those that may be closed before their time, the longest idle first. One that waits for its endpoint's answer is not
+/// idle, however long that takes.
+fn idle_connections(worker: &Worker, idle_after: Duration) -> Vec<Rc<Live>> {
+    let now = CoarseTime::now();
+    let mut idle = worker.context.registry.all();
+    idle.retain(|live| !live.awaits_answer() && live.idle_for(now) >= idle_after);
+    idle.sort_by_cached_key(|live| std::cmp::Reverse(live.idle_for(now)));
+    idle
 }
 
 /// What is left when the time is over.
@@ -74,24 +79,44 @@ async fn cut(worker: &Worker) {
     }
 }
 
-/// How fast idle connections are closed: evenly over the first half of the time there is, so that their clients do not
-/// all come back to one other replica at once.
-struct Pace {
+/// The time that a drain has.
+struct Window {
     since: Instant,
     until: Instant,
 }
 
-impl Pace {
+impl Window {
     /// A connection counts as idle after this long without a byte.
     fn idle_after(&self) -> Duration {
         ((self.until - self.since) / 10).min(Duration::from_secs(1))
     }
 
-    /// How many of `idle` connections to close at `now`.
-    fn share(&self, idle: usize, now: Instant) -> usize {
-        let half = self.since + (self.until - self.since) / 2;
-        let ticks_left = half.saturating_duration_since(now).as_millis() / TICK.as_millis();
-        idle.div_ceil(usize::try_from(ticks_left).unwrap_or(usize::MAX).max(1))
+    fn first_half_left(&self, now: Instant) -> Duration {
+        (self.since + (self.until - self.since) / 2).saturating_duration_since(now)
+    }
+}
+
+/// How fast idle connections are closed: evenly over the first half of the time there is, so that their clients do not
+/// all come back to one other replica at once.
+#[derive(Default)]
+struct Pace {
+    /// Closings that are due, of which only whole ones can be done.
+    due: f64,
+}
+
+impl Pace {
+    /// How many of `idle` connections to close in this tick, with `left` of the time to close them in.
+    fn share(&mut self, idle: usize, tick: Duration, left: Duration) -> usize {
+        if left <= tick {
+            return idle;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
+        let share = idle as f64 * tick.as_secs_f64() / left.as_secs_f64();
+        self.due += share;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and idle + 1")]
+        let whole = self.due.floor() as usize;
+        self.due = self.due.fract();
+        whole
     }
 }
 
@@ -99,28 +124,37 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn idle_connections_are_spread_over_the_first_half() {
-        let since = Instant::now();
-        let pace = Pace { since, until: since + Duration::from_secs(10) };
-        let mut idle = 1_000;
-        let mut closed_by_quarter = 0;
-        for tick in 0..200 {
-            let share = pace.share(idle, since + TICK * tick);
+    /// When each of `idle` connections is closed, as the number of the tick, with 400 ticks in the first half.
+    fn closed_at(mut idle: usize) -> Vec<u32> {
+        let mut pace = Pace::default();
+        let mut closed = Vec::new();
+        for tick in 0..=400 {
+            let share = pace.share(idle, TICK, TICK * (400 - tick)).min(idle);
             idle -= share;
-            if tick < 100 {
-                closed_by_quarter += share;
-            }
+            closed.extend(std::iter::repeat_n(tick, share));
         }
-        assert_eq!(idle, 0, "all are closed after half of the time");
-        assert!((400..=600).contains(&closed_by_quarter), "{closed_by_quarter} of 1000 after a quarter");
+        assert_eq!(idle, 0, "all are closed after the first half");
+        closed
     }
 
     #[test]
-    fn late_or_without_time_all_go_at_once() {
-        let since = Instant::now();
-        let pace = Pace { since, until: since };
-        assert_eq!(pace.share(7, since), 7);
-        assert_eq!(pace.share(0, since), 0);
+    fn many_and_few_are_spread_evenly_over_the_first_half() {
+        for idle in [1_000, 60, 4] {
+            let closed = closed_at(idle);
+            for (quarter, ticks) in [(1, 100), (2, 200), (3, 300)] {
+                let share = closed.iter().filter(|tick| **tick < ticks).count() * 4;
+                let even = idle * quarter;
+                assert!(
+                    share.abs_diff(even) <= 4 + idle / 50,
+                    "{share} of {idle} x4 after quarter {quarter}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn late_all_go_at_once() {
+        assert_eq!(Pace::default().share(7, TICK, Duration::ZERO), 7);
+        assert_eq!(Pace::default().share(0, TICK, Duration::ZERO), 0);
     }
 }

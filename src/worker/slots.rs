@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use socket2::TcpKeepalive;
 
@@ -48,20 +49,20 @@ impl Slots {
         for (address, slot) in open {
             match table.listener_at(address) {
                 Some(listener) => slot.serve(listener),
-                None => self.close(worker, address),
+                None => self.close(worker, address, table.drain_timeout),
             }
         }
         // This table was on its way when the drain began.
-        if let Phase::Draining { .. } = worker.drain.phase() {
-            self.close_all(worker);
+        if let Phase::Draining { since, until } = worker.drain.phase() {
+            self.close_all(worker, until - since);
         }
     }
 
     /// Closes all of them, for the end of the process.
-    pub(super) fn close_all(&self, worker: &Rc<Worker>) {
+    pub(super) fn close_all(&self, worker: &Rc<Worker>, within: Duration) {
         let addresses: Vec<SocketAddr> = self.open.borrow().keys().copied().collect();
         for address in addresses {
-            self.close(worker, address);
+            self.close(worker, address, within);
         }
     }
 
@@ -70,7 +71,7 @@ impl Slots {
             Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
         slot.serve(listener);
         // Its address left and came back with tables that this worker has skipped.
-        self.close(worker, address);
+        self.close(worker, address, accept::QUIET);
         self.accepting.set(self.accepting.get() + 1);
         self.open.borrow_mut().insert(address, Rc::clone(&slot));
         worker.spawn_vital(|worker| async move {
@@ -79,13 +80,21 @@ impl Slots {
         });
     }
 
-    fn close(&self, worker: &Rc<Worker>, address: SocketAddr) {
+    fn close(&self, worker: &Rc<Worker>, address: SocketAddr, within: Duration) {
         let Some(slot) = self.open.borrow_mut().remove(&address) else { return };
         slot.closing.set(true);
-        if let Err(error) = slot.socket.refuse_new() {
-            tracing::warn!(%address, %error, "new connections cannot be held off while this listener closes");
-        }
-        worker.spawn_vital(|_| async move { accept::close_when_quiet(&slot).await });
+        let refused = slot.socket.refuse_new();
+        worker.spawn_vital(|_| async move {
+            match refused {
+                Ok(()) => accept::close_when_quiet(&slot, Instant::now() + within.max(accept::QUIET)).await,
+                // Some kernels let only privileged processes filter: then a handshake that is under way at the
+                // moment of closing is reset, and new clients may come until that moment.
+                Err(error) => {
+                    tracing::debug!(%address, %error, "new connections cannot be held off while this listener closes");
+                    accept::close_when_empty(&slot, Instant::now() + accept::QUIET).await;
+                }
+            }
+        });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::support::{
 
 on_both_drivers!(
     a_refusal_is_followed_by_the_next_endpoint,
+    a_dead_one_of_two_gets_its_turn_and_no_more,
     a_full_backlog_is_followed_by_the_next_endpoint,
     a_lost_syn_is_followed_by_the_next_endpoint,
     a_reset_at_accept_is_never_an_empty_answer,
@@ -51,6 +52,18 @@ fn a_refusal_is_followed_by_the_next_endpoint(driver: Driver) {
         assert_eq!(proxy.metric("sheave_endpoint_failures_total", &[&label]), 1.0, "{endpoint}");
     }
     nothing_is_held(&proxy);
+}
+
+fn a_dead_one_of_two_gets_its_turn_and_no_more(driver: Driver) {
+    let echo = Endpoint::echo();
+    let endpoints = [closed_port(), echo.address];
+    let proxy = Proxy::start(&Settings::new(driver, &endpoints).upstream(ROUND_ROBIN));
+    for _ in 0..10 {
+        assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+    }
+    let records = proxy.records(10);
+    let attempts: Vec<usize> = records.iter().map(|record| attempts(record).len()).collect();
+    assert_eq!(attempts.iter().filter(|attempts| **attempts == 2).count(), 5, "{attempts:?}");
 }
 
 fn a_full_backlog_is_followed_by_the_next_endpoint(driver: Driver) {

@@ -103,3 +103,15 @@ fn limit_descriptors(command: &mut Command, limit: u32) {
     limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     *command = limited;
 }
+
+#[test]
+fn too_few_descriptors_are_refused_at_the_start() {
+    let echo = Endpoint::echo();
+    let mut process = Process::start(&Settings::new(Driver::Epoll, &[echo.address]), |command| {
+        limit_descriptors(command, 20)
+    });
+    let status = process.wait();
+    let said = process.log.get();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("RLIMIT_NOFILE is 20, and at least"), "{said}");
+}

@@ -3,6 +3,7 @@
 mod blocked;
 mod pace;
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ on_both_drivers!(
     what_waits_in_the_accept_queues_is_served,
     active_ones_are_cut_at_the_deadline,
     a_second_signal_ends_it_now,
+    who_waits_for_an_answer_is_not_idle,
 );
 
 /// Far less than any `drain.timeout` that should not be waited out, and ample on a busy machine.
@@ -199,7 +201,52 @@ fn a_posted_drain_is_the_same_end_and_asking_again_is_no_second_signal() {
     let before = long.exchanges();
     eventually("the active one goes on", || long.exchanges(), |now| *now > before + 100);
     assert!(process.is_running());
+    // As the kubelet does after a preStop hook: this is the first signal.
+    process.signal(Signal::TERM);
+    let before = long.exchanges();
+    eventually("the active one still goes on", || long.exchanges(), |now| *now > before + 100);
+    assert!(process.is_running());
     long.stop().unwrap();
+    assert_done(&mut process);
+}
+
+#[test]
+fn a_web_page_cannot_ask_for_a_drain() {
+    let echo = Endpoint::polite();
+    let mut process = start(Driver::Epoll, &echo, "delay: 0s, timeout: 1s", "");
+    let mut page = connect(process.admin());
+    let request = "POST /drain HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    page.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    assert_eq!(probe(process.admin(), "/healthz/lb"), 200);
+    process.signal(Signal::TERM);
+    assert_done(&mut process);
+}
+
+/// A request whose answer takes longer than anything counts as idle for.
+fn who_waits_for_an_answer_is_not_idle(driver: Driver) {
+    let (let_go, held) = std::sync::mpsc::sync_channel::<()>(1);
+    let held = std::sync::Mutex::new(held);
+    let endpoint = Endpoint::start(move |mut stream| {
+        let mut question = [0; 8];
+        stream.read_exact(&mut question).unwrap();
+        held.lock().unwrap().recv().ok();
+        stream.write_all(b"answer").unwrap();
+    });
+    let mut process = start(driver, &endpoint, "delay: 0s, timeout: 20s", "");
+    let mut client = connect(process.listener("main"));
+    client.write_all(b"question").unwrap();
+    let mut other = connect(process.listener("main"));
+    process.signal(Signal::TERM);
+    // One that says nothing is idle, and closed within the first half.
+    assert_eq!(other.read(&mut [0]).unwrap(), 0);
+    let_go.send(()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "answer");
+    drop(client);
     assert_done(&mut process);
 }
 

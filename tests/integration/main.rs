@@ -24,3 +24,4 @@ mod resets;
 mod support;
 mod tidy;
 mod timeouts;
+mod urgent_data;

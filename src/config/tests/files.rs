@@ -68,7 +68,11 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(load(&file), "t.yaml:2: not UTF-8 text; save the file in that encoding");
     fs::write(&file, vec![b'#'; MAX_FILE_BYTES + 1]).unwrap();
     assert_eq!(load(&file), format!("t.yaml: {TOO_LONG}"));
-    assert_eq!(load(Path::new("/dev/zero")), format!("zero: {TOO_LONG}"));
+    let no_file = "this is no regular file; write the path of one";
+    assert_eq!(load(Path::new("/dev/zero")), format!("zero: {no_file}"));
+    let fifo = directory.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    assert_eq!(load(&fifo), format!("fifo: {no_file}"), "and opening it waits for nobody");
     fs::write(&file, BASE).unwrap();
     assert!(Config::load(&file).is_ok());
 }
@@ -135,5 +139,32 @@ fn every_field_of_the_schema_is_described() {
         for (field, schema) in properties {
             assert!(schema["description"].is_string(), "{name}.{field}");
         }
+    }
+}
+
+#[test]
+fn a_listener_is_no_endpoint_of_its_own() {
+    let text = |listener: &str, endpoint: &str| {
+        format!(
+            "listeners: [{{name: a, address: \"{listener}\"}}]\n\
+             routes: [{{name: a, listener: a, backendRefs: [{{upstream: a}}]}}]\n\
+             upstreams: [{{name: a, endpoints: [{{address: \"{endpoint}\"}}]}}]\n"
+        )
+    };
+    for (listener, endpoint) in
+        [("127.0.0.1:80", "127.0.0.1:80"), ("[::]:80", "127.0.0.1:80"), ("0.0.0.0:80", "127.0.0.9:80")]
+    {
+        assert_eq!(
+            lines(&text(listener, endpoint)),
+            [format!(
+                "t.yaml:3: upstreams[0].endpoints[0].address: {endpoint} is listener \"a\" itself, whose connections would \
+                 go round in circles; write the address of a server (upstream \"a\")"
+            )]
+        );
+    }
+    for (listener, endpoint) in
+        [("127.0.0.1:80", "127.0.0.1:81"), ("0.0.0.0:80", "[::1]:80"), ("[::]:80", "10.0.0.1:80")]
+    {
+        assert_eq!(lines(&text(listener, endpoint)), [""; 0], "{listener} {endpoint}");
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 
 use crate::telemetry::WorkerCounters;
-use crate::worker::runtime::READ_BUFFER_LEN;
+use crate::worker::runtime::{self, READ_BUFFER_LEN};
 
 use super::{Half, Step, would_block};
 
@@ -33,6 +33,8 @@ impl Half<'_> {
                 if let Some(pipe) = self.relay.context.pipes.take() {
                     return Step::Bulk(pipe);
                 }
+                // Copying may never have to wait, on epoll, when both sides keep up.
+                runtime::yield_now().await;
             }
         }
     }
@@ -60,7 +62,7 @@ impl Half<'_> {
     /// Waits for bytes, and hands them on.
     async fn copy_ready(&self) -> Result<usize, Step> {
         loop {
-            self.from.read_ready().await.map_err(|_| Step::ReadFailed)?;
+            self.from.read_ready().await.map_err(|_| Step::WaitFailed)?;
             let (length, rest) = match self.copy_now() {
                 Ok(copied) => copied,
                 Err(Step::Calm) => continue,
@@ -101,7 +103,7 @@ impl Half<'_> {
                 }
                 Err(error) if would_block(&error) => {
                     let _until_ready = self.waiting();
-                    self.to.write_ready().await.map_err(|_| Step::WriteFailed)?;
+                    self.to.write_ready().await.map_err(|_| Step::WaitFailed)?;
                 }
                 Err(_) => return Err(Step::WriteFailed),
             }

@@ -23,25 +23,33 @@ impl Half<'_> {
         let pipes = &self.relay.context.pipes;
         let mut small_rounds = 0;
         let mut turn = 0;
+        let mut woken = false;
         loop {
             match self.from.try_splice_into(&pipe.writer, PIPE_BYTES_MAX) {
+                // The end of the stream, or urgent data, which splice(2) cannot pass: only a read can tell.
                 Ok(0) => {
                     pipes.put_back(pipe);
-                    return Step::End;
+                    return Step::Calm;
                 }
                 Ok(length) => {
                     if self.flush(&pipe, length).await.is_err() {
-                        pipes.discard(pipe);
                         return Step::WriteFailed;
                     }
                     turn += length;
+                    woken = false;
                     small_rounds = if length < SMALL_ROUND { small_rounds + 1 } else { 0 };
+                }
+                // Ready and yet nothing to splice: urgent data again. Waiting once more would return at once, for ever.
+                Err(error) if would_block(&error) && woken => {
+                    pipes.put_back(pipe);
+                    return Step::Calm;
                 }
                 Err(error) if would_block(&error) => {
                     pipes.put_back(pipe);
                     if self.from.read_ready().await.is_err() {
-                        return Step::ReadFailed;
+                        return Step::WaitFailed;
                     }
+                    woken = true;
                     turn = 0;
                     pipe = match pipes.take() {
                         Some(pipe) => pipe,

@@ -2,7 +2,7 @@
 //!
 //! Nobody reads from the client then, so no read fails, and the connection would last until the endpoint moves or a
 //! timeout is over. The other way round there is nothing to notice: what an endpoint sent before it reset is an
-//! answer, and a slow client still gets it.
+//! answer, and what this process has read of it is still handed to a slow client.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -16,10 +16,15 @@ use super::Admin;
 pub(super) async fn request(
     State(admin): State<Admin>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
 ) -> Response {
     let shared = &admin.shared;
     if !may_ask(peer, shared.started_with.admin.allow_changes) {
         let text = "only from this host; admin.allowChanges: true lets others ask for it as well\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    if headers.contains_key(header::ORIGIN) {
+        let text = "not from a web page: whoever makes a browser of this host ask is not its operator\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
     let phase = shared.drain.phase();

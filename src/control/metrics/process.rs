@@ -88,6 +88,14 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |scrape, samples| samples.put(&[], scrape.shared.limits.max),
     },
     Family {
+        name: "access_log_lost_lines",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Access log lines lost because standard output could not be written.",
+        samples: |_, samples| samples.put(&[], crate::telemetry::access_log::lines_lost()),
+    },
+    Family {
         name: "drain_phase",
         kind: Kind::Gauge,
         unit: None,

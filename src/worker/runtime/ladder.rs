@@ -48,7 +48,7 @@ pub(super) fn build(driver: Driver) -> io::Result<(Runtime, &'static str)> {
             match build_ring(configure) {
                 Ok(runtime) => return Ok((runtime, name)),
                 Err(error) => {
-                    tracing::debug!(rung = name, %error, "this rung of the runtime ladder does not stand");
+                    tracing::info!(rung = name, %error, "not available here, trying the next way to run");
                     refused = Some(error);
                 }
             }

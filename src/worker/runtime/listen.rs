@@ -35,9 +35,7 @@ impl ListenSocket {
     pub(crate) fn try_accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let accepted = rustix::net::acceptfrom_with(&*self.socket, flags).map_err(io::Error::from);
-        if let Err(error) = &accepted {
-            self.readiness.note_read(&Err(error.kind().into()), 0);
-        }
+        self.readiness.note_accept(&accepted);
         let (socket, client) = accepted?;
         let client = client.and_then(|client| SocketAddr::try_from(client).ok());
         // A client that is gone between its handshake and now may have no address any more.

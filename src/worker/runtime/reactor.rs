@@ -13,12 +13,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use compio::driver::SharedFd;
 use compio::driver::op::{Interest, PollOnce};
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
+/// After an error of the kernel's.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// Events to take from the kernel at once.
 const BATCH: usize = 256;
 
@@ -50,6 +53,8 @@ pub(super) struct Registration {
 struct Socket {
     read: Side,
     write: Side,
+    /// Urgent data was seen: reads stop short of its mark though there is more behind.
+    urgent: Cell<bool>,
 }
 
 #[derive(Default)]
@@ -79,7 +84,8 @@ impl Reactor {
         loop {
             let waited = compio::runtime::submit(PollOnce::new(self.epoll.clone(), Interest::Readable)).await;
             if let Err(error) = waited.0 {
-                tracing::error!(%error, "waiting for sockets failed; trying again");
+                tracing::error!(%error, "waiting for sockets failed; trying again (fs.epoll.max_user_watches?)");
+                super::sleep(RETRY_INTERVAL).await;
             }
             loop {
                 events.clear();
@@ -102,7 +108,8 @@ impl Reactor {
             let flags = event.flags;
             let over = EventFlags::HUP | EventFlags::ERR;
             // RDHUP is an end for reading only: a peer that has finished writing may still read, and slowly.
-            socket.read.saw(flags, EventFlags::IN, over | EventFlags::RDHUP);
+            socket.urgent.set(socket.urgent.get() || flags.contains(EventFlags::PRI));
+            socket.read.saw(flags, EventFlags::IN | EventFlags::PRI, over | EventFlags::RDHUP);
             socket.write.saw(flags, EventFlags::OUT, over);
         }
     }
@@ -114,7 +121,8 @@ impl Registration {
         let Some(reactor) = CURRENT.with_borrow(Option::clone) else { return Ok(None) };
         let key = reactor.next_key.get();
         reactor.next_key.set(key + 1);
-        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let interest =
+            EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         epoll::add(&*reactor.epoll, socket, EventData::new_u64(key), interest)?;
         let socket = Rc::new(Socket::default());
         reactor.sockets.borrow_mut().insert(key, Rc::clone(&socket));
@@ -129,9 +137,16 @@ impl Registration {
         self.socket.write.ready().await;
     }
 
-    /// A read has found nothing, or less than it asked for.
+    /// A read has found nothing.
     pub(super) fn is_empty(&self) {
         self.socket.read.drained();
+    }
+
+    /// A read has found less than it asked for: nothing is left, unless it stopped at urgent data.
+    pub(super) fn fell_short(&self) {
+        if !self.socket.urgent.get() {
+            self.socket.read.drained();
+        }
     }
 
     /// A write was not taken, or not whole.

@@ -44,29 +44,43 @@ impl Readiness {
         }
     }
 
-    /// To be told of every read: takes the readiness back if the result shows that nothing is left. `wanted` is 0 for
-    /// reads whose length says nothing about that.
+    /// To be told of every read of up to `wanted` bytes: takes the readiness back if nothing is left.
     pub(super) fn note_read(&self, result: &io::Result<usize>, wanted: usize) {
+        match self {
+            Self::Epoll(socket) if would_block(result) => socket.is_empty(),
+            Self::Epoll(socket) if matches!(result, Ok(length) if *length < wanted) => socket.fell_short(),
+            _ => {}
+        }
+    }
+
+    /// To be told of every splice out of the socket. A short one says nothing, because a pipe is full by its slots and not
+    /// by its bytes; none at all may be due to urgent data, which splice(2) never passes.
+    pub(super) fn note_splice(&self, result: &io::Result<usize>) {
         if let Self::Epoll(socket) = self
-            && falls_short(result, wanted)
+            && would_block(result)
+        {
+            socket.fell_short();
+        }
+    }
+
+    /// To be told of every accept.
+    pub(super) fn note_accept<T>(&self, result: &io::Result<T>) {
+        if let Self::Epoll(socket) = self
+            && would_block(result)
         {
             socket.is_empty();
         }
     }
 
-    /// To be told of every write: takes the readiness back if the result shows that no more would be taken.
+    /// To be told of every write of `wanted` bytes: takes the readiness back if no more would be taken.
     pub(super) fn note_write(&self, result: &io::Result<usize>, wanted: usize) {
-        if let Self::Epoll(socket) = self
-            && falls_short(result, wanted)
-        {
+        let Self::Epoll(socket) = self else { return };
+        if would_block(result) || matches!(result, Ok(length) if *length < wanted) {
             socket.is_full();
         }
     }
 }
 
-fn falls_short(result: &io::Result<usize>, wanted: usize) -> bool {
-    match result {
-        Ok(length) => *length < wanted,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
+fn would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

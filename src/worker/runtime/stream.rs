@@ -95,8 +95,9 @@ impl Stream {
     /// Moves up to `length` bytes into a pipe, without copying. 0 at the end of the stream.
     pub(crate) fn try_splice_into(&self, pipe: &OwnedFd, length: usize) -> io::Result<usize> {
         let result = splice_some(&self.tcp, pipe, length);
-        // Less than asked for says little: a pipe is full by its slots, not by its bytes.
-        self.note_read(&result, 0);
+        if let Some(readiness) = self.readiness.get() {
+            readiness.note_splice(&result);
+        }
         result
     }
 

@@ -36,7 +36,8 @@ fn idle_ones_go_first_and_paced(driver: Driver) {
     assert_eq!(order, expected, "the longest idle first");
     assert!(records.iter().all(|record| record["outcome"] == "drain"), "{records:?}");
     let spread = ended(&records[IDLE - 1]).duration_since(ended(&records[0])).unwrap();
-    assert!(spread >= Duration::from_millis(300), "all within {spread:?}");
+    // Evenly over 5 s; a few may have waited to be idle for long enough.
+    assert!(spread >= Duration::from_millis(2_500), "all within {spread:?}");
     for mut stream in idle {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0, "FIN, not RST");
     }

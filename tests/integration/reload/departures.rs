@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -9,6 +10,7 @@ use crate::support::{DEADLINE, FullEndpoint};
 
 on_both_drivers!(
     a_removed_listener_drains,
+    without_privileges_a_removed_listener_stops_at_once,
     what_waits_at_a_removed_listener_is_served,
     a_removed_endpoint_drains,
     a_connection_on_its_way_to_a_removed_endpoint_drains
@@ -128,4 +130,33 @@ fn a_connection_on_its_way_to_a_removed_endpoint_drains(driver: Driver) {
     let record = proxy.record();
     assert_eq!(record["outcome"], "table_removed", "{record}");
     assert_eq!(record["endpoint"], address.to_string());
+}
+
+/// Some kernels let only privileged processes hold off new connections; the listener must close all the same.
+fn without_privileges_a_removed_listener_stops_at_once(driver: Driver) {
+    let echo = Endpoint::polite();
+    let settings = Settings { listen: "127.0.0.1:0".to_owned(), ..with_guest(driver, echo.address, "") };
+    let process = Process::start(&settings, without_capabilities);
+    let guest = process.listener("guest");
+    echoed(&mut connect(guest), b"before").unwrap();
+    std::fs::write(&process.config, without_guest(&settings).yaml()).unwrap();
+    process.signal(rustix::process::Signal::HUP);
+    let is_refused = || {
+        let result = TcpStream::connect_timeout(&guest, Duration::from_millis(200));
+        result.err().map(|error| error.kind())
+    };
+    eventually("a refusal", is_refused, |kind| *kind == Some(std::io::ErrorKind::ConnectionRefused));
+    echoed(&mut connect(process.listener("main")), b"after").unwrap();
+}
+
+/// Puts `setpriv` in front of the command.
+fn without_capabilities(command: &mut Command) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    *command = wrapped;
 }

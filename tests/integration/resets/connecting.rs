@@ -87,13 +87,21 @@ fn wait_for_active(proxy: &Proxy, wanted: u64) {
     eventually(&format!("{wanted} active at the endpoint"), active, |active| *active == wanted);
 }
 
-fn assert_left(proxy: &Proxy, _endpoint: &FullEndpoint, outcome: &str) {
+fn assert_left(proxy: &Proxy, endpoint: &FullEndpoint, outcome: &str) {
     let record = proxy.record();
     assert_eq!(
         (record["outcome"].as_str(), record["side"].as_str()),
         (Some(outcome), Some("downstream")),
         "{record}"
     );
+    let attempt = &record["attempts"][0];
+    assert_eq!(
+        (attempt["endpoint"].as_str(), attempt["result"].as_str()),
+        (Some(&*endpoint.address.to_string()), Some(outcome)),
+        "who was waited for: {record}"
+    );
+    let failures = proxy.metric("sheave_endpoint_failures_total", &[]);
+    assert_eq!(failures, 0.0, "not the endpoint's failure");
     assert!(record["duration_ms"].as_f64().unwrap() < 10_000.0, "long before the timeout: {record}");
     wait_for_active(proxy, 0);
 }
