@@ -10,7 +10,8 @@ use serde_json::Value;
 use socket2::Socket;
 
 use crate::support::{
-    DEADLINE, Driver, Endpoint, Proxy, Settings, connect, eventually_some, on_both_drivers, stays_silent,
+    DEADLINE, Driver, Endpoint, FullEndpoint, Proxy, Settings, connect, eventually_some, on_both_drivers,
+    stays_silent,
 };
 
 on_both_drivers!(
@@ -19,6 +20,7 @@ on_both_drivers!(
     what_the_endpoint_sends_keeps_it_alive,
     a_reader_that_stalls_is_idle,
     the_maximum_duration_ends_a_busy_connection,
+    the_upstreams_maximum_duration_begins_with_the_connection,
     the_half_close_timeout_ends_what_is_left,
     the_half_close_timeout_is_one_of_silence,
     keepalive_is_set_on_both_sides,
@@ -138,6 +140,27 @@ fn the_maximum_duration_ends_a_busy_connection(driver: Driver) {
         assert!(duration(&record) >= Duration::from_millis(280), "{record}");
         assert!(record["bytes_sent"].as_u64() > Some(1), "there was traffic: {record}");
     }
+}
+
+/// Connecting takes a second here (the SYN is sent again), longer than the upstream's maximum.
+fn the_upstreams_maximum_duration_begins_with_the_connection(driver: Driver) {
+    let endpoint = FullEndpoint::start();
+    let upstream = "timeout: {tcp: {connectTimeout: 25s, maxConnectionDuration: 600ms}}, \
+                    retry: {perRetry: {timeout: 25s}}";
+    let proxy = Proxy::start(&Settings::new(driver, &[endpoint.address]).upstream(upstream));
+    let mut client = connect(proxy.address);
+    eventually_some("a client that has waited for longer", || {
+        proxy.live().first().filter(|live| live["ageSeconds"].as_f64() > Some(0.7)).map(|_| ())
+    });
+    let mut endpoint_side = endpoint.accept();
+    client.write_all(b"question").unwrap();
+    endpoint_side.read_exact(&mut [0; 8]).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end comes from Sheave");
+    let record = proxy.record();
+    ended_by_sheave(&record, "max_duration");
+    let connected = record["connect_end_ms"].as_f64().unwrap();
+    let lived = record["duration_ms"].as_f64().unwrap() - connected;
+    assert!(connected > 600.0 && lived >= 580.0, "{record}");
 }
 
 fn the_half_close_timeout_ends_what_is_left(driver: Driver) {
