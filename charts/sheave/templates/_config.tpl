@@ -119,7 +119,12 @@ replaces the pods, and a change of anything else does not.
 {{- end }}
 {{- end }}
 {{- $listeners := dict }}
-{{- range .listeners }}{{ $_ := set $listeners .name true }}{{ end }}
+{{- range $i, $listener := .listeners }}
+{{- $_ := set $listeners $listener.name true }}
+{{- if hasSuffix (printf ":%s" (include "sheave.adminPort" $)) $listener.address }}
+{{- fail (printf "config.listeners[%d].address (listener %q): %s has the port of config.admin.address; write another one here or there" $i $listener.name $listener.address) }}
+{{- end }}
+{{- end }}
 {{- $upstreams := dict }}
 {{- range .upstreams }}{{ $_ := set $upstreams .name true }}{{ end }}
 {{- range $i, $route := .routes }}
