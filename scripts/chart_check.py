@@ -19,6 +19,8 @@ EXAMPLES = [*sorted(pathlib.Path(CHART, "ci").glob("*.yaml")), pathlib.Path("man
 # Custom resources: there is no schema of them here.
 UNKNOWN_KINDS = {"ServiceMonitor", "PodMonitor"}
 NAMESPACE = "edge"
+# Values that only Helm, or a cluster with special hardware, has a use for.
+UNDESCRIBED = {"global", "claims", "localhostProfile", "initialDelaySeconds"}
 
 BASE = {
     "config": {
@@ -219,6 +221,22 @@ class Chart:
         """Whoever lints or looks at the chart without values is told nothing worse than what is missing."""
         result = self.run("lint", "--strict", CHART)
         self.expect(result.returncode == 0, f"no values: {result.stdout}{result.stderr}")
+        values, own, metadata = map(read_yaml, ("values.yaml", "schema/values.json", "Chart.yaml"))
+        self.described("values.yaml", values, own, own["$defs"])
+        version = subprocess.run([self.sheave, "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
+        self.expect(metadata["appVersion"] == version, f"Chart.yaml: appVersion is not {version}, what sheave says")
+
+    def described(self, where, values, schema, definitions):
+        """Every value that the schema takes stands in values.yaml."""
+        schema = {**definitions.get(schema.get("$ref", "").removeprefix("#/$defs/"), {}), **schema}
+        # Empty ones are handed on as they are, or described in one line.
+        if schema.get("type") != "object" or not values:
+            return
+        for name, part in schema.get("properties", {}).items():
+            if name in values:
+                self.described(f"{where}: {name}", values[name], part, definitions)
+            elif name not in UNDESCRIBED:
+                self.problems.append(f"{where}: {name} is missing, with its default and a comment")
 
     def pod(self, path, value):
         result = self.template(with_value(BASE, path, value))
@@ -247,6 +265,10 @@ class Chart:
     @staticmethod
     def documents(text):
         return [document for document in yaml.safe_load_all(text) if document]
+
+
+def read_yaml(name):
+    return yaml.safe_load(pathlib.Path(CHART, name).read_text())
 
 
 def pod_template(documents):
