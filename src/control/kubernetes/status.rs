@@ -117,7 +117,8 @@ impl Status {
             };
             let waiting: Vec<&(Arc<Scope>, Health)> =
                 inner.watches.iter().filter(|(_, health)| !settled(health)).collect();
-            let Some((scope, health)) = waiting.iter().find(|(_, h)| h.trouble.is_some()).or(waiting.first())
+            let Some((scope, health)) =
+                waiting.iter().find(|(_, h)| h.trouble.is_some()).or_else(|| waiting.first())
             else {
                 inner.was_synced = true;
                 return None;

@@ -13,8 +13,9 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Service as ApiService;
 use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
 use kube::api::{Api, ListParams, WatchParams};
-use kube::core::WatchEvent;
+use kube::core::{NamespaceResourceScope, WatchEvent};
 use kube::{Client, ResourceExt};
+use serde::de::DeserializeOwned;
 
 use super::backoff::Pause;
 use super::index::{Change, Object, Observation};
@@ -46,7 +47,9 @@ pub(super) struct Watch {
 }
 
 /// An object of the API that has a compact value.
-trait Watched: kube::Resource<DynamicType = ()> + Clone + Debug + serde::de::DeserializeOwned {
+trait Watched:
+    kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
     type Compact;
 
     /// `None`: it is of no interest to anybody.
@@ -65,10 +68,7 @@ impl Watch {
         }
     }
 
-    async fn follow<K: Watched>(&self)
-    where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope>,
-    {
+    async fn follow<K: Watched>(&self) {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.scope.namespace);
         let mut pause = Pause::default();
         let mut version: Option<String> = None;
@@ -149,9 +149,9 @@ impl Watch {
     }
 
     async fn pass_on<K: Watched>(&self, event: WatchEvent<K>, version: &mut String) -> Result<(), Trouble> {
-        let (object, change): (K, fn(K::Compact) -> Change<K::Compact>) = match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, Change::Set),
-            WatchEvent::Deleted(object) => (object, Change::Gone),
+        let (object, is_gone) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+            WatchEvent::Deleted(object) => (object, true),
             WatchEvent::Bookmark(bookmark) => {
                 *version = bookmark.metadata.resource_version;
                 return Ok(());
@@ -160,7 +160,8 @@ impl Watch {
         };
         let reached = object.resource_version();
         if let Some(compact) = self.wanted(object) {
-            self.observed(K::object(change(compact))).await;
+            let change = if is_gone { Change::Gone(compact) } else { Change::Set(compact) };
+            self.observed(K::object(change)).await;
         }
         // Only now: what was not passed on has to come again.
         if let Some(reached) = reached {

@@ -107,7 +107,7 @@ fn of_two_families_the_preferred_one_unless_it_cannot_be_used() {
     service.families = vec![Family::Ipv6, Family::Ipv4];
     assert_eq!(selected(&number(80), &service, &both, REACHABLE), only("[fd00::1]:1"));
     assert_eq!(selected(&number(80), &service, &both, &|address| address.is_ipv4()), only("10.0.0.1:1"));
-    assert_eq!(selected(&number(80), &service, &[v4.clone()], REACHABLE), only("10.0.0.1:1"));
+    assert_eq!(selected(&number(80), &service, std::slice::from_ref(&v4), REACHABLE), only("10.0.0.1:1"));
     let down = slice("b", &port, &[("fd00::1", NotReady)]);
     assert_eq!(selected(&number(80), &service, &[v4, down], REACHABLE), only("10.0.0.1:1"));
     assert_eq!(selected(&number(80), &service, &[v6], REACHABLE), only("[fd00::1]:1"));
