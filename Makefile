@@ -6,14 +6,14 @@ ARGS ?=
 # Where rustup puts cargo, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-SHELL_SCRIPTS := $(filter-out %.txt,$(wildcard scripts/*)) .ci/run \
+SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .ci/run \
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test e2e e2e-full cluster lint tidy fmt audit bench clean
+.PHONY: help setup build image demo test e2e e2e-full cluster lint tidy chart manifests fmt audit bench clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the system packages that are missing
 	@scripts/setup test
@@ -44,17 +44,28 @@ e2e-full: ## The same, with the long tests
 cluster: ## A shell in a throw-away Kubernetes, with KUBECONFIG set (as root)
 	@tests/cluster/cluster shell
 
-lint: ## Check format, lints, dependencies, the tree's own rules and scripts
+lint: ## Check format, lints, dependencies, the tree's own rules, scripts and the chart
 	@scripts/setup build
 	$(CARGO) fmt --check
 	@set -e; for script in $(SHELL_SCRIPTS); do echo "bash -n $$script"; bash -n "$$script"; done
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check bans licenses sources
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
-	@$(MAKE) --no-print-directory tidy
+	@$(MAKE) --no-print-directory tidy chart
 
 tidy: ## Check the tree's own rules: sizes, words, who may name whom
 	@scripts/setup build
 	$(CARGO) test --locked --features faults --quiet --test integration tidy
+
+# With the features of the tests, so that nothing is compiled twice.
+chart: ## Check the Helm chart and that manifests/ is rendered from it
+	@scripts/setup chart
+	$(CARGO) build --locked --features faults --quiet
+	scripts/chart check
+
+manifests: ## Write manifests/ and the chart's values.schema.json anew
+	@scripts/setup chart
+	$(CARGO) build --locked --features faults --quiet
+	scripts/chart render
 
 fmt: ## Format the code
 	$(CARGO) fmt

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Name};
 use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
-use crate::routing::{RouteTable, compile};
+use crate::routing::{Findings, RouteTable, compile};
 use crate::shutdown::{Drain, Phase};
 use crate::telemetry::LiveDirectory;
 use crate::telemetry::access_log::AccessLog;
@@ -84,7 +84,7 @@ impl Instance {
         let admin = TcpListener::bind(config.admin.address)
             .map_err(|error| StartError::Admin { address: config.admin.address, error })?;
         let empty = RouteTable::empty();
-        let table = Arc::new(compile(config, &empty));
+        let table = Arc::new(compile(config, &Findings::default(), &empty));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;

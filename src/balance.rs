@@ -81,6 +81,7 @@ pub(crate) mod tests {
         let endpoint = |(index, weight): (usize, &u32)| Endpoint {
             address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
             weight: *weight,
+            topology: Arc::default(),
             state: Arc::default(),
         };
         weights.iter().enumerate().map(endpoint).collect()

@@ -18,7 +18,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ pub struct Config {
     pub log: Log,
     pub access_log: AccessLog,
     pub metrics: Metrics,
+    pub kubernetes: Kubernetes,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
     pub upstreams: Vec<Upstream>,
@@ -111,6 +112,13 @@ pub struct Metrics {
     pub per_endpoint: bool,
 }
 
+/// How the cluster is reached whose Services are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// `None`: the pod's own ServiceAccount, else the usual KUBECONFIG rules.
+    pub kubeconfig: Option<PathBuf>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: Name,
@@ -171,13 +179,59 @@ pub struct BackendRef {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
     pub name: Name,
-    pub endpoints: Vec<Endpoint>,
+    pub members: Members,
     pub load_balancer: LoadBalancer,
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,
-    /// Live connections to an endpoint that left the table keep going this long.
-    pub drain_timeout: Duration,
+    pub drain: UpstreamDrain,
+}
+
+/// Where an upstream's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members {
+    Listed(Vec<Endpoint>),
+    Followed(ServicePort),
+}
+
+impl Members {
+    pub fn listed(&self) -> &[Endpoint] {
+        match self {
+            Self::Listed(endpoints) => endpoints,
+            Self::Followed(_) => &[],
+        }
+    }
+
+    pub fn followed(&self) -> Option<&ServicePort> {
+        match self {
+            Self::Listed(_) => None,
+            Self::Followed(service) => Some(service),
+        }
+    }
+}
+
+/// A port of a Kubernetes Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    pub namespace: Name,
+    pub name: Name,
+    pub port: PortRef,
+}
+
+/// A Service's port, as it is referred to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortRef {
+    Number(u16),
+    Name(Name),
+}
+
+/// What happens to live connections of an endpoint that left the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UpstreamDrain {
+    /// They keep going this long.
+    pub timeout: Duration,
+    /// Of each endpoint, close this many per second before that; `None`: none.
+    pub close_per_second: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

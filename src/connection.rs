@@ -106,7 +106,7 @@ async fn reach_upstream(
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::routing::{Places, RouteTable, compile};
+    use crate::routing::{Findings, Places, RouteTable, compile};
     use crate::telemetry::WorkerCounters;
 
     /// What an idle connection keeps in this process, beside what the allocator and the runtime add.
@@ -115,7 +115,8 @@ mod tests {
         let text = "listeners: [{name: a, address: \"127.0.0.1:1\"}]\n\
                     routes: [{name: a, listener: a, backendRefs: [{upstream: a}]}]\n\
                     upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}]}]\n";
-        let table = compile(&Config::parse(text, "test").unwrap(), &RouteTable::empty());
+        let table =
+            compile(&Config::parse(text, "test").unwrap(), &Findings::default(), &RouteTable::empty());
         let accepted = Accepted {
             socket: std::fs::File::open("/dev/null").unwrap().into(),
             client: "127.0.0.1:3".parse().unwrap(),

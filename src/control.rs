@@ -5,11 +5,14 @@
 //! and never takes a working table away: whatever fails here, the last good table keeps serving.
 
 mod admin;
+mod kubernetes;
 pub mod metrics;
+mod propagation;
 mod reload;
 mod shared;
 mod signals;
 mod status;
+mod tables;
 mod watch;
 
 use std::io;
@@ -25,9 +28,11 @@ use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
 use crate::telemetry::{LiveDirectory, WorkerCounters};
 
+use kubernetes::{Discovery, Observation};
 use reload::{Reloader, Trigger};
 use shared::{Shared, Tuning};
 use signals::Signals;
+use tables::Tables;
 use watch::FileWatch;
 
 pub use reload::Reloaded;
@@ -41,6 +46,8 @@ pub type Bind = Box<dyn Fn(&RouteTable, &RouteTable) -> Result<Vec<Vec<BoundList
 
 /// Reloads that may wait for the one under way.
 const TRIGGERS_MAX: usize = 16;
+/// What watches have seen and nobody has taken in yet; then they wait, and the API server with them.
+const OBSERVATIONS_MAX: usize = 256;
 /// How long [`Handle::stop`] waits for the thread.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -166,6 +173,8 @@ impl Handle {
 struct Side {
     shared: Arc<Shared>,
     reloader: Reloader,
+    discovery: Discovery,
+    observations: flume::Receiver<Observation>,
     signals: Option<Signals>,
     config_file: Option<PathBuf>,
     admin: tokio::net::TcpListener,
@@ -191,8 +200,17 @@ impl Side {
             parts.config,
             tuning,
         ));
+        let (observed, observations) = flume::bounded(OBSERVATIONS_MAX);
+        let tables = Tables::new(Arc::clone(&shared), parts.bind, Arc::clone(&shared.started_with));
         let side = Self {
-            reloader: Reloader::new(Arc::clone(&shared), parts.load, parts.bind),
+            reloader: Reloader::new(Arc::clone(&shared), parts.load, tables),
+            discovery: Discovery::new(
+                shared.started_with.kubernetes.kubeconfig.clone(),
+                Arc::clone(&shared.kubernetes),
+                shared.configs.subscribe(),
+                observed,
+            ),
+            observations,
             shared,
             signals,
             config_file: parts.config_file,
@@ -212,7 +230,9 @@ impl Side {
         let events = &self.shared.events;
         tokio::select! {
             _dropped_or_told = stopped.recv_async() => {}
-            () = self.reloader.run(triggered) => {}
+            () = self.reloader.run(triggered, self.observations) => {}
+            () = self.discovery.run() => {}
+            () = self.shared.propagation.follow(&self.shared.publisher) => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}
             () = admin::serve(self.admin, Arc::clone(&self.shared)) => {}

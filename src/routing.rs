@@ -13,10 +13,10 @@ mod route;
 mod table;
 mod upstream;
 
-pub use compile::compile;
-pub use endpoint::{Endpoint, EndpointState, Reservation};
+pub use compile::{Findings, Found, Member, compile, refresh};
+pub use endpoint::{Endpoint, EndpointState, Reservation, Topology};
 pub use listener::{Listener, ListenerState};
 pub use places::{Place, Places};
 pub use route::Route;
 pub use table::RouteTable;
-pub use upstream::{Upstream, UpstreamState};
+pub use upstream::{Problem, Upstream, UpstreamState};

@@ -6,6 +6,7 @@
 mod accept;
 pub mod cores;
 mod drain;
+mod leave;
 pub(crate) mod runtime;
 mod slots;
 pub mod socket;
@@ -101,6 +102,9 @@ pub(crate) struct Worker {
     /// Accept loops that are paused.
     paused_loops: Cell<usize>,
     subscriber: Subscriber,
+    /// Told that something has left the table.
+    depart: flume::Sender<()>,
+    departed: flume::Receiver<()>,
     drain: DrainWatch,
     live: LiveInbox,
     end: RefCell<Option<io::Result<()>>>,
@@ -118,6 +122,7 @@ impl Worker {
             parts.records,
             parts.log_sample,
         );
+        let (depart, departed) = flume::bounded(1);
         Rc::new(Self {
             context: Rc::new(context),
             counters: parts.counters,
@@ -126,6 +131,8 @@ impl Worker {
             slots: Slots::default(),
             paused_loops: Cell::new(0),
             subscriber: parts.subscriber,
+            depart,
+            departed,
             drain: parts.drain,
             live: parts.live,
             end: RefCell::new(None),
@@ -139,6 +146,7 @@ impl Worker {
         self.spawn_vital(|worker| async move { worker.context.registry.run_timeouts().await });
         self.spawn_vital(|worker| async move { crate::connection::watch(&worker.context.registry).await });
         self.spawn_vital(|worker| async move { drain::follow(&worker).await });
+        self.spawn_vital(|worker| async move { leave::follow(&worker).await });
     }
 
     /// Waits for the end. Polled on every turn of the loop, so a look at a cell has to do.
@@ -188,9 +196,10 @@ impl Worker {
             let sockets = self.subscriber.take_sockets();
             let next = self.subscriber.current();
             self.slots.apply(self, &next, sockets);
-            if current.depart(&next, Instant::now()) {
+            if next.departures != current.departures {
                 // Connections that are accepted or get their endpoint only after this see it by themselves.
                 self.context.registry.all().iter().for_each(|live| self.context.registry.schedule(live));
+                let _already_told = self.depart.try_send(());
             }
             self.subscriber.acknowledge(next.generation);
             current = next;

@@ -33,7 +33,7 @@ pub fn demo(seconds: u64) -> Result<(), String> {
     config.access_log.enabled = false;
     let _guard = logging::start(&Log { level: LogLevel::Warn, format: LogFormat::Text });
     let mut echoes = Vec::new();
-    for endpoint in config.upstreams.iter().flat_map(|upstream| &upstream.endpoints) {
+    for endpoint in config.upstreams.iter().flat_map(|upstream| upstream.members.listed()) {
         let echo = Echo::start(endpoint.address).map_err(|error| {
             format!("cannot listen on {}: {error}; stop what uses that port", endpoint.address)
         })?;

@@ -38,6 +38,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
     let metrics = process::metrics(file.metrics.or_default());
+    let (kubernetes, may_follow) = process::kubernetes(file.kubernetes.or_default());
 
     let listener_names = Names::collect(&cx, "listeners", &file.listeners, |item| &item.name);
     Names::collect(&cx, "routes", &file.routes, |item| &item.name);
@@ -45,9 +46,21 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
 
     let listeners = listener::listeners(&cx, file.listeners, admin.address);
     let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
-    let upstreams = upstream::upstreams(&cx, file.upstreams);
+    let upstreams = upstream::upstreams(&cx, file.upstreams, may_follow);
     loops::refuse(&cx, &listeners, &routes, &upstreams);
-    Config { workers, admin, drain, limits, log, access_log, metrics, listeners, routes, upstreams }
+    Config {
+        workers,
+        admin,
+        drain,
+        limits,
+        log,
+        access_log,
+        metrics,
+        kubernetes,
+        listeners,
+        routes,
+        upstreams,
+    }
 }
 
 fn sizes(cx: &Context<'_>, file: &raw::File) {

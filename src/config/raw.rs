@@ -14,9 +14,10 @@ mod route;
 mod upstream;
 
 pub(super) use field::{Field, Later, List};
+pub(super) use health::UpstreamDrain;
 pub(super) use listener::{Listener, TcpKeepalive, WhenFull};
 pub(super) use process::{
-    AccessLog, Admin, Drain, Driver, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
 };
 pub(super) use route::{BackendRef, Route};
 pub(super) use upstream::{Endpoint, LoadBalancerType, Retry, Trigger, Upstream, UpstreamTcp};
@@ -47,7 +48,7 @@ pub(super) struct File {
     /// One trace per connection, sent by OTLP.
     tracing: Field<Later<process::Tracing>>,
     /// Following Services and Secrets of a Kubernetes cluster.
-    kubernetes: Field<Later<process::Kubernetes>>,
+    pub(super) kubernetes: Field<Kubernetes>,
     /// The addresses connections are accepted on.
     pub(super) listeners: List<Listener>,
     /// Which connections of a listener go to which upstreams.

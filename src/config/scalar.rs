@@ -4,8 +4,10 @@
 //! field, at the network or at a clock.
 
 mod address;
+mod service;
 
 pub(super) use address::{EndpointAddress, ListenAddress};
+pub(super) use service::{DnsLabel, ServicePort};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -92,7 +94,17 @@ macro_rules! scalars {
     )+};
 }
 
-scalars!(GatewayDuration, ListenAddress, EndpointAddress, Network, ObjectName, AutoCount, AutoBool);
+scalars!(
+    GatewayDuration,
+    ListenAddress,
+    EndpointAddress,
+    Network,
+    ObjectName,
+    DnsLabel,
+    ServicePort,
+    AutoCount,
+    AutoBool
+);
 
 /// A Gateway API duration (GEP-2257): `250ms`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::routing::{Endpoint, Listener, Upstream};
+use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
 use crate::telemetry::{LiveConnection, Outcome, Side};
 use crate::worker::runtime::SocketHandle;
 
@@ -35,7 +35,7 @@ pub(crate) struct Live {
     pub(crate) accepted: Instant,
     opened: CoarseTime,
     upstream: OnceCell<Arc<Upstream>>,
-    endpoint: OnceCell<Endpoint>,
+    endpoint: OnceCell<(SocketAddr, Arc<EndpointState>)>,
     last_active: Cell<CoarseTime>,
     half_closed: Cell<bool>,
     /// The last bytes went to the endpoint.
@@ -124,7 +124,7 @@ impl Live {
 
     /// From now on the connection has an endpoint.
     pub(super) fn attach_upstream(&self, endpoint: &Endpoint, socket: SocketHandle) {
-        let _set_once = self.endpoint.set(endpoint.clone());
+        let _set_once = self.endpoint.set((endpoint.address, Arc::clone(&endpoint.state)));
         self.sockets.borrow_mut().push(socket);
         self.connected.set(CoarseTime::now());
         self.last_active.set(self.connected.get());
@@ -139,7 +139,11 @@ impl Live {
     }
 
     pub(crate) fn endpoint(&self) -> Option<SocketAddr> {
-        self.endpoint.get().map(|endpoint| endpoint.address)
+        self.endpoint.get().map(|(address, _)| *address)
+    }
+
+    pub(crate) fn endpoint_state(&self) -> Option<&EndpointState> {
+        self.endpoint.get().map(|(_, state)| &**state)
     }
 
     /// Bytes were read that go this way.
@@ -202,8 +206,8 @@ impl Live {
 
     /// When it has to be gone because its listener or endpoint left the table.
     fn leave_by(&self) -> Option<CoarseTime> {
-        let listener = self.listener.state.leave_by.get();
-        let endpoint = self.endpoint.get().and_then(|endpoint| endpoint.state.leave_by.get());
+        let listener = self.listener.state.leave_by.get().copied();
+        let endpoint = self.endpoint_state().and_then(EndpointState::leave_by);
         let by = listener.into_iter().chain(endpoint).min()?;
         Some(self.opened + by.saturating_duration_since(self.accepted))
     }

@@ -4,6 +4,7 @@
 //! swapping it for an empty one, so that a worker never waits for more than that.
 
 mod config;
+mod kubernetes;
 mod process;
 mod traffic;
 mod workers;
@@ -52,13 +53,14 @@ struct Group {
     per_endpoint: bool,
 }
 
-static GROUPS: [Group; 6] = [
+static GROUPS: [Group; 7] = [
     group("Process", process::FAMILIES),
     group("Workers", workers::FAMILIES),
     group("Listeners and routes", traffic::LISTENERS),
     group("Upstreams", traffic::UPSTREAMS),
     Group { title: "Endpoints", families: traffic::ENDPOINTS, per_endpoint: true },
     group("Table and configuration", config::FAMILIES),
+    group("Kubernetes", kubernetes::FAMILIES),
 ];
 
 const fn group(title: &'static str, families: &'static [Family]) -> Group {

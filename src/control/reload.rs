@@ -1,16 +1,23 @@
-//! From the file to a published table: load, compile, bind, publish, and hear from every worker.
+//! From what may have changed to a published table: the file, or the cluster.
 //!
-//! One reload at a time, in the order in which they were asked for. Whatever fails, nothing has changed.
+//! One reload at a time, in the order in which they were asked for; changes of the cluster go on meanwhile. Whatever
+//! fails, nothing has changed.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
 use crate::config::Config;
-use crate::routing::RouteTable;
 use crate::shutdown::Phase;
 
+use super::Load;
+use super::kubernetes::Observation;
 use super::shared::Shared;
-use super::{Bind, Load, metrics};
+use super::tables::{Published, Tables};
 
 /// Why to reload.
 #[derive(Debug)]
@@ -34,110 +41,144 @@ pub struct Reloaded {
 pub(super) struct Reloader {
     shared: Arc<Shared>,
     load: Load,
-    bind: Bind,
+    tables: Tables,
 }
 
+/// A reload whose table the workers are about to take.
+type Settling = Pin<Box<dyn Future<Output = ()>>>;
+
 impl Reloader {
-    pub(super) fn new(shared: Arc<Shared>, load: Load, bind: Bind) -> Self {
-        Self { shared, load, bind }
+    pub(super) fn new(shared: Arc<Shared>, load: Load, tables: Tables) -> Self {
+        Self { shared, load, tables }
     }
 
-    /// Reloads whenever asked to.
-    pub(super) async fn run(self, triggers: flume::Receiver<Trigger>) {
-        while let Ok(trigger) = triggers.recv_async().await {
-            if let Phase::Draining { .. } = self.shared.drain.phase() {
-                let error = "not reloaded: the process is draining and takes no new table";
-                tracing::warn!("{error}");
-                if let Trigger::Asked(reply) = trigger {
-                    let _nobody_waits = reply.send(Err(error.into()));
+    /// Reloads whenever asked to, and publishes what the watches have seen.
+    pub(super) async fn run(
+        mut self,
+        triggers: flume::Receiver<Trigger>,
+        observations: flume::Receiver<Observation>,
+    ) {
+        let mut settling: FuturesUnordered<Settling> = FuturesUnordered::new();
+        loop {
+            let due = self.tables.due();
+            tokio::select! {
+                trigger = triggers.recv_async(), if settling.is_empty() => match trigger {
+                    Ok(trigger) => settling.extend(self.heed(trigger)),
+                    Err(_) => return,
+                },
+                Some(()) = settling.next() => {}
+                Ok(observation) = observations.recv_async() => {
+                    self.tables.observe(observation);
+                    observations.try_iter().for_each(|observation| self.tables.observe(observation));
                 }
-                continue;
-            }
-            let loaded = (self.load)();
-            match trigger {
-                Trigger::File if self.shared.status.knows(&loaded) => {
-                    tracing::debug!("the configuration file says what it said before");
-                }
-                Trigger::File | Trigger::Signal => {
-                    let _logged_and_counted = self.reload(loaded).await;
-                }
-                Trigger::Asked(reply) => {
-                    let _nobody_waits = reply.send(self.reload(loaded).await);
-                }
+                () = sleep_until(due), if due.is_some() => self.tables.refresh(),
             }
         }
     }
 
-    async fn reload(&self, loaded: Result<Config, String>) -> Result<Reloaded, String> {
-        let result = match loaded {
-            Ok(config) => self.publish(config).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &result {
-            self.shared.status.failed(error);
-            tracing::error!(
-                generation = self.shared.publisher.current().generation,
-                errors = %one_line(error),
-                "reload failed; the table before it keeps serving",
-            );
+    /// What is still to be waited for.
+    fn heed(&mut self, trigger: Trigger) -> Option<Settling> {
+        if let Phase::Draining { .. } = self.shared.drain.phase() {
+            let error = "not reloaded: the process is draining and takes no new table";
+            tracing::warn!("{error}");
+            answer(trigger, Err(error.into()));
+            return None;
         }
-        result
+        let loaded = (self.load)();
+        if matches!(trigger, Trigger::File) && self.shared.status.knows(&loaded) {
+            tracing::debug!("the configuration file says what it said before");
+            return None;
+        }
+        match self.reload(loaded) {
+            Ok(settling) => Some(Box::pin(async move { answer(trigger, Ok(settling.await)) })),
+            Err(error) => {
+                self.shared.status.failed(&error);
+                tracing::error!(
+                    generation = self.shared.publisher.current().generation,
+                    errors = %one_line(&error),
+                    "reload failed; the table before it keeps serving",
+                );
+                answer(trigger, Err(error));
+                None
+            }
+        }
     }
 
-    async fn publish(&self, config: Config) -> Result<Reloaded, String> {
-        let Shared { publisher, status, .. } = &*self.shared;
+    fn reload(
+        &mut self,
+        loaded: Result<Config, String>,
+    ) -> Result<impl Future<Output = Reloaded> + use<>, String> {
+        let config = Arc::new(loaded?);
         let started = Instant::now();
-        let current = publisher.current();
-        let next = crate::routing::compile(&config, &current);
-        let sockets = (self.bind)(&current, &next)?;
         let restart_needed = restart_needed(&self.shared.started_with, &config);
-        let (generation, listeners, endpoints) = (next.generation, next.listeners.len(), endpoints(&next));
-        let published = Instant::now();
-        publisher.publish(Arc::new(next), sockets);
-        status.succeeded(config, restart_needed.clone());
-        drop(metrics::collect(&self.shared)); // Forgets what left the table.
-        let acknowledged = self.acknowledged(generation).await;
-        if acknowledged {
-            status.propagated(published.elapsed());
-        }
-        tracing::info!(
-            generation,
-            listeners,
-            endpoints,
-            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            acknowledged,
-            "table published",
-        );
-        if !restart_needed.is_empty() {
-            tracing::warn!(
-                sections = restart_needed.join(", "),
-                "these sections of the configuration changed and take effect with a restart; the rest is in effect",
-            );
-        }
-        Ok(Reloaded { generation, acknowledged, restart_needed })
+        let published = self.tables.reconfigure(Arc::clone(&config))?;
+        self.shared.status.succeeded(config, restart_needed.clone());
+        Ok(settle(Arc::clone(&self.shared), published, started, restart_needed))
     }
+}
 
-    /// Waits until all workers have the table, and says so if one has not in time.
-    async fn acknowledged(&self, generation: u64) -> bool {
-        let publisher = &self.shared.publisher;
-        let bound = self.shared.tuning.acknowledge;
-        let _in_time = tokio::time::timeout(bound, publisher.acknowledged_by_all(generation)).await;
-        let behind: Vec<String> = publisher
-            .acknowledged_by_worker()
-            .iter()
-            .enumerate()
-            .filter(|(_, acknowledged)| **acknowledged < generation)
-            .map(|(worker, _)| worker.to_string())
-            .collect();
-        if !behind.is_empty() {
-            tracing::warn!(
-                generation,
-                workers = behind.join(", "),
-                waited_seconds = bound.as_secs_f64(),
-                "these workers have not taken the table yet and route by an older one; /livez says whether they are stuck",
-            );
-        }
-        behind.is_empty()
+/// Waits for the workers, and says how it went.
+async fn settle(
+    shared: Arc<Shared>,
+    published: Published,
+    started: Instant,
+    restart_needed: Vec<&'static str>,
+) -> Reloaded {
+    let Published { generation, listeners, endpoints, at } = published;
+    let acknowledged = acknowledged(&shared, generation).await;
+    if acknowledged {
+        shared.status.propagated(at.elapsed());
+    }
+    tracing::info!(
+        generation,
+        listeners,
+        endpoints,
+        milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        acknowledged,
+        "table published",
+    );
+    if !restart_needed.is_empty() {
+        tracing::warn!(
+            sections = restart_needed.join(", "),
+            "these sections of the configuration changed and take effect with a restart; the rest is in effect",
+        );
+    }
+    Reloaded { generation, acknowledged, restart_needed }
+}
+
+/// Waits until all workers have the table, and says so if one has not in time.
+async fn acknowledged(shared: &Shared, generation: u64) -> bool {
+    let bound = shared.tuning.acknowledge;
+    let _in_time = tokio::time::timeout(bound, shared.propagation.reaches(generation)).await;
+    let behind: Vec<String> = shared
+        .publisher
+        .acknowledged_by_worker()
+        .iter()
+        .enumerate()
+        .filter(|(_, acknowledged)| **acknowledged < generation)
+        .map(|(worker, _)| worker.to_string())
+        .collect();
+    if !behind.is_empty() {
+        tracing::warn!(
+            generation,
+            workers = behind.join(", "),
+            waited_seconds = bound.as_secs_f64(),
+            "these workers have not taken the table yet and route by an older one; /livez says whether they are stuck",
+        );
+    }
+    behind.is_empty()
+}
+
+fn answer(trigger: Trigger, result: Result<Reloaded, String>) {
+    if let Trigger::Asked(reply) = trigger {
+        let _nobody_waits = reply.send(result);
+    }
+}
+
+async fn sleep_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -149,14 +190,11 @@ fn restart_needed(running: &Config, next: &Config) -> Vec<&'static str> {
         ("limits", running.limits != next.limits),
         ("log", running.log != next.log),
         ("accessLog", running.access_log != next.access_log),
+        ("kubernetes", running.kubernetes != next.kubernetes),
     ]
     .into_iter()
     .filter_map(|(section, differs)| differs.then_some(section))
     .collect()
-}
-
-fn endpoints(table: &RouteTable) -> usize {
-    table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum()
 }
 
 fn one_line(errors: &str) -> String {

@@ -2,16 +2,20 @@
 //!
 //! Reading only; the one thing that changes in here is [`Status`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
 use crate::telemetry::{Ledger, LiveDirectory, WorkerCounters, process_clock_ms};
 
+use super::propagation::Propagation;
 use super::status::Status;
-use super::{ConnectionLimits, Event};
+use super::{ConnectionLimits, Event, kubernetes};
 
 /// What came from outside.
 #[derive(Debug)]
@@ -33,14 +37,24 @@ pub(super) struct Shared {
     pub(super) events: flume::Sender<Event>,
     pub(super) limits: ConnectionLimits,
     pub(super) status: Status,
+    /// How the watches of the cluster fare.
+    pub(super) kubernetes: Arc<kubernetes::Status>,
+    pub(super) propagation: Propagation,
+    pub(super) compilations: Count,
     /// The configuration that the process started with.
     pub(super) started_with: Arc<Config>,
+    /// The one that is in effect.
+    pub(super) configs: watch::Sender<Arc<Config>>,
     /// What was taken from the workers' ledgers so far.
     pub(super) ledger: Mutex<Ledger>,
     pub(super) started: Instant,
     pub(super) started_at: SystemTime,
     pub(super) tuning: Tuning,
 }
+
+/// Counts up.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
 
 /// Times of the control side; tests make them shorter.
 #[derive(Debug, Clone)]
@@ -81,6 +95,10 @@ impl Shared {
             events: sources.events,
             limits: sources.limits,
             status: Status::new(Arc::clone(&started_with)),
+            kubernetes: Arc::default(),
+            propagation: Propagation::new(),
+            compilations: Count::default(),
+            configs: watch::Sender::new(Arc::clone(&started_with)),
             started_with,
             ledger: Mutex::default(),
             started: Instant::now(),
@@ -99,5 +117,15 @@ impl Shared {
                 Duration::from_millis(now.saturating_sub(beat))
             })
             .collect()
+    }
+}
+
+impl Count {
+    pub(super) fn add(&self, more: usize) {
+        self.0.fetch_add(more as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

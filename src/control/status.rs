@@ -50,10 +50,10 @@ impl Status {
     }
 
     /// A reload published the table of `config`.
-    pub(super) fn succeeded(&self, config: Config, restart: Vec<&'static str>) {
+    pub(super) fn succeeded(&self, config: Arc<Config>, restart: Vec<&'static str>) {
         self.with(|report| {
             let now = SystemTime::now();
-            report.config = Arc::new(config);
+            report.config = config;
             report.reloads += 1;
             report.error = None;
             report.last_at = now;

@@ -65,7 +65,7 @@ fn builder() -> Builder {
 impl Builder {
     fn start(self) -> Control {
         let (publisher, subscribers) = Publisher::new(WORKERS);
-        let first = crate::routing::compile(&self.config, &publisher.current());
+        let first = crate::routing::compile(&self.config, &Default::default(), &publisher.current());
         publisher.publish(Arc::new(first), Vec::new());
         let acknowledging = Arc::new(AtomicBool::new(self.acknowledging));
         for subscriber in subscribers {
@@ -177,6 +177,7 @@ fn config(endpoints: &[&str]) -> Config {
         log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
         access_log: config::AccessLog { enabled: true, sample: 1.0 },
         metrics: config::Metrics { per_endpoint: true },
+        kubernetes: config::Kubernetes { kubeconfig: None },
         listeners: vec![config::Listener {
             name: "front".into(),
             address: "127.0.0.1:5432".parse().unwrap(),
@@ -203,7 +204,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
     let endpoint = |address: &&str| config::Endpoint { address: address.parse().unwrap(), weight: 1 };
     config::Upstream {
         name: "pg".into(),
-        endpoints: endpoints.iter().map(endpoint).collect(),
+        members: config::Members::Listed(endpoints.iter().map(endpoint).collect()),
         load_balancer: config::LoadBalancer::LeastConnections,
         timeouts: config::UpstreamTimeouts {
             connect: Duration::from_secs(5),
@@ -217,6 +218,6 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
         },
-        drain_timeout: Duration::from_secs(300),
+        drain: config::UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

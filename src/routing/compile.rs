@@ -1,7 +1,7 @@
-//! Configuration and the table before -> the next table. Pure.
+//! Configuration, what was found of the followed upstreams, and the table before -> the next table. Pure.
 //!
 //! State is carried over by identity: a listener's and a route's by name, an upstream's by name, an
-//! endpoint's by (upstream, address). So counts, breakers and health survive any number of reloads.
+//! endpoint's by (upstream, address). So counts, breakers and health survive any number of tables.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -10,21 +10,38 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::balance::Schedule;
-use crate::config::{self, Config, Name};
+use crate::config::{self, Config, Members, Name, ServicePort};
 
 use super::route::WeightedUpstream;
-use super::{Endpoint, EndpointState, Listener, Route, RouteTable, Upstream};
+use super::{Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream};
+
+/// One endpoint as its source names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub topology: Arc<Topology>,
+}
+
+/// What was found of an upstream whose members are followed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    pub members: Vec<Member>,
+    pub problem: Option<Problem>,
+}
+
+/// By the upstream's name. One that is not in here yet keeps the endpoints it had.
+pub type Findings = HashMap<Name, Found>;
 
 /// The table that `config` describes, one generation after `previous`.
-pub fn compile(config: &Config, previous: &RouteTable) -> RouteTable {
+pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable) -> RouteTable {
     let upstreams: BTreeMap<Name, Arc<Upstream>> = config
         .upstreams
         .iter()
         .map(|upstream| {
-            (
-                upstream.name.clone(),
-                Arc::new(compile_upstream(upstream, previous.upstreams.get(&upstream.name))),
-            )
+            let name = &upstream.name;
+            let compiled = compile_upstream(upstream, findings.get(name), previous.upstreams.get(name));
+            (name.clone(), Arc::new(compiled))
         })
         .collect();
     let before: HashMap<&Name, &Arc<Listener>> =
@@ -41,28 +58,83 @@ pub fn compile(config: &Config, previous: &RouteTable) -> RouteTable {
     RouteTable::new(previous.generation + 1, listeners, upstreams, config.drain.timeout)
 }
 
-fn compile_upstream(upstream: &config::Upstream, previous: Option<&Arc<Upstream>>) -> Upstream {
-    let before: HashMap<SocketAddr, &Arc<EndpointState>> =
-        previous.iter().flat_map(|upstream| &upstream.endpoints).map(|e| (e.address, &e.state)).collect();
-    let endpoints: Vec<Endpoint> = upstream
-        .endpoints
-        .iter()
-        .map(|endpoint| Endpoint {
-            address: endpoint.address,
-            weight: endpoint.weight,
-            state: before.get(&endpoint.address).map_or_else(Arc::default, |state| Arc::clone(state)),
+/// The table after `previous` in which these upstreams have other members and nothing else differs. What does
+/// not lead to them is the same in both, not even copied.
+pub fn refresh<'a>(
+    changed: impl IntoIterator<Item = (&'a config::Upstream, &'a Found)>,
+    previous: &RouteTable,
+) -> RouteTable {
+    let changed: HashMap<&Name, Arc<Upstream>> = changed
+        .into_iter()
+        .map(|(upstream, found)| {
+            let before = previous.upstreams.get(&upstream.name);
+            (&upstream.name, Arc::new(compile_upstream(upstream, Some(found), before)))
         })
         .collect();
+    let mut upstreams = previous.upstreams.clone();
+    upstreams.extend(changed.iter().map(|(name, upstream)| (Name::clone(name), Arc::clone(upstream))));
+    let listeners = previous.listeners.iter().map(|listener| listener.with_upstreams(&changed)).collect();
+    RouteTable::new(previous.generation + 1, listeners, upstreams, previous.drain_timeout)
+}
+
+fn compile_upstream(
+    upstream: &config::Upstream,
+    found: Option<&Found>,
+    previous: Option<&Arc<Upstream>>,
+) -> Upstream {
+    let before = || previous.iter().flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving));
+    let states: HashMap<SocketAddr, &Arc<EndpointState>> = before().map(|e| (e.address, &e.state)).collect();
+    let Found { members, problem } = found_or_kept(upstream, found, previous);
+    let endpoints: Vec<Endpoint> = members
+        .into_iter()
+        .map(|Member { address, weight, topology }| Endpoint {
+            address,
+            weight,
+            topology,
+            state: states.get(&address).map_or_else(Arc::default, |state| Arc::clone(state)),
+        })
+        .collect();
+    let stays: HashMap<SocketAddr, ()> = endpoints.iter().map(|endpoint| (endpoint.address, ())).collect();
+    let leaving = before().filter(|e| !stays.contains_key(&e.address) && e.state.active() > 0);
     Upstream {
         name: upstream.name.clone(),
         schedule: Schedule::new(endpoints.iter().map(|endpoint| endpoint.weight)),
+        leaving: leaving.cloned().collect(),
         endpoints,
+        problem,
         load_balancer: upstream.load_balancer,
         timeouts: upstream.timeouts,
         keepalive: upstream.keepalive,
         retry: upstream.retry,
-        drain_timeout: upstream.drain_timeout,
+        drain: upstream.drain,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
+    }
+}
+
+fn found_or_kept(
+    upstream: &config::Upstream,
+    found: Option<&Found>,
+    previous: Option<&Arc<Upstream>>,
+) -> Found {
+    match (&upstream.members, found) {
+        (Members::Listed(endpoints), _) => {
+            let listed = endpoints.iter().map(|config::Endpoint { address, weight }| Member {
+                address: *address,
+                weight: *weight,
+                topology: Arc::default(),
+            });
+            Found { members: listed.collect(), problem: None }
+        }
+        (Members::Followed(_), Some(found)) => found.clone(),
+        (Members::Followed(ServicePort { namespace, name, .. }), None) => {
+            let kept = previous.iter().flat_map(|upstream| &upstream.endpoints).map(|endpoint| Member {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                topology: Arc::clone(&endpoint.topology),
+            });
+            let text = format!("the cluster has not told yet what Service {namespace}/{name} has");
+            Found { members: kept.collect(), problem: Some(Problem { reason: "waiting", text: text.into() }) }
+        }
     }
 }
 

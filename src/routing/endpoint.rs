@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::config::{Name, UpstreamDrain};
 use crate::resilience::{Breaker, Health};
 
 /// An endpoint as one table sees it. Its identity is (upstream name, address).
@@ -13,7 +14,18 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Share of connections relative to its neighbours; 0 takes none.
     pub weight: u32,
+    pub topology: Arc<Topology>,
     pub state: Arc<EndpointState>,
+}
+
+/// Where an endpoint runs and for whom it is meant, as far as its source says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Topology {
+    pub zone: Option<Name>,
+    pub node: Option<Name>,
+    /// The zones, and the nodes, whose clients should prefer this endpoint.
+    pub for_zones: Vec<Name>,
+    pub for_nodes: Vec<Name>,
 }
 
 /// What is known of an endpoint; carried over from table to table by identity and exact for the process,
@@ -23,8 +35,18 @@ pub struct EndpointState {
     active: AtomicUsize,
     pub breaker: Breaker,
     pub health: Health,
-    /// Set once it has left the table: when its connections have to be gone.
-    pub leave_by: OnceLock<Instant>,
+    departure: Mutex<Option<Departure>>,
+}
+
+/// An endpoint that has left the table, and how its connections end.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    since: Instant,
+    /// When they have to be gone.
+    by: Instant,
+    close_per_second: Option<f64>,
+    /// How many were closed before that.
+    closed: u64,
 }
 
 /// One connection, or one attempt to make one, counted on its endpoint until dropped.
@@ -45,6 +67,46 @@ impl EndpointState {
         Reservation { state: Arc::clone(self) }
     }
 
+    /// It has left the table: its connections end as `drain` says. The first call stands until [`Self::stay`].
+    pub fn leave(&self, drain: UpstreamDrain, now: Instant) {
+        self.departure().get_or_insert(Departure {
+            since: now,
+            by: now + drain.timeout,
+            close_per_second: drain.close_per_second,
+            closed: 0,
+        });
+    }
+
+    /// It is in the table (again): its connections live on.
+    pub fn stay(&self) {
+        *self.departure() = None;
+    }
+
+    /// When its connections have to be gone, if it has left the table.
+    pub fn leave_by(&self) -> Option<Instant> {
+        self.departure().map(|departure| departure.by)
+    }
+
+    /// Whether its connections are closed one by one before they have to be gone.
+    pub fn leaves_paced(&self) -> bool {
+        self.departure().is_some_and(|departure| departure.close_per_second.is_some())
+    }
+
+    /// Whether one more of its connections is to be closed now; it then counts as closed.
+    pub fn claim_close(&self, now: Instant) -> bool {
+        let mut guard = self.departure();
+        let Some(departure) = guard.as_mut() else { return false };
+        let Some(per_second) = departure.close_per_second else { return false };
+        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
+        let is_due = (departure.closed + 1) as f64 <= (now - departure.since).as_secs_f64() * per_second;
+        departure.closed += u64::from(is_due);
+        is_due
+    }
+
+    fn departure(&self) -> MutexGuard<'_, Option<Departure>> {
+        self.departure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts one more if there are still `seen`: what makes a choice by count exact across workers.
     pub fn reserve_if(self: &Arc<Self>, seen: usize) -> Option<Reservation> {
         self.active.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
@@ -61,6 +123,21 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn connections_of_a_leaving_endpoint_are_closed_at_its_pace() {
+        let state = EndpointState::default();
+        let now = Instant::now();
+        assert!(!state.claim_close(now), "it stays");
+        state.leave(UpstreamDrain { timeout: Duration::from_secs(60), close_per_second: Some(2.0) }, now);
+        let claims = |after: Duration| (0..10).filter(|_| state.claim_close(now + after)).count();
+        assert_eq!(claims(Duration::from_millis(400)), 0);
+        assert_eq!(claims(Duration::from_millis(500)), 1);
+        assert_eq!(claims(Duration::from_secs(3)), 5, "2 a second for 3 seconds, one of them gone already");
+        state.stay();
+        assert!(!state.claim_close(now + Duration::from_secs(9)) && state.leave_by().is_none());
+    }
 
     #[test]
     fn a_reservation_counts_until_dropped() {

@@ -1,5 +1,6 @@
 //! A listener: an address we accept on, whom it admits, and where its connections go.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -8,10 +9,10 @@ use ipnet::IpNet;
 
 use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name};
 
-use super::{Places, Route};
+use super::{Places, Route, Upstream};
 
 /// A listener and its routes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Listener {
     pub name: Name,
     /// As configured; two tables mean the same sockets when they name the same address.
@@ -44,6 +45,15 @@ impl Listener {
         let client = client.to_canonical();
         let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+
+    /// This listener with these upstreams in the place of those of the same name; itself where it leads to none.
+    pub(super) fn with_upstreams(self: &Arc<Self>, changed: &HashMap<&Name, Arc<Upstream>>) -> Arc<Self> {
+        if !self.routes.iter().any(|route| route.leads_to(changed)) {
+            return Arc::clone(self);
+        }
+        let routes = self.routes.iter().map(|route| route.with_upstreams(changed)).collect();
+        Arc::new(Self { routes, ..Self::clone(self) })
     }
 
     /// The route for this client: the most specific of `sources`, else the one for everyone.

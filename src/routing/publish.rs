@@ -99,13 +99,9 @@ impl Publisher {
         self.seats.iter().map(|seat| seat.acknowledged.load(Ordering::Acquire)).collect()
     }
 
-    /// Resolves once every worker has `generation` or a newer one.
-    pub async fn acknowledged_by_all(&self, generation: u64) {
-        while self.acknowledged() < generation {
-            if self.acknowledgements.recv_async().await.is_err() {
-                return; // All workers are gone; the caller's own watch on them says so.
-            }
-        }
+    /// Waits for some worker to acknowledge. For one listener only. `false`: all workers are gone.
+    pub async fn acknowledgement(&self) -> bool {
+        self.acknowledgements.recv_async().await.is_ok()
     }
 }
 
@@ -152,12 +148,12 @@ mod tests {
             assert_eq!(subscriber.published().now_or_never(), None, "two tables, one wake");
             assert_eq!(subscriber.current().generation, 2);
         }
-        let mut all = Box::pin(publisher.acknowledged_by_all(2));
-        assert_eq!(all.as_mut().now_or_never(), None);
-        subscribers[0].acknowledge(2);
-        assert_eq!(all.as_mut().now_or_never(), None);
-        subscribers[1].acknowledge(2);
-        assert_eq!(all.as_mut().now_or_never(), Some(()));
+        assert_eq!(publisher.acknowledgement().now_or_never(), None);
+        for (subscriber, reached) in subscribers.iter().zip([0, 2]) {
+            subscriber.acknowledge(2);
+            assert_eq!(publisher.acknowledgement().now_or_never(), Some(true));
+            assert_eq!(publisher.acknowledged(), reached, "the slowest counts");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A route: which clients of a listener go to which upstreams.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +12,7 @@ use crate::config::Name;
 use super::Upstream;
 
 /// Connections from `sources` are split over `backends` by weight.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Route {
     pub name: Name,
     /// Client networks; empty: everyone.
@@ -29,6 +30,24 @@ pub struct WeightedUpstream {
 }
 
 impl Route {
+    pub(super) fn leads_to(&self, upstreams: &HashMap<&Name, Arc<Upstream>>) -> bool {
+        self.backends.iter().any(|backend| upstreams.contains_key(&backend.upstream.name))
+    }
+
+    /// This route with these upstreams in the place of those of the same name; itself where it leads to none.
+    pub(super) fn with_upstreams(self: &Arc<Self>, changed: &HashMap<&Name, Arc<Upstream>>) -> Arc<Self> {
+        if !self.leads_to(changed) {
+            return Arc::clone(self);
+        }
+        let mut route = Self::clone(self);
+        for backend in &mut route.backends {
+            if let Some(upstream) = changed.get(&backend.upstream.name) {
+                backend.upstream = Arc::clone(upstream);
+            }
+        }
+        Arc::new(route)
+    }
+
     /// The upstream whose turn it is. `None` only if no backend has a weight, which configuration refuses.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);

@@ -19,6 +19,9 @@ pub struct RouteTable {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// How long connections of a removed listener keep going.
     pub drain_timeout: Duration,
+    /// Grows with every table that lacks a listener or an endpoint of the one before; a worker that skipped
+    /// tables still sees that something left.
+    pub departures: u64,
 }
 
 impl RouteTable {
@@ -35,7 +38,7 @@ impl RouteTable {
     ) -> Self {
         let by_address =
             listeners.iter().enumerate().map(|(index, listener)| (listener.address, index)).collect();
-        Self { generation, listeners, by_address, upstreams, drain_timeout }
+        Self { generation, listeners, by_address, upstreams, drain_timeout, departures: 0 }
     }
 
     /// The listener bound to `address`.
@@ -43,29 +46,43 @@ impl RouteTable {
         self.listeners.get(*self.by_address.get(&address)?)
     }
 
-    /// Tells what this table has and `newer` lacks by when its connections have to be gone. Whether there was any.
-    pub fn depart(&self, newer: &Self, now: Instant) -> bool {
+    /// Takes the place of `previous`: what this table lacks learns by when its connections have to be gone, and
+    /// what it has again learns that it stays. To be called once, before it is published.
+    pub fn succeed(&mut self, previous: &Self, now: Instant) {
+        let some_left = self.part_with_listeners(previous, now) | self.part_with_endpoints(previous, now);
+        self.departures = previous.departures + u64::from(some_left);
+    }
+
+    fn part_with_listeners(&self, previous: &Self, now: Instant) -> bool {
         let stays: HashMap<&Name, &Arc<ListenerState>> =
-            newer.listeners.iter().map(|listener| (&listener.name, &listener.state)).collect();
+            self.listeners.iter().map(|listener| (&listener.name, &listener.state)).collect();
         let mut some_left = false;
-        for Listener { name, state, .. } in self.listeners.iter().map(|listener| &**listener) {
+        for Listener { name, state, .. } in previous.listeners.iter().map(|listener| &**listener) {
             // By its state, not its name alone: the same name may have left and come back between the two tables.
             if !stays.get(name).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
-                state.leave_by.get_or_init(|| now + newer.drain_timeout);
+                state.leave_by.get_or_init(|| now + self.drain_timeout);
                 some_left = true;
             }
         }
-        for (name, upstream) in &self.upstreams {
-            let successor = newer.upstreams.get(name);
-            let timeout = successor.unwrap_or(upstream).drain_timeout;
+        some_left
+    }
+
+    fn part_with_endpoints(&self, previous: &Self, now: Instant) -> bool {
+        let mut some_left = false;
+        for (name, upstream) in &previous.upstreams {
+            let successor = self.upstreams.get(name);
+            if successor.is_some_and(|successor| Arc::ptr_eq(successor, upstream)) {
+                continue;
+            }
             let stays: HashMap<SocketAddr, &Arc<EndpointState>> = successor
                 .iter()
                 .flat_map(|upstream| &upstream.endpoints)
                 .map(|e| (e.address, &e.state))
                 .collect();
+            stays.values().for_each(|state| state.stay());
             for Endpoint { address, state, .. } in &upstream.endpoints {
                 if !stays.get(address).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
-                    state.leave_by.get_or_init(|| now + timeout);
+                    state.leave(successor.unwrap_or(upstream).drain, now);
                     some_left = true;
                 }
             }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use crate::balance::Schedule;
-use crate::config::{Keepalive, LoadBalancer, Name, Retry, UpstreamTimeouts};
+use crate::config::{Keepalive, LoadBalancer, Name, Retry, UpstreamDrain, UpstreamTimeouts};
 
 use super::Endpoint;
 
@@ -14,15 +13,28 @@ use super::Endpoint;
 pub struct Upstream {
     pub name: Name,
     pub endpoints: Vec<Endpoint>,
+    /// Endpoints that left, with connections that still lived when this was compiled. One that comes back
+    /// is the same endpoint.
+    pub leaving: Vec<Endpoint>,
+    /// Why its endpoints are not as they should be, if so.
+    pub problem: Option<Problem>,
     pub load_balancer: LoadBalancer,
     /// The order in which round robin visits `endpoints`, by weight.
     pub schedule: Schedule,
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,
-    /// How long connections to an endpoint that left keep going.
-    pub drain_timeout: Duration,
+    pub drain: UpstreamDrain,
     pub state: Arc<UpstreamState>,
+}
+
+/// What keeps an upstream from having the endpoints that it should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// One of a few words, for metrics.
+    pub reason: &'static str,
+    /// What is wrong, by name, and what to do.
+    pub text: Arc<str>,
 }
 
 /// What outlives a table.

@@ -3,7 +3,7 @@
 //! Plain numbers: each worker has a ledger of its own, and a scrape merges them. Series of what left the table
 //! are dropped, so the ledger is bounded by the table.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use crate::config::Name;
@@ -124,15 +124,19 @@ impl Ledger {
 
     /// Drops the series of what is not in `table` any more.
     pub fn prune(&mut self, table: &RouteTable) {
-        self.listeners.retain(|name, _| table.listeners.iter().any(|listener| listener.name == *name));
-        self.routes.retain(|name, _| {
-            table.listeners.iter().any(|listener| listener.routes.iter().any(|route| route.name == *name))
-        });
+        let listeners: HashSet<&Name> = table.listeners.iter().map(|listener| &listener.name).collect();
+        let routes = table.listeners.iter().flat_map(|listener| &listener.routes);
+        let routes: HashSet<&Name> = routes.map(|route| &route.name).collect();
+        let mut endpoints: HashSet<(&Name, SocketAddr)> = HashSet::new();
+        for upstream in table.upstreams.values() {
+            // One that leaves is still seen until its last connection is gone.
+            let leaving = upstream.leaving.iter().filter(|endpoint| endpoint.state.active() > 0);
+            endpoints.extend(upstream.endpoints.iter().chain(leaving).map(|e| (&upstream.name, e.address)));
+        }
+        self.listeners.retain(|name, _| listeners.contains(name));
+        self.routes.retain(|name, _| routes.contains(name));
         self.upstreams.retain(|name, _| table.upstreams.contains_key(name));
-        self.endpoints.retain(|(name, address), _| {
-            let upstream = table.upstreams.get(name);
-            upstream.is_some_and(|upstream| upstream.endpoints.iter().any(|e| e.address == *address))
-        });
+        self.endpoints.retain(|(name, address), _| endpoints.contains(&(name, *address)));
     }
 }
 

@@ -69,7 +69,7 @@ impl Slots {
     fn open(&self, worker: &Rc<Worker>, address: SocketAddr, socket: ListenSocket, listener: &Arc<Listener>) {
         let slot =
             Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
-        slot.serve(listener);
+        slot.keep_alive(listener);
         // Its address left and came back with tables that this worker has skipped.
         self.close(worker, address, accept::QUIET);
         self.accepting.set(self.accepting.get() + 1);
@@ -100,9 +100,16 @@ impl Slots {
 
 impl Slot {
     fn serve(&self, listener: &Arc<Listener>) {
+        let changes = self.listener.borrow().keepalive != listener.keepalive;
+        if changes {
+            self.keep_alive(listener);
+        }
+        *self.listener.borrow_mut() = Arc::clone(listener);
+    }
+
+    fn keep_alive(&self, listener: &Listener) {
         if let Err(error) = self.socket.set_keepalive(&TcpKeepalive::from(&listener.keepalive)) {
             tracing::warn!(listener = %listener.name, %error, "TCP keepalive cannot be set");
         }
-        *self.listener.borrow_mut() = Arc::clone(listener);
     }
 }

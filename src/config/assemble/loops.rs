@@ -16,7 +16,7 @@ pub(super) fn refuse(cx: &Context<'_>, listeners: &[Listener], routes: &[Route],
             .filter(leads_here)
             .filter_map(|route| listeners.iter().find(|listener| listener.name == route.listener))
             .collect();
-        for (j, endpoint) in upstream.endpoints.iter().enumerate() {
+        for (j, endpoint) in upstream.members.listed().iter().enumerate() {
             let Some(listener) = sources.iter().find(|listener| reaches(endpoint.address, listener.address))
             else {
                 continue;

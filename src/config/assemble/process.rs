@@ -5,8 +5,10 @@ use std::num::NonZeroUsize;
 
 use super::{Context, seconds};
 use crate::config::raw;
-use crate::config::scalar::AutoCount;
-use crate::config::{AccessLog, Admin, Drain, Driver, Limits, Log, LogFormat, LogLevel, Metrics, Workers};
+use crate::config::scalar::{AutoBool, AutoCount};
+use crate::config::{
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
+};
 
 /// More threads than any machine has cores.
 const MAX_WORKERS: usize = 1024;
@@ -77,4 +79,11 @@ pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
 
 pub(super) fn metrics(raw: raw::Metrics) -> Metrics {
     Metrics { per_endpoint: raw.per_endpoint.or(true) }
+}
+
+/// And whether upstreams may name services.
+pub(super) fn kubernetes(raw: raw::Kubernetes) -> (Kubernetes, bool) {
+    let may_follow = !matches!(raw.enabled.get(), Some(AutoBool(Some(false))));
+    let kubeconfig = raw.kubeconfig.value().filter(|path| !path.is_empty()).map(Into::into);
+    (Kubernetes { kubeconfig }, may_follow)
 }

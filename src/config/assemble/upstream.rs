@@ -6,19 +6,45 @@ use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
 use crate::config::raw::{self, Field, Later, List};
-use crate::config::scalar::GatewayDuration;
-use crate::config::{Endpoint, LoadBalancer, Retry, Upstream, UpstreamTimeouts};
+use crate::config::scalar::{self, GatewayDuration};
+use crate::config::{
+    Endpoint, LoadBalancer, Members, PortRef, Retry, ServicePort, Upstream, UpstreamDrain, UpstreamTimeouts,
+};
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
 const MAX_WEIGHT: u32 = 10_000;
 /// Each of them is a connect that a client waits for.
 const MAX_RETRIES: u32 = 100;
+/// More than any endpoint holds.
+const MAX_CLOSES_PER_SECOND: f64 = 100_000.0;
 
-pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>) -> Vec<Upstream> {
-    cx.items(list, "upstreams").filter_map(|(path, raw)| upstream(cx, &path, raw)).collect()
+pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>, may_follow: bool) -> Vec<Upstream> {
+    cx.items(list, "upstreams").filter_map(|(path, raw)| upstream(cx, &path, raw, may_follow)).collect()
 }
 
-fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream> {
+fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bool) -> Option<Upstream> {
+    let members = members(cx, path, &mut raw, may_follow);
+    let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
+    let retry = retry(cx, path, raw.retry.or_default());
+    let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
+    let drain = drain(cx, path, raw.drain.or_default());
+    let balancer = raw.load_balancer.or_default().r#type;
+    Some(Upstream {
+        name: raw.name.value()?.0.into(),
+        members: members?,
+        load_balancer: match balancer.value() {
+            Some(Later(raw::LoadBalancerType::RoundRobin)) => LoadBalancer::RoundRobin,
+            Some(Later(raw::LoadBalancerType::Random)) => LoadBalancer::Random,
+            _ => LoadBalancer::LeastConnections,
+        },
+        timeouts,
+        keepalive,
+        retry,
+        drain,
+    })
+}
+
+fn members(cx: &Context<'_>, path: &str, raw: &mut raw::Upstream, may_follow: bool) -> Option<Members> {
     let has_endpoints = match &raw.endpoints {
         Field::Absent => false,
         Field::Wrong => true,
@@ -28,27 +54,48 @@ fn upstream(cx: &Context<'_>, path: &str, raw: raw::Upstream) -> Option<Upstream
     if has_endpoints && has_service {
         cx.report.add(path, "it has both endpoints and a service; keep one of the two");
     } else if !has_endpoints && !has_service {
-        cx.report
-            .add(path, "it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}]");
+        cx.report.add(
+            path,
+            "it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}], or the Service to \
+             follow, like service: {namespace: db, name: pg, port: 5432}",
+        );
     }
-    let endpoints = endpoints(cx, path, raw.endpoints);
-    let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
-    let retry = retry(cx, path, raw.retry.or_default());
-    let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
-    let balancer = raw.load_balancer.or_default().r#type;
-    Some(Upstream {
-        name: raw.name.value()?.0.into(),
-        endpoints,
-        load_balancer: match balancer.value() {
-            Some(Later(raw::LoadBalancerType::RoundRobin)) => LoadBalancer::RoundRobin,
-            Some(Later(raw::LoadBalancerType::Random)) => LoadBalancer::Random,
-            _ => LoadBalancer::LeastConnections,
+    let endpoints = endpoints(cx, path, std::mem::take(&mut raw.endpoints));
+    if !has_service {
+        return Some(Members::Listed(endpoints));
+    }
+    let service = std::mem::take(&mut raw.service).value()?;
+    let at = format!("{path}.service");
+    if !may_follow {
+        cx.report.add(&at, "kubernetes.enabled is false; write auto or true there, or list endpoints here");
+    }
+    let namespace = cx.required(service.namespace, &format!("{at}.namespace"), "the Service's namespace");
+    let name = cx.required(service.name, &format!("{at}.name"), "the Service's name");
+    let port = cx.required(service.port, &format!("{at}.port"), "the Service's port, its number or its name");
+    Some(Members::Followed(ServicePort {
+        namespace: namespace?.0.into(),
+        name: name?.0.into(),
+        port: match port? {
+            scalar::ServicePort::Number(number) => PortRef::Number(number),
+            scalar::ServicePort::Name(name) => PortRef::Name(name.into()),
         },
-        timeouts,
-        keepalive,
-        retry,
-        drain_timeout: seconds(raw.drain.or_default().timeout, 300),
-    })
+    }))
+}
+
+fn drain(cx: &Context<'_>, path: &str, raw: raw::UpstreamDrain) -> UpstreamDrain {
+    let per_second = raw.close_per_second.or(0.0);
+    if !(0.0..=MAX_CLOSES_PER_SECOND).contains(&per_second) {
+        cx.report.add(
+            format!("{path}.drain.closePerSecond"),
+            format_args!(
+                "{per_second} is out of range; write a number from 0 (none) to {MAX_CLOSES_PER_SECOND}"
+            ),
+        );
+    }
+    UpstreamDrain {
+        timeout: seconds(raw.timeout, 300),
+        close_per_second: (per_second > 0.0).then_some(per_second),
+    }
 }
 
 fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<Endpoint> {

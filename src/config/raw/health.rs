@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, List, Off, off};
+use super::field::{Field, List, Off, off};
 use super::listener::{CaCertificateRef, CertificateRef};
 use crate::config::scalar::GatewayDuration;
 
@@ -195,9 +195,9 @@ pub(in crate::config) struct UpstreamDrain {
     /// They keep going this long, then they are closed.
     #[schemars(extend("default" = "5m"))]
     pub(in crate::config) timeout: Field<GatewayDuration>,
-    /// Close this many per second before that, idle ones first; 0: none.
-    #[schemars(extend("default" = 0))]
-    close_per_second: Field<Later<f64>>,
+    /// Of each endpoint that left, close this many per second before that, idle ones first; 0: none.
+    #[schemars(range(min = 0), extend("default" = 0))]
+    pub(in crate::config) close_per_second: Field<f64>,
 }
 
 off! {

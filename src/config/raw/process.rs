@@ -191,13 +191,13 @@ pub(in crate::config) enum TracingProtocol {
 pub(in crate::config) struct Kubernetes {
     /// auto: when an upstream names a service, or a certificate a Secret.
     #[schemars(extend("default" = "auto"))]
-    enabled: Field<AutoBool>,
+    pub(in crate::config) enabled: Field<AutoBool>,
     /// Path of a kubeconfig; empty: in-cluster, else the usual KUBECONFIG rules.
     #[schemars(extend("default" = ""))]
-    kubeconfig: Field<String>,
+    pub(in crate::config) kubeconfig: Field<String>,
     /// This node's zone; empty: read from the node named by SHEAVE_NODE_NAME.
     #[schemars(extend("default" = ""))]
-    zone: Field<String>,
+    zone: Field<Later<String>>,
 }
 
 off! {
@@ -206,8 +206,4 @@ off! {
         overload.memory_percent.get().is_some_and(Off::is_off)
             && overload.loop_lag.get().is_some_and(Off::is_off);
     Tracing, "remove it or write enabled: false", tracing => tracing.enabled.is_off();
-    Kubernetes, "remove it or write enabled: false", kubernetes => match kubernetes.enabled.get() {
-        Some(AutoBool(Some(enabled))) => !enabled,
-        _ => kubernetes.kubeconfig.is_off() && kubernetes.zone.is_off(),
-    };
 }

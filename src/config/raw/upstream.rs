@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::field::{Field, Later, List, Off, off};
 use super::health::{HealthCheck, Rebalance, UpstreamDrain, UpstreamProxyProtocol, UpstreamTls};
 use super::listener::TcpKeepalive;
-use crate::config::scalar::{EndpointAddress, GatewayDuration, ObjectName};
+use crate::config::scalar::{DnsLabel, EndpointAddress, GatewayDuration, ObjectName, ServicePort};
 
 /// A named group of endpoints that is balanced as one: static `endpoints`, or a `service`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -16,7 +16,7 @@ pub(in crate::config) struct Upstream {
     /// Names the upstream in routes, logs, metrics and traces.
     pub(in crate::config) name: Field<ObjectName>,
     /// A port of a Kubernetes Service, whose endpoints are followed.
-    pub(in crate::config) service: Field<Later<Service>>,
+    pub(in crate::config) service: Field<Service>,
     /// Static endpoints.
     pub(in crate::config) endpoints: List<Endpoint>,
     /// How an endpoint is chosen.
@@ -47,11 +47,11 @@ pub(in crate::config) struct Upstream {
 #[schemars(extend("required" = ["namespace", "name", "port"]))]
 pub(in crate::config) struct Service {
     /// The Service's namespace.
-    namespace: Field<String>,
+    pub(in crate::config) namespace: Field<DnsLabel>,
     /// The Service's name.
-    name: Field<String>,
-    /// The Service's port number.
-    port: Field<u16>,
+    pub(in crate::config) name: Field<DnsLabel>,
+    /// The Service's port: its number, or its name.
+    pub(in crate::config) port: Field<ServicePort>,
 }
 
 /// One address of an upstream.
@@ -286,7 +286,6 @@ pub(in crate::config) struct OpenFor {
 }
 
 off! {
-    Service, "remove it and list endpoints", _ => false;
     ConsistentHash, "remove it", _ => false;
     SlowStart, "remove it or write window: 0s", slow_start => slow_start.window.is_off();
     ZoneAware, "remove it or write preferLocal: false", zone_aware =>

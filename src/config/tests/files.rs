@@ -19,7 +19,7 @@ fn local_yaml_parses() {
     let config = Config::load(&repository("config/local.yaml")).unwrap();
     assert_eq!(config.listeners[0].address.to_string(), "127.0.0.1:7000");
     let ports: Vec<u16> =
-        config.upstreams[0].endpoints.iter().map(|endpoint| endpoint.address.port()).collect();
+        config.upstreams[0].members.listed().iter().map(|endpoint| endpoint.address.port()).collect();
     assert_eq!(ports, [7101, 7102, 7103]);
     assert_eq!(config.drain.delay, Duration::ZERO);
 }

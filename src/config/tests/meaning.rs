@@ -70,7 +70,7 @@ fn endpoints() {
             r#"t.yaml:10: upstreams[0].endpoints[1].address: 10.0.0.7:5432 is already upstreams[0].endpoints[0]; write it once, with a higher weight if it shall get more (upstream "pg")"#,
         ]),
         (endpoint(""), &[
-            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}] (upstream "pg")"#,
+            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}], or the Service to follow, like service: {namespace: db, name: pg, port: 5432} (upstream "pg")"#,
         ]),
         (endpoint("{address: 10.0.0.7:1, weight: 0}"), &[
             r#"t.yaml:10: upstreams[0].endpoints: every weight is 0, so no connection could go anywhere; write a weight of at least 1 (upstream "pg")"#,
@@ -79,11 +79,32 @@ fn endpoints() {
             r#"t.yaml:10: upstreams[0].endpoints[0].weight: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
         ]),
         (edit("    endpoints: [{address: \"10.0.0.7:5432\"}]\n", ""), &[
-            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}] (upstream "pg")"#,
+            r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}], or the Service to follow, like service: {namespace: db, name: pg, port: 5432} (upstream "pg")"#,
         ]),
         (upstream("service: {namespace: db, name: pg, port: 5432}"), &[
             r#"t.yaml:9: upstreams[0]: it has both endpoints and a service; keep one of the two (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].service: not supported yet; remove it and list endpoints (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn services() {
+    let service = |text: &str| edit("    endpoints: [{address: \"10.0.0.7:5432\"}]\n", &format!("    service: {text}\n"));
+    check(&[
+        (service("{namespace: db}"), &[
+            r#"t.yaml:10: upstreams[0].service.name: missing; write the Service's name (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].service.port: missing; write the Service's port, its number or its name (upstream "pg")"#,
+        ]),
+        (service("{namespace: db, name: db/pg, port: 0}"), &[
+            r#"t.yaml:10: upstreams[0].service.name: "db/pg" is no name that Kubernetes gives; write 1 to 63 of a-z, 0-9 and -, with no - at either end; the namespace and the name are two fields (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].service.port: 0 is not a port; write a number from 1 to 65535 (upstream "pg")"#,
+        ]),
+        (service("{namespace: db, name: pg, port: Post_gres}"), &[
+            r#"t.yaml:10: upstreams[0].service.port: "Post_gres" is not a port; write its number, like 5432, or its name in the Service, like postgres (upstream "pg")"#,
+        ]),
+        (format!("kubernetes: {{enabled: false}}\n{}", service("{namespace: db, name: pg, port: pg}")), &[
+            r#"t.yaml:11: upstreams[0].service: kubernetes.enabled is false; write auto or true there, or list endpoints here (upstream "pg")"#,
         ]),
     ]);
 }
@@ -100,6 +121,9 @@ fn bounds() {
         ]),
         (upstream("tcpKeepalive: {probes: 128}"), &[
             r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a number from 1 to 127 (upstream "pg")"#,
+        ]),
+        (upstream("drain: {closePerSecond: -1}"), &[
+            r#"t.yaml:11: upstreams[0].drain.closePerSecond: -1 is out of range; write a number from 0 (none) to 100000 (upstream "pg")"#,
         ]),
         (upstream("retry: {numRetries: 101}"), &[
             r#"t.yaml:11: upstreams[0].retry.numRetries: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,

@@ -81,9 +81,6 @@ fn upstreams() {
         (upstream("rebalance: {percentPerMinute: 1}"), &[
             r#"t.yaml:11: upstreams[0].rebalance: not supported yet; remove it or write percentPerMinute: 0 (upstream "pg")"#,
         ]),
-        (upstream("drain: {closePerSecond: 2}"), &[
-            r#"t.yaml:11: upstreams[0].drain.closePerSecond: not supported yet; remove it or write 0 (upstream "pg")"#,
-        ]),
     ]);
 }
 
@@ -94,11 +91,8 @@ fn the_process() {
         (top("tracing: {enabled: true}"), &[
             "t.yaml:1: tracing: not supported yet; remove it or write enabled: false",
         ]),
-        (top("kubernetes: {enabled: true}"), &[
-            "t.yaml:1: kubernetes: not supported yet; remove it or write enabled: false",
-        ]),
         (top("kubernetes: {zone: a}"), &[
-            "t.yaml:1: kubernetes: not supported yet; remove it or write enabled: false",
+            r#"t.yaml:1: kubernetes.zone: not supported yet; remove it or write """#,
         ]),
         (top("limits: {overload: {memoryPercent: 95}}"), &[
             "t.yaml:1: limits.overload: not supported yet; remove it, or write memoryPercent: 0 and loopLag: 0s",

@@ -60,7 +60,7 @@ fn defaults_of_a_listener_and_a_route() {
 fn defaults_of_an_upstream() {
     let upstream = Upstream {
         name: "pg".into(),
-        endpoints: vec![Endpoint { address: "10.0.0.7:5432".parse().unwrap(), weight: 1 }],
+        members: Members::Listed(vec![Endpoint { address: "10.0.0.7:5432".parse().unwrap(), weight: 1 }]),
         load_balancer: LoadBalancer::RoundRobin,
         timeouts: UpstreamTimeouts { connect: seconds(5), idle: Some(seconds(3600)), max_duration: None },
         keepalive: KEEPALIVE,
@@ -70,7 +70,7 @@ fn defaults_of_an_upstream() {
             base_interval: Duration::from_millis(25),
             max_interval: seconds(1),
         },
-        drain_timeout: seconds(300),
+        drain: UpstreamDrain { timeout: seconds(300), close_per_second: None },
     };
     assert_eq!(config(BASE).upstreams, [upstream]);
 }
@@ -79,7 +79,7 @@ fn defaults_of_an_upstream() {
 fn least_connections_is_the_default_balancer() {
     let config = config(&upstream("drain: {timeout: 1s}"));
     assert_eq!(config.upstreams[0].load_balancer, LoadBalancer::LeastConnections);
-    assert_eq!(config.upstreams[0].drain_timeout, Duration::from_secs(1));
+    assert_eq!(config.upstreams[0].drain.timeout, Duration::from_secs(1));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn what_is_off_may_be_written() {
         top("tracing: {enabled: false, endpoint: http://jaeger:4317, sample: 1}"),
         top("tracing: {sample: 1}"),
         top("kubernetes: {enabled: auto, kubeconfig: \"\"}"),
-        top("kubernetes: {enabled: false, zone: a}"),
+        top("kubernetes: {enabled: false, zone: \"\"}"),
         listener("protocol: TCP"),
         listener("proxyProtocol: {mode: Off, trusted: [10.0.0.0/8]}"),
         listener("connection: {limitPerSource: 0, ratePerSource: 0}"),
@@ -145,6 +145,26 @@ fn what_is_off_may_be_written() {
     ] {
         config(&text);
     }
+}
+
+#[test]
+fn services_are_named_by_namespace_name_and_port() {
+    let members = |port: &str| {
+        let text = edit(
+            "    endpoints: [{address: \"10.0.0.7:5432\"}]\n",
+            &format!(
+                "    service: {{namespace: db, name: pg, port: {port}}}\n    drain: {{closePerSecond: 2.5}}\n"
+            ),
+        );
+        let upstream =
+            config(&format!("kubernetes: {{enabled: true, kubeconfig: /k}}\n{text}")).upstreams.remove(0);
+        assert_eq!(upstream.drain.close_per_second, Some(2.5));
+        upstream.members
+    };
+    let service = |port| Members::Followed(ServicePort { namespace: "db".into(), name: "pg".into(), port });
+    assert_eq!(members("5432"), service(PortRef::Number(5432)));
+    assert_eq!(members("\"5432\""), service(PortRef::Number(5432)));
+    assert_eq!(members("postgres"), service(PortRef::Name("postgres".into())));
 }
 
 #[test]
@@ -173,5 +193,5 @@ routes:
 fn aliases_and_a_byte_order_mark_are_yaml() {
     let text = endpoint("&a {address: \"10.0.0.7:5432\"}") + "  - {name: other, endpoints: [*a]}\n";
     let config = config(&format!("\u{feff}{text}"));
-    assert_eq!(config.upstreams[0].endpoints, config.upstreams[1].endpoints);
+    assert_eq!(config.upstreams[0].members, config.upstreams[1].members);
 }

@@ -2,6 +2,7 @@
 //! an API server, and a reload that failed does not make a process unready that serves by its last table.
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -51,13 +52,33 @@ pub(super) async fn started(State(admin): State<Admin>, parameters: Parameters) 
     answer("startupz", parameters, &[table(&admin.shared)])
 }
 
-fn readiness(shared: &Shared, phase_passes: bool) -> [Check; 4] {
+fn readiness(shared: &Shared, phase_passes: bool) -> Vec<Check> {
     let phase = Check {
         name: "phase",
         verdict: if phase_passes { Verdict::Passed } else { Verdict::Failed },
         detail: shared.drain.phase().label().into(),
     };
-    [table(shared), phase, reload(shared), restart(shared)]
+    let mut checks = vec![table(shared), phase, reload(shared), restart(shared)];
+    checks.extend(kubernetes(shared));
+    checks
+}
+
+/// Nothing, where no upstream follows a Service.
+fn kubernetes(shared: &Shared) -> Option<Check> {
+    let watches = shared.kubernetes.watches();
+    if watches.is_empty() {
+        return None;
+    }
+    let not_ready = shared.kubernetes.not_ready(Instant::now());
+    let troubles: Vec<&str> = watches.iter().filter_map(|watch| watch.trouble.as_deref()).collect();
+    let (verdict, detail) = match (not_ready, &*troubles) {
+        (Some(why), _) => (Verdict::Failed, why),
+        (None, []) => (Verdict::Passed, "all watches are in step".into()),
+        (None, troubles) => {
+            (Verdict::Noted, format!("the endpoints known so far keep serving\n{}", troubles.join("\n")))
+        }
+    };
+    Some(Check { name: "kubernetes", verdict, detail })
 }
 
 fn heartbeats(shared: &Shared) -> Vec<Check> {

@@ -1,12 +1,13 @@
 //! `/table`: the route table as it is now, in the words of the configuration file.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use crate::config::LoadBalancer;
+use crate::config::{self, Config, LoadBalancer, Name, PortRef};
 use crate::routing::publish::Publisher;
 use crate::routing::{self, RouteTable};
 
@@ -51,31 +52,72 @@ struct BackendRef {
 struct Upstream {
     name: String,
     load_balancer: &'static str,
+    /// The Service that it follows; absent where its endpoints are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Service>,
+    /// What keeps it from having the endpoints that it should have.
+    problem: Option<Problem>,
     endpoints: Vec<Endpoint>,
+    /// Endpoints that left the table, with their last connections.
+    leaving: Vec<Endpoint>,
 }
 
 #[derive(Serialize)]
+struct Service {
+    namespace: String,
+    name: String,
+    /// A number or a name, as in the file.
+    port: serde_json::Value,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    reason: &'static str,
+    text: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Endpoint {
     address: SocketAddr,
     weight: u32,
     active: usize,
     health: &'static str,
     breaker: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hints: Option<Hints>,
+}
+
+/// For whose clients the endpoint is meant.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Hints {
+    for_zones: Vec<String>,
+    for_nodes: Vec<String>,
 }
 
 pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let publisher: &Publisher = &admin.shared.publisher;
     let acknowledged = publisher.acknowledged_by_worker();
-    Json(Table::new(&publisher.current(), acknowledged))
+    let config = admin.shared.status.report().config;
+    Json(Table::new(&publisher.current(), &config, acknowledged))
 }
 
 impl Table {
-    fn new(table: &RouteTable, acknowledged_generations: Vec<u64>) -> Self {
+    fn new(table: &RouteTable, config: &Config, acknowledged_generations: Vec<u64>) -> Self {
+        let followed = config.upstreams.iter();
+        let followed: HashMap<&Name, &config::ServicePort> =
+            followed.filter_map(|upstream| Some((&upstream.name, upstream.members.followed()?))).collect();
+        let upstreams = table.upstreams.values();
         Self {
             generation: table.generation,
             acknowledged_generations,
             listeners: table.listeners.iter().map(|l| Listener::from(&**l)).collect(),
-            upstreams: table.upstreams.values().map(|u| Upstream::from(&**u)).collect(),
+            upstreams: upstreams.map(|u| Upstream::new(u, followed.get(&u.name).copied())).collect(),
         }
     }
 }
@@ -106,8 +148,9 @@ impl From<&routing::Route> for Route {
     }
 }
 
-impl From<&routing::Upstream> for Upstream {
-    fn from(upstream: &routing::Upstream) -> Self {
+impl Upstream {
+    fn new(upstream: &routing::Upstream, service: Option<&config::ServicePort>) -> Self {
+        let leaving = upstream.leaving.iter().filter(|endpoint| endpoint.state.active() > 0);
         Self {
             name: upstream.name.to_string(),
             load_balancer: match upstream.load_balancer {
@@ -115,20 +158,51 @@ impl From<&routing::Upstream> for Upstream {
                 LoadBalancer::LeastConnections => "LeastConnections",
                 LoadBalancer::Random => "Random",
             },
+            service: service.map(Service::from),
+            problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
+            leaving: leaving.map(Endpoint::from).collect(),
         }
+    }
+}
+
+impl From<&config::ServicePort> for Service {
+    fn from(service: &config::ServicePort) -> Self {
+        Self {
+            namespace: service.namespace.to_string(),
+            name: service.name.to_string(),
+            port: match &service.port {
+                PortRef::Number(number) => (*number).into(),
+                PortRef::Name(name) => (**name).into(),
+            },
+        }
+    }
+}
+
+impl From<&routing::Problem> for Problem {
+    fn from(problem: &routing::Problem) -> Self {
+        Self { reason: problem.reason, text: problem.text.to_string() }
     }
 }
 
 impl From<&routing::Endpoint> for Endpoint {
     fn from(endpoint: &routing::Endpoint) -> Self {
         let state = &endpoint.state;
+        let topology = &endpoint.topology;
+        let texts = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let has_hints = !(topology.for_zones.is_empty() && topology.for_nodes.is_empty());
         Self {
             address: endpoint.address,
             weight: endpoint.weight,
             active: state.active(),
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
             breaker: state.breaker.state().label(),
+            zone: topology.zone.as_deref().map(Into::into),
+            node_name: topology.node.as_deref().map(Into::into),
+            hints: has_hints.then(|| Hints {
+                for_zones: texts(&topology.for_zones),
+                for_nodes: texts(&topology.for_nodes),
+            }),
         }
     }
 }

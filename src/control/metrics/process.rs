@@ -42,7 +42,15 @@ pub(super) static FAMILIES: &[Family] = &[
         unit: Some(Unit::Seconds),
         labels: &[],
         help: "Processor time of all threads, in user space and in the kernel.",
-        samples: |_, samples| samples.put(&[], cpu_time()),
+        samples: |_, samples| samples.put(&[], cpu_time(ClockId::ProcessCPUTime)),
+    },
+    Family {
+        name: "control_cpu",
+        kind: Kind::Counter,
+        unit: Some(Unit::Seconds),
+        labels: &[],
+        help: "Of that, the control thread's: following the cluster, reloads, probes and scrapes.",
+        samples: |_, samples| samples.put(&[], cpu_time(ClockId::ThreadCPUTime)),
     },
     Family {
         name: "process_resident_memory",
@@ -108,8 +116,9 @@ pub(super) static FAMILIES: &[Family] = &[
     },
 ];
 
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
+/// A scrape runs on the control thread, so that the thread's clock is that thread's.
+fn cpu_time(clock: ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 

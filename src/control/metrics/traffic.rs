@@ -109,10 +109,10 @@ pub(super) static UPSTREAMS: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream"],
-        help: "Live connections and attempts, of all its endpoints in the table.",
+        help: "Live connections and attempts, of all its endpoints, those that leave included.",
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, _| {
-                let endpoints = upstream.endpoints.iter();
+                let endpoints = upstream.endpoints.iter().chain(&upstream.leaving);
                 let active: usize = endpoints.map(|endpoint| endpoint.state.active()).sum();
                 samples.put(&[&upstream.name], active)
             })
@@ -156,6 +156,33 @@ pub(super) static UPSTREAMS: &[Family] = &[
         help: "Endpoints in the table.",
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, _| samples.put(&[&upstream.name], upstream.endpoints.len()))
+        },
+    },
+    Family {
+        name: "upstream_leaving_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints that left the table and have live connections yet.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let left = upstream.leaving.iter().filter(|endpoint| endpoint.state.active() > 0);
+                samples.put(&[&upstream.name], left.count())
+            })
+        },
+    },
+    Family {
+        name: "upstream_problem",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "reason"],
+        help: "1 while the upstream has not the endpoints it should have; docs/kubernetes.md says what each reason \
+               means, `/table` says it in words.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let reason = upstream.problem.as_ref().map(|problem| problem.reason);
+                reason.map_or(Ok(()), |reason| samples.put(&[&upstream.name, reason], true))
+            })
         },
     },
     Family {

@@ -78,7 +78,7 @@ fn a_changed_file_is_reloaded_however_it_was_written() {
     eventually("counted", || control.metric("sheave_table_propagation_seconds_count").unwrap() >= 2.0);
     assert_eq!(control.metric("sheave_config_last_reload_successful"), Some(1.0));
     let table = control.handle.config();
-    assert_eq!(table.upstreams[0].endpoints.len(), 2);
+    assert_eq!(table.upstreams[0].members.listed().len(), 2);
 }
 
 #[test]

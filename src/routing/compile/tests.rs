@@ -3,7 +3,14 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::config::{AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, UpstreamTimeouts, Workers};
-use crate::config::{Admin, BackendRef, Driver, Keepalive, LoadBalancer, Log, LogFormat, LogLevel};
+use crate::config::{
+    Admin, BackendRef, Driver, Keepalive, Kubernetes, LoadBalancer, Log, LogFormat, LogLevel,
+};
+use crate::config::{PortRef, UpstreamDrain};
+
+fn none() -> Findings {
+    Findings::default()
+}
 
 const KEEPALIVE: Keepalive =
     Keepalive { idle_time: Duration::from_secs(120), interval: Duration::from_secs(15), probes: 4 };
@@ -17,6 +24,7 @@ fn config() -> Config {
         log: Log { level: LogLevel::Info, format: LogFormat::Json },
         access_log: AccessLog { enabled: true, sample: 1.0 },
         metrics: Metrics { per_endpoint: true },
+        kubernetes: Kubernetes { kubeconfig: None },
         listeners: vec![listener("a", "127.0.0.1:80")],
         routes: vec![route("everyone", "a", &[], "u")],
         upstreams: vec![upstream("u", &["127.0.0.1:1", "127.0.0.1:2"])],
@@ -47,10 +55,12 @@ fn route(name: &str, listener: &str, sources: &[&str], upstream: &str) -> config
 fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
     config::Upstream {
         name: name.into(),
-        endpoints: endpoints
-            .iter()
-            .map(|address| config::Endpoint { address: address.parse().unwrap(), weight: 1 })
-            .collect(),
+        members: Members::Listed(
+            endpoints
+                .iter()
+                .map(|address| config::Endpoint { address: address.parse().unwrap(), weight: 1 })
+                .collect(),
+        ),
         load_balancer: LoadBalancer::RoundRobin,
         timeouts: UpstreamTimeouts { connect: Duration::from_secs(5), idle: None, max_duration: None },
         keepalive: KEEPALIVE,
@@ -60,7 +70,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
         },
-        drain_timeout: Duration::from_secs(300),
+        drain: UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }
 
@@ -70,11 +80,11 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn endpoint_state_survives_by_identity_and_not_by_position() {
-    let first = compile(&config(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty());
     let held = first.upstreams["u"].endpoints[1].state.reserve();
     let mut changed = config();
     changed.upstreams = vec![upstream("u", &["127.0.0.1:3", "127.0.0.1:2"])];
-    let second = compile(&changed, &first);
+    let second = compile(&changed, &none(), &first);
     let active: Vec<usize> = second.upstreams["u"].endpoints.iter().map(|e| e.state.active()).collect();
     assert_eq!((second.generation, active), (2, vec![0, 1]));
     drop(held);
@@ -86,7 +96,7 @@ fn the_most_specific_source_wins_also_for_mapped_addresses() {
     let mut config = config();
     config.routes.push(route("ten", "a", &["10.0.0.0/8"], "u"));
     config.routes.push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
-    let table = compile(&config, &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty());
     let listener = &table.listeners[0];
     let routed = |client: &str| listener.route(ip(client)).unwrap().name.to_string();
     assert_eq!(routed("10.1.2.3"), "ten-one");
@@ -101,40 +111,110 @@ fn deny_is_stronger_than_allow() {
     let mut config = config();
     config.listeners[0].allow = vec!["10.0.0.0/8".parse().unwrap()];
     config.listeners[0].deny = vec!["10.9.0.0/16".parse().unwrap()];
-    let table = compile(&config, &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty());
     let admits = |client: &str| table.listeners[0].admits(ip(client));
     assert_eq!([admits("10.1.1.1"), admits("10.9.1.1"), admits("192.0.2.1")], [true, false, false]);
 }
 
 #[test]
 fn what_leaves_the_table_knows_how_long_it_may_stay() {
-    let first = compile(&config(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty());
     let mut changed = config();
     changed.listeners[0].name = "b".into();
     changed.routes[0].listener = "b".into();
     changed.upstreams[0] = upstream("u", &["127.0.0.1:2"]);
-    changed.upstreams[0].drain_timeout = Duration::from_secs(7);
-    let second = compile(&changed, &first);
+    changed.upstreams[0].drain.timeout = Duration::from_secs(7);
+    let mut second = compile(&changed, &none(), &first);
     let now = Instant::now();
-    assert!(!first.depart(&first, now), "nothing left");
-    assert!(first.depart(&second, now));
-    assert!(first.depart(&second, now + Duration::from_secs(1)), "the other worker, later");
-    let endpoints: Vec<_> = first.upstreams["u"].endpoints.iter().map(|e| e.state.leave_by.get()).collect();
-    assert_eq!(endpoints, [Some(&(now + Duration::from_secs(7))), None]);
+    second.succeed(&first, now);
+    assert_eq!((first.departures, second.departures), (0, 1));
+    let endpoints: Vec<_> = first.upstreams["u"].endpoints.iter().map(|e| e.state.leave_by()).collect();
+    assert_eq!(endpoints, [Some(now + Duration::from_secs(7)), None]);
     assert_eq!(first.listeners[0].state.leave_by.get(), Some(&(now + Duration::from_secs(60))));
     assert_eq!(second.listeners[0].state.leave_by.get(), None);
+    let mut third = compile(&changed, &none(), &second);
+    third.succeed(&second, now);
+    assert_eq!(third.departures, 1, "nothing more left");
 }
 
 #[test]
-fn what_comes_back_is_another() {
-    let first = compile(&config(), &RouteTable::empty());
+fn an_endpoint_that_comes_back_while_it_leaves_is_the_same() {
+    let mut without = config();
+    without.upstreams = vec![upstream("u", &["127.0.0.1:2"])];
+    let now = Instant::now();
+    let next = |config: &Config, previous: &RouteTable| {
+        let mut table = compile(config, &none(), previous);
+        table.succeed(previous, now);
+        table
+    };
+    let first = compile(&config(), &none(), &RouteTable::empty());
+    let held = first.upstreams["u"].endpoints[0].state.reserve();
+    // Twice, so that it is not just the table before that remembers it.
+    let second = next(&without, &next(&without, &first));
+    assert_eq!(second.upstreams["u"].leaving[0].address, first.upstreams["u"].endpoints[0].address);
+    assert!(first.upstreams["u"].endpoints[0].state.leave_by().is_some());
+    let third = next(&config(), &second);
+    let back = &third.upstreams["u"].endpoints[0].state;
+    assert_eq!((back.active(), back.leave_by()), (1, None), "its connections count, and live on");
+    drop(held);
+    let fourth = next(&without, &third);
+    assert!(fourth.upstreams["u"].leaving.is_empty(), "one without connections is gone at once");
+}
+
+#[test]
+fn a_listener_that_comes_back_is_another() {
+    let first = compile(&config(), &none(), &RouteTable::empty());
     let mut without = config();
     (without.listeners, without.routes) = (Vec::new(), Vec::new());
-    without.upstreams = vec![upstream("u", &["127.0.0.1:2"])];
-    let third = compile(&config(), &compile(&without, &first));
-    assert!(first.depart(&third, Instant::now()), "also for a worker that skipped the table between");
+    let mut second = compile(&without, &none(), &first);
+    second.succeed(&first, Instant::now());
+    let mut third = compile(&config(), &none(), &second);
+    third.succeed(&second, Instant::now());
     assert!(first.listeners[0].state.leave_by.get().is_some());
     assert!(third.listeners[0].state.leave_by.get().is_none());
+}
+
+fn followed(name: &str) -> config::Upstream {
+    let port = ServicePort { namespace: "shop".into(), name: name.into(), port: PortRef::Number(80) };
+    config::Upstream { members: Members::Followed(port), ..upstream(name, &[]) }
+}
+
+fn found(addresses: &[&str]) -> Found {
+    let member =
+        |address: &&str| Member { address: address.parse().unwrap(), weight: 1, topology: Arc::default() };
+    Found { members: addresses.iter().map(member).collect(), problem: None }
+}
+
+#[test]
+fn a_change_recompiles_its_upstream_and_what_leads_there() {
+    let mut config = config();
+    config.upstreams = vec![followed("u"), followed("v")];
+    config.listeners.push(listener("b", "127.0.0.1:81"));
+    config.routes.push(route("to-v", "b", &[], "v"));
+    config.routes.push(route("ten", "a", &["10.0.0.0/8"], "v"));
+    let first = compile(&config, &none(), &RouteTable::empty());
+    assert_eq!(first.upstreams["u"].problem.as_ref().unwrap().reason, "waiting");
+    let second = refresh([(&config.upstreams[0], &found(&["10.0.0.1:80", "10.0.0.2:80"]))], &first);
+    assert_eq!((second.generation, second.upstreams["u"].endpoints.len()), (2, 2));
+    assert!(second.upstreams["u"].problem.is_none());
+    assert!(Arc::ptr_eq(&first.upstreams["v"], &second.upstreams["v"]));
+    assert!(Arc::ptr_eq(&first.listeners[1], &second.listeners[1]));
+    assert!(!Arc::ptr_eq(&first.listeners[0], &second.listeners[0]));
+    let [everyone, ten] = &*second.listeners[0].routes else { panic!("two routes") };
+    assert!(Arc::ptr_eq(&first.listeners[0].routes[1], ten));
+    assert!(Arc::ptr_eq(everyone.upstream().unwrap(), &second.upstreams["u"]));
+    assert_eq!(second.listener_at("127.0.0.1:80".parse().unwrap()).unwrap().name, first.listeners[0].name);
+}
+
+#[test]
+fn a_reload_keeps_the_members_of_what_is_not_known_anew_yet() {
+    let mut config = config();
+    config.upstreams = vec![followed("u")];
+    let findings: Findings = [("u".into(), found(&["10.0.0.1:80"]))].into();
+    let first = compile(&config, &findings, &RouteTable::empty());
+    let second = compile(&config, &none(), &first);
+    let kept = &second.upstreams["u"];
+    assert_eq!((kept.endpoints.len(), kept.problem.as_ref().unwrap().reason), (1, "waiting"));
 }
 
 #[test]
@@ -146,7 +226,7 @@ fn weights_split_connections_over_the_backends() {
         BackendRef { upstream: "canary".into(), weight: 1 },
         BackendRef { upstream: "u".into(), weight: 0 },
     ];
-    let table = compile(&config, &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty());
     let route = &table.listeners[0].routes[0];
     let canary = (0..100).filter(|_| &*route.upstream().unwrap().name == "canary").count();
     assert_eq!(canary, 10);

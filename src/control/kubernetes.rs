@@ -1,0 +1,158 @@
+//! Follows Services and EndpointSlices of a cluster: watch -> compact value -> index.
+//!
+//! Only what the configuration names is watched, with nothing but `get`, `list` and `watch` in the named namespaces.
+//! An API server that is away, refuses or forgets takes no endpoint away: what was seen last keeps serving. What is
+//! learned goes to the one task that compiles and publishes tables; nothing here touches a table.
+
+mod backoff;
+mod index;
+mod object;
+mod plan;
+mod select;
+mod status;
+mod trouble;
+mod watch;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, abortable};
+use futures_util::stream::FuturesUnordered;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+use crate::config::Config;
+
+use backoff::Pause;
+use plan::Scope;
+use trouble::Trouble;
+use watch::Watch;
+
+pub(super) use index::{Changed, Index, Observation, ServiceKey, Stamp};
+pub(super) use status::Status;
+
+/// How long connecting to the API server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs the watches that the newest configuration asks for.
+pub(super) struct Discovery {
+    kubeconfig: Option<PathBuf>,
+    status: Arc<Status>,
+    configs: tokio::sync::watch::Receiver<Arc<Config>>,
+    observations: flume::Sender<Observation>,
+}
+
+impl Discovery {
+    pub(super) fn new(
+        kubeconfig: Option<PathBuf>,
+        status: Arc<Status>,
+        configs: tokio::sync::watch::Receiver<Arc<Config>>,
+        observations: flume::Sender<Observation>,
+    ) -> Self {
+        // Before the first probe is answered.
+        status.expect(&plan::plan(&configs.borrow()));
+        Self { kubeconfig, status, configs, observations }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut scopes = self.plan();
+        while scopes.is_empty() {
+            if self.configs.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            scopes = self.plan();
+        }
+        let client = self.client().await;
+        let mut running: HashMap<Arc<Scope>, AbortHandle> = HashMap::new();
+        let mut watches = FuturesUnordered::new();
+        loop {
+            let scopes = self.plan();
+            running.retain(|scope, watch| {
+                let stays = scopes.contains(scope);
+                if !stays {
+                    watch.abort();
+                }
+                stays
+            });
+            for scope in scopes {
+                if running.contains_key(&scope) {
+                    continue;
+                }
+                let watch = Watch {
+                    client: client.clone(),
+                    scope: Arc::clone(&scope),
+                    status: Arc::clone(&self.status),
+                    observations: self.observations.clone(),
+                };
+                let (watch, handle) = abortable(watch.run());
+                running.insert(scope, handle);
+                watches.push(watch);
+            }
+            loop {
+                tokio::select! {
+                    changed = self.configs.changed() => {
+                        if changed.is_err() {
+                            return std::future::pending().await;
+                        }
+                        break;
+                    }
+                    Some(_aborted) = watches.next() => {}
+                }
+            }
+        }
+    }
+
+    fn plan(&mut self) -> Vec<Arc<Scope>> {
+        let scopes = plan::plan(&self.configs.borrow_and_update());
+        self.status.expect(&scopes);
+        scopes
+    }
+
+    /// Tries until there is one.
+    async fn client(&mut self) -> Client {
+        let mut pause = Pause::default();
+        loop {
+            match client(self.kubeconfig.as_ref()).await {
+                Ok(client) => return client,
+                Err(trouble) => {
+                    let text = Arc::clone(&trouble.text);
+                    let mut is_news = false;
+                    for scope in self.plan() {
+                        is_news |= self.status.failed(&scope, trouble.clone(), Instant::now());
+                    }
+                    if is_news {
+                        tracing::warn!("{text}; upstreams with a service have no endpoints until then");
+                    }
+                    pause.wait().await;
+                }
+            }
+        }
+    }
+}
+
+async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, Trouble> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|error| Trouble::no_client(&error))?;
+            let options = KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(file, &options).await;
+            config.map_err(|error| Trouble::no_client(&error))?
+        }
+        None => kube::Config::infer().await.map_err(|error| Trouble::no_client(&error))?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Client::try_from(config).map_err(|error| Trouble::no_client(&error))
+}
+
+/// Whether this host has a route to `address`. The kernel answers; no packet is sent.
+pub(super) fn is_reachable(address: IpAddr) -> bool {
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let discard = SocketAddr::new(address, 9);
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(discard)).is_ok()
+}

@@ -1,0 +1,71 @@
+use super::*;
+use crate::config::Name;
+use crate::control::kubernetes::plan::Resource;
+use crate::control::kubernetes::trouble::Verb;
+
+fn scope(namespace: &str) -> Arc<Scope> {
+    let services: Vec<Name> = vec!["pg".into()];
+    Arc::new(Scope { resource: Resource::EndpointSlices, namespace: namespace.into(), services })
+}
+
+fn status(code: u16) -> kube::core::Status {
+    kube::core::Status { code, message: "no".into(), ..Default::default() }
+}
+
+#[test]
+fn an_outage_is_visible_and_no_reason_to_be_unready_once_all_was_listed() {
+    let (one, other, now) = (scope("one"), scope("other"), Instant::now());
+    let health = Status::default();
+    health.expect(&[Arc::clone(&one), Arc::clone(&other)]);
+    assert!(health.not_ready(now).unwrap().starts_with("2 of 2 watches have not been listed"));
+    health.listed(&one, now);
+    health.opened(&one, now);
+    let trouble = Trouble::silent(&other, Verb::List, Duration::from_secs(30));
+    assert!(health.failed(&other, trouble.clone(), now));
+    assert!(!health.failed(&other, trouble.clone(), now), "the same again is no news");
+    let why = health.not_ready(now).unwrap();
+    assert!(
+        why.contains("1 of 2") && why.contains("no answer to listing endpointslices in namespace other"),
+        "{why}"
+    );
+    health.listed(&other, now);
+    assert!(health.opened(&other, now).is_some(), "it had been in trouble");
+    assert_eq!(health.not_ready(now), None);
+    health.failed(&one, trouble, now);
+    assert_eq!(health.not_ready(now), None);
+    let synced: Vec<bool> = health.watches().iter().map(|watch| watch.synced).collect();
+    assert_eq!(synced, [false, true]);
+    assert_eq!(health.errors().values().sum::<u64>(), 3);
+}
+
+#[test]
+fn what_is_refused_for_long_holds_up_nothing_else() {
+    let (refused, now) = (scope("one"), Instant::now());
+    let health = Status::default();
+    health.expect(&[Arc::clone(&refused)]);
+    let forbidden = Trouble::status(&refused, Verb::List, &status(403));
+    assert!(forbidden.text.contains("listing endpointslices in namespace one is forbidden"));
+    assert!(
+        forbidden.text.contains(
+            r#"{apiGroups: ["discovery.k8s.io"], resources: [endpointslices], verbs: [get, list, watch]}"#
+        ),
+        "{}",
+        forbidden.text
+    );
+    health.failed(&refused, forbidden, now);
+    assert!(health.not_ready(now + Duration::from_secs(9)).is_some());
+    let unreachable = Trouble::silent(&refused, Verb::List, Duration::from_secs(30));
+    health.failed(&refused, unreachable, now);
+    assert!(health.not_ready(now + Duration::from_secs(99)).is_some(), "that is no refusal any more");
+    health.failed(&refused, Trouble::status(&refused, Verb::List, &status(403)), now);
+    assert_eq!(health.not_ready(now + Duration::from_secs(10)), None);
+}
+
+#[test]
+fn a_process_that_began_without_a_cluster_stays_ready() {
+    let (later, now) = (scope("one"), Instant::now());
+    let health = Status::default();
+    health.expect(&[]);
+    health.expect(&[Arc::clone(&later)]);
+    assert_eq!(health.not_ready(now), None);
+}

@@ -1,0 +1,125 @@
+//! What can be wrong between this process and the API server, and what to do about it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::plan::Scope;
+
+/// Why a list or a watch failed.
+#[derive(Debug, Clone)]
+pub(super) struct Trouble {
+    /// One of a few words, for metrics.
+    pub(super) reason: &'static str,
+    /// What is wrong, and what to do.
+    pub(super) text: Arc<str>,
+}
+
+/// What was asked of the API server.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Verb {
+    List,
+    Watch,
+}
+
+const FORBIDDEN: &str = "forbidden";
+const UNAUTHORIZED: &str = "unauthorized";
+const EXPIRED: &str = "expired";
+
+impl Trouble {
+    pub(super) fn new(reason: &'static str, text: impl Into<Arc<str>>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    /// There is no client to ask with.
+    pub(super) fn no_client(error: &impl std::error::Error) -> Self {
+        let error = chain(error);
+        Self::new(
+            "no_client",
+            format!(
+                "no way to the API server: {error}; run in a pod with a ServiceAccount token, or name a kubeconfig in \
+                 kubernetes.kubeconfig or KUBECONFIG"
+            ),
+        )
+    }
+
+    /// The API server does not answer, or stopped to.
+    pub(super) fn silent(scope: &Scope, verb: Verb, after: Duration) -> Self {
+        let seconds = after.as_secs();
+        Self::new("silent", format!("no answer to {} {scope} for {seconds} s", verb.doing()))
+    }
+
+    /// The API server answered with an error.
+    pub(super) fn status(scope: &Scope, verb: Verb, status: &kube::core::Status) -> Self {
+        let doing = verb.doing();
+        match status.code {
+            403 => Self::new(
+                FORBIDDEN,
+                format!(
+                    "{doing} {scope} is forbidden; add this rule to a Role in namespace {} that is bound to the \
+                     ServiceAccount of this pod: {{apiGroups: [{:?}], resources: [{}], verbs: [get, list, watch]}}",
+                    scope.namespace,
+                    scope.resource.api_group(),
+                    scope.resource.label(),
+                ),
+            ),
+            401 => Self::new(
+                UNAUTHORIZED,
+                format!(
+                    "the API server does not accept the credentials for {doing} {scope}: {}; the token is read again \
+                     at every attempt to connect, so look whether the ServiceAccount still exists",
+                    status.message
+                ),
+            ),
+            410 => {
+                Self::new(EXPIRED, format!("{doing} {scope}: the point to go on from is gone, listing anew"))
+            }
+            429 | 500..=599 => {
+                Self::new("unavailable", format!("{doing} {scope}: the API server says {}", status.message))
+            }
+            code => Self::new("refused", format!("{doing} {scope}: {code} {}", status.message)),
+        }
+    }
+
+    pub(super) fn failed(scope: &Scope, verb: Verb, error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::status(scope, verb, status),
+            kube::Error::SerdeError(_) => {
+                Self::new("unreadable", format!("{} {scope}: {}", verb.doing(), chain(error)))
+            }
+            _ => Self::new("unreachable", format!("{} {scope}: {}", verb.doing(), chain(error))),
+        }
+    }
+
+    /// The API server was reached, and will not answer before somebody changes something.
+    pub(super) fn is_refusal(&self) -> bool {
+        [FORBIDDEN, UNAUTHORIZED, "refused"].contains(&self.reason)
+    }
+
+    /// What was seen last is too old to go on from.
+    pub(super) fn is_expiry(&self) -> bool {
+        self.reason == EXPIRED
+    }
+}
+
+impl Verb {
+    fn doing(self) -> &'static str {
+        match self {
+            Self::List => "listing",
+            Self::Watch => "watching",
+        }
+    }
+}
+
+/// The error with its causes, each said once.
+fn chain(error: &impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,193 @@
+//! The one place that makes tables and publishes them: from a new configuration, or from what changed in the cluster.
+//!
+//! A configuration is compiled whole; a change in the cluster recompiles the upstreams that follow the changed Service
+//! and nothing else. Changes are gathered for a moment, so that a burst of them is one table.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Name};
+use crate::routing::{Findings, Found, Problem, RouteTable};
+
+use super::kubernetes::{self, Changed, Index, Observation, ServiceKey, Stamp};
+use super::shared::Shared;
+use super::{Bind, metrics};
+
+/// Between two tables made of changes. Workers take a table within microseconds; this bounds what a storm of
+/// changes costs them.
+const SPACING: Duration = Duration::from_millis(20);
+/// How often what left is forgotten while endpoints come and go and nobody scrapes.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) struct Tables {
+    shared: Arc<Shared>,
+    bind: Bind,
+    config: Arc<Config>,
+    index: Index,
+    /// What the published table was made of.
+    findings: Findings,
+    /// The upstreams that follow a Service, by their place in the configuration.
+    followers: HashMap<ServiceKey, Vec<usize>>,
+    changed: HashSet<ServiceKey>,
+    stamps: Vec<Stamp>,
+    last_table: Instant,
+    last_forgotten: Instant,
+}
+
+/// A table that was published.
+pub(super) struct Published {
+    pub(super) generation: u64,
+    pub(super) listeners: usize,
+    pub(super) endpoints: usize,
+    pub(super) at: Instant,
+}
+
+impl Tables {
+    pub(super) fn new(shared: Arc<Shared>, bind: Bind, config: Arc<Config>) -> Self {
+        let now = Instant::now();
+        let mut tables = Self {
+            shared,
+            bind,
+            config: Arc::clone(&config),
+            index: Index::default(),
+            findings: Findings::default(),
+            followers: HashMap::new(),
+            changed: HashSet::new(),
+            stamps: Vec::new(),
+            last_table: now - SPACING,
+            last_forgotten: now,
+        };
+        tables.follow(config);
+        tables
+    }
+
+    /// Publishes the table of another configuration. The error says what to do; nothing has changed then.
+    pub(super) fn reconfigure(&mut self, config: Arc<Config>) -> Result<Published, String> {
+        let current = self.shared.publisher.current();
+        let findings = self.find(&config);
+        let mut next = crate::routing::compile(&config, &findings, &current);
+        let sockets = (self.bind)(&current, &next)?;
+        next.succeed(&current, Instant::now());
+        self.shared.compilations.add(config.upstreams.len());
+        self.follow(config);
+        self.findings = findings;
+        let published = self.publish(next, sockets);
+        self.forget();
+        Ok(published)
+    }
+
+    /// Takes in what a watch has seen.
+    pub(super) fn observe(&mut self, observation: Observation) {
+        for Changed { service, stamp } in self.index.apply(observation) {
+            self.changed.insert(service);
+            self.stamps.extend(stamp);
+        }
+    }
+
+    /// When the changes so far are to be published; `None`: there are none.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.changed.is_empty()).then_some(self.last_table + SPACING)
+    }
+
+    /// Publishes a table with the changes so far, if they make a difference.
+    pub(super) fn refresh(&mut self) {
+        let stamps = std::mem::take(&mut self.stamps);
+        let changed = self.changes();
+        if changed.is_empty() {
+            return;
+        }
+        let current = self.shared.publisher.current();
+        let upstreams = changed.iter().map(|(index, found)| (&self.config.upstreams[*index], found));
+        let mut next = crate::routing::refresh(upstreams, &current);
+        next.succeed(&current, Instant::now());
+        self.shared.compilations.add(changed.len());
+        self.shared.propagation.expect(next.generation, stamps.into_iter());
+        let Published { generation, at, .. } = self.publish(next, Vec::new());
+        for (index, found) in changed {
+            let name = &self.config.upstreams[index].name;
+            let before = self.findings.insert(name.clone(), found.clone());
+            announce(name, generation, before.as_ref(), &found);
+        }
+        if at - self.last_forgotten >= FORGET_EVERY {
+            self.forget();
+        }
+    }
+
+    /// The upstreams whose members or problem are not what the table has, by their place in the configuration.
+    fn changes(&mut self) -> Vec<(usize, Found)> {
+        let mut changes = Vec::new();
+        for service in std::mem::take(&mut self.changed) {
+            for index in self.followers.get(&service).into_iter().flatten() {
+                let upstream = &self.config.upstreams[*index];
+                let found = upstream
+                    .members
+                    .followed()
+                    .and_then(|port| self.index.find(port, &kubernetes::is_reachable));
+                if let Some(found) = found
+                    && self.findings.get(&upstream.name) != Some(&found)
+                {
+                    changes.push((*index, found));
+                }
+            }
+        }
+        changes
+    }
+
+    /// What is known for the upstreams of `config` that follow a Service.
+    fn find(&self, config: &Config) -> Findings {
+        let followed = config.upstreams.iter().filter_map(|upstream| {
+            let port = upstream.members.followed()?;
+            Some((upstream.name.clone(), self.index.find(port, &kubernetes::is_reachable)?))
+        });
+        followed.collect()
+    }
+
+    fn follow(&mut self, config: Arc<Config>) {
+        self.followers.clear();
+        for (index, upstream) in config.upstreams.iter().enumerate() {
+            if let Some(port) = upstream.members.followed() {
+                self.followers.entry(ServiceKey::of(port)).or_default().push(index);
+            }
+        }
+        self.index.follow(self.followers.keys());
+        self.config = Arc::clone(&config);
+        self.shared.configs.send_replace(config);
+    }
+
+    fn publish(
+        &mut self,
+        table: RouteTable,
+        sockets: Vec<Vec<crate::routing::publish::BoundListener>>,
+    ) -> Published {
+        let at = Instant::now();
+        let endpoints = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
+        let published =
+            Published { generation: table.generation, listeners: table.listeners.len(), endpoints, at };
+        self.shared.publisher.publish(Arc::new(table), sockets);
+        self.last_table = at;
+        published
+    }
+
+    /// Drops the series of what has left the table.
+    fn forget(&mut self) {
+        drop(metrics::collect(&self.shared));
+        self.last_forgotten = Instant::now();
+    }
+}
+
+/// Says once what is wrong, and once that it no longer is.
+fn announce(upstream: &Name, generation: u64, before: Option<&Found>, found: &Found) {
+    let problem = |found: Option<&Found>| found.and_then(|found| found.problem.clone());
+    let (was, is) = (problem(before), problem(Some(found)));
+    let endpoints = found.members.len();
+    match (was, is) {
+        (was, Some(Problem { reason, text })) if was.as_ref().is_none_or(|was| was.text != text) => {
+            tracing::warn!(%upstream, generation, endpoints, reason, "{text}");
+        }
+        (Some(_), None) => {
+            tracing::info!(%upstream, generation, endpoints, "the upstream has its endpoints again")
+        }
+        _ => tracing::debug!(%upstream, generation, endpoints, "endpoints changed"),
+    }
+}

@@ -1,0 +1,41 @@
+//! Closes connections of endpoints that have left the table, at the pace that their upstream asks for.
+//!
+//! The pace is the endpoint's and exact for the process, because all workers draw on one count; which connection goes
+//! next is each worker's choice among its own: the longest idle, and last those that wait for an answer.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::connection::{CoarseTime, Live};
+use crate::telemetry::Outcome;
+
+use super::Worker;
+use super::runtime;
+
+/// How often the worker looks whether a closing is due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Waits for endpoints to leave, and closes their connections one by one.
+pub(super) async fn follow(worker: &Rc<Worker>) {
+    while worker.departed.recv_async().await.is_ok() {
+        loop {
+            let mut leaving = worker.context.registry.all();
+            leaving.retain(|live| live.endpoint_state().is_some_and(|state| state.leaves_paced()));
+            if leaving.is_empty() {
+                break;
+            }
+            close(leaving);
+            runtime::sleep(TICK).await;
+        }
+    }
+}
+
+fn close(mut leaving: Vec<Rc<Live>>) {
+    let (now, coarse) = (Instant::now(), CoarseTime::now());
+    leaving.sort_by_cached_key(|live| (live.awaits_answer(), std::cmp::Reverse(live.idle_for(coarse))));
+    for live in leaving {
+        if live.endpoint_state().is_some_and(|state| state.claim_close(now)) {
+            live.end(Outcome::TableRemoved);
+        }
+    }
+}
