@@ -11,7 +11,7 @@ LABEL org.opencontainers.image.title="sheave" \
       org.opencontainers.image.licenses="Apache-2.0"
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/sheave"]
-CMD ["run", "--config", "/etc/sheave/sheave.yaml"]
+CMD ["run", "--config", "/etc/sheave/config.yaml"]
 
 # Before the stage that compiles, so that `--target prebuilt` needs no Rust image.
 FROM runtime AS prebuilt

@@ -6,13 +6,14 @@ ARGS ?=
 # Where rustup puts cargo, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .ci/run
+SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .ci/run \
+	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint tidy chart manifests fmt audit bench clean
+.PHONY: help setup build image demo test e2e e2e-full cluster lint tidy chart manifests fmt audit bench clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the system packages that are missing
 	@scripts/setup test
@@ -21,13 +22,27 @@ build: ## Compile the optimised binary, target/release/sheave
 	@scripts/setup build
 	$(CARGO) build --release --locked
 
+image: ## Build a container image of it, target/image/sheave.tar, without a registry
+	@scripts/setup image
+	$(CARGO) build --release --locked
+	@scripts/image sheave
+
 demo: ## Run Sheave in front of upstreams of its own, on this machine
 	@scripts/setup build
 	$(CARGO) run --release --locked -- demo $(ARGS)
 
-test: ## Run every test
+test: ## Run every test that needs no Kubernetes
 	@scripts/setup test
 	$(CARGO) test --locked --features faults --no-fail-fast $(ARGS)
+
+e2e: ## Run the end-to-end tests in Kubernetes: one of its own (as root), or KUBECONFIG's
+	@CARGO="$(CARGO)" scripts/e2e $(ARGS)
+
+e2e-full: ## The same, with the long tests
+	@CARGO="$(CARGO)" scripts/e2e --full $(ARGS)
+
+cluster: ## A shell in a throw-away Kubernetes, with KUBECONFIG set (as root)
+	@tests/cluster/cluster shell
 
 lint: ## Check format, lints, dependencies, the tree's own rules, scripts and the chart
 	@scripts/setup build
