@@ -146,6 +146,8 @@ async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, Trouble> {
         None => kube::Config::infer().await.map_err(|error| Trouble::no_client(&error))?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    // It would wait by itself, for up to 1000 s and without a word; each watch has its own pause and says why.
+    config.default_retry = false;
     Client::try_from(config).map_err(|error| Trouble::no_client(&error))
 }
 

@@ -71,8 +71,14 @@ impl Tables {
         next.succeed(&current, Instant::now());
         self.shared.compilations.add(config.upstreams.len());
         self.follow(config);
-        self.findings = findings;
+        let before = std::mem::replace(&mut self.findings, findings);
         let published = self.publish(next, sockets);
+        for (name, found) in &self.findings {
+            let before = before.get(name);
+            if before != Some(found) {
+                announce(name, published.generation, before, found);
+            }
+        }
         self.forget();
         Ok(published)
     }

@@ -74,6 +74,7 @@ impl Status {
             health.listed = true;
             health.last_event = Some(now);
         });
+        self.with(|inner| inner.settle(now));
     }
 
     /// The watch is open. What was wrong before, if something was.
@@ -103,26 +104,21 @@ impl Status {
             health.trouble = Some(trouble);
             is_news
         });
+        self.with(|inner| inner.settle(now));
         is_news.unwrap_or(false)
     }
 
     /// Why the process cannot serve all that it should yet. `None` once it could.
     pub(in crate::control) fn not_ready(&self, now: Instant) -> Option<String> {
         self.with(|inner| {
+            inner.settle(now);
             if inner.was_synced {
                 return None;
             }
-            let settled = |health: &Health| {
-                health.listed || health.refused_since.is_some_and(|since| now - since >= REFUSED_FOR)
-            };
             let waiting: Vec<&(Arc<Scope>, Health)> =
-                inner.watches.iter().filter(|(_, health)| !settled(health)).collect();
-            let Some((scope, health)) =
-                waiting.iter().find(|(_, h)| h.trouble.is_some()).or_else(|| waiting.first())
-            else {
-                inner.was_synced = true;
-                return None;
-            };
+                inner.watches.iter().filter(|(_, health)| !health.is_settled(now)).collect();
+            let (scope, health) =
+                waiting.iter().find(|(_, h)| h.trouble.is_some()).or_else(|| waiting.first())?;
             let why = health.trouble.as_ref().map_or("no answer yet", |trouble| &trouble.text);
             Some(format!(
                 "{} of {} watches have not been listed; {scope}: {why}",
@@ -167,6 +163,20 @@ impl Status {
 
     fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
         act(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Inner {
+    /// Looks whether all watches have been in step by now. Whenever one gets on, and not only when a probe asks: a
+    /// reload that adds a watch before the next probe would make a process unready that serves.
+    fn settle(&mut self, now: Instant) {
+        self.was_synced |= self.watches.iter().all(|(_, health)| health.is_settled(now));
+    }
+}
+
+impl Health {
+    fn is_settled(&self, now: Instant) -> bool {
+        self.listed || self.refused_since.is_some_and(|since| now - since >= REFUSED_FOR)
     }
 }
 

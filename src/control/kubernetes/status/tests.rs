@@ -69,3 +69,13 @@ fn a_process_that_began_without_a_cluster_stays_ready() {
     health.expect(&[Arc::clone(&later)]);
     assert_eq!(health.not_ready(now), None);
 }
+
+#[test]
+fn what_a_reload_adds_makes_nobody_unready_who_was_ready_unasked() {
+    let (one, other, now) = (scope("one"), scope("other"), Instant::now());
+    let health = Status::default();
+    health.expect(&[Arc::clone(&one)]);
+    health.listed(&one, now);
+    health.expect(&[one, other]);
+    assert_eq!(health.not_ready(now), None);
+}
