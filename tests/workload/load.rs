@@ -87,7 +87,10 @@ pub(crate) async fn open(aim: Aim, patience: Duration, tally: Arc<Tally>) {
         beats.tick().await;
         tally.attempted(&aim.name);
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tally.failed(&aim.name, Failure { kind: "overrun", sample: Sample::default() });
+            tally.failed(
+                &aim.name,
+                Failure { kind: "overrun", sample: Sample { at: pace::now(), ..Sample::default() } },
+            );
             continue;
         };
         let (aim, tally) = (aim.clone(), Arc::clone(&tally));

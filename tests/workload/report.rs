@@ -31,9 +31,9 @@ pub(crate) struct Target {
     /// The longest time without a success, up to now; the time between two attempts is the least it can be.
     pub(crate) longest_gap: u64,
     pub(crate) last_ok: Option<u64>,
-    pub(crate) last_failure: Option<u64>,
-    /// The first hundred times in which only failures were seen; the last of them may go on.
-    pub(crate) outages: Vec<Outage>,
+    /// When the connections that failed were begun: the earliest and the latest.
+    pub(crate) first_failed_begin: Option<u64>,
+    pub(crate) last_failed_begin: Option<u64>,
     /// Answers by pod.
     pub(crate) pods: BTreeMap<String, u64>,
     pub(crate) held: Held,
@@ -71,15 +71,6 @@ pub(crate) struct Latency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(crate) struct Outage {
-    /// The first failure.
-    pub(crate) from: u64,
-    /// The first success after it.
-    pub(crate) to: Option<u64>,
-    pub(crate) failed: u64,
 }
 
 /// Connections that were opened to stay.

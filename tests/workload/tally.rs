@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use crate::load::{Aim, Failure, Served};
 use crate::pace;
-use crate::report::{Failures, Held, Latency, Outage, Report, Second, Target};
+use crate::report::{Failures, Held, Latency, Report, Second, Target};
 
 const SAMPLES_MAX: usize = 8;
-const OUTAGES_MAX: usize = 100;
 const SECONDS_MAX: usize = 300;
 
 /// Behind a lock that one thread takes: the HTTP side reads while the clients write, on the same runtime.
@@ -26,7 +25,6 @@ struct Counts {
     target: Target,
     latencies: Latencies,
     seconds: VecDeque<Second>,
-    is_down: bool,
 }
 
 impl Tally {
@@ -48,8 +46,6 @@ impl Tally {
             let Held { wanted, now, pods, .. } = old.target.held;
             let held = Held { wanted, now, pods, ..Held::default() };
             counts.target = Target { address: old.target.address, held, ..Target::default() };
-            // An outage that goes on is not forgotten.
-            counts.is_down = false;
         }
     }
 
@@ -78,11 +74,6 @@ impl Tally {
             let gap = now.saturating_sub(counts.target.last_ok.unwrap_or(since));
             counts.target.longest_gap = counts.target.longest_gap.max(gap);
             counts.target.last_ok = Some(now);
-            if std::mem::take(&mut counts.is_down)
-                && let Some(outage) = counts.target.outages.last_mut()
-            {
-                outage.to.get_or_insert(now);
-            }
         });
     }
 
@@ -90,15 +81,10 @@ impl Tally {
         self.count(target, |counts, now, _| {
             counts.target.failed += 1;
             counts.second(now).failed += 1;
-            counts.target.last_failure = Some(now);
-            let outages = &mut counts.target.outages;
-            if !counts.is_down && outages.len() < OUTAGES_MAX {
-                outages.push(Outage { from: now, to: None, failed: 0 });
-            }
-            counts.is_down = true;
-            if let Some(outage) = outages.last_mut().filter(|outage| outage.to.is_none()) {
-                outage.failed += 1;
-            }
+            let begin = failure.sample.at.saturating_sub(failure.sample.after);
+            let target = &mut counts.target;
+            target.first_failed_begin = Some(target.first_failed_begin.unwrap_or(begin).min(begin));
+            target.last_failed_begin = target.last_failed_begin.max(Some(begin));
             note(&mut counts.target.failures, failure);
         });
     }
@@ -215,13 +201,14 @@ impl Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Sample;
 
     fn aim() -> Aim {
         "web=192.0.2.1:80,rate=10,held=3".parse().unwrap()
     }
 
     fn failure(kind: &'static str) -> Failure {
-        Failure { kind, sample: crate::report::Sample { pod: "a".to_owned(), ..Default::default() } }
+        Failure { kind, sample: Sample { pod: "a".to_owned(), ..Sample::default() } }
     }
 
     fn served() -> Served {
@@ -229,17 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_lasts_from_the_first_failure_to_the_next_success() {
+    fn failures_are_dated_by_their_begin() {
         let tally = Tally::new(&[aim()]);
         tally.succeeded("web", &served());
-        tally.failed("web", failure("refused"));
-        tally.failed("web", failure("reset"));
+        for (at, after) in [(1000, 10), (1100, 500), (1200, 0)] {
+            let sample = Sample { at, after, ..Sample::default() };
+            tally.failed("web", Failure { kind: "reset", sample });
+        }
         let target = tally.report().targets["web"].clone();
-        assert_eq!((target.outages.len(), target.outages[0].to, target.outages[0].failed), (1, None, 2));
-        tally.succeeded("web", &served());
-        let target = tally.report().targets["web"].clone();
-        assert!(target.outages[0].to.is_some(), "{target:?}");
-        assert_eq!((target.ok, target.failed, target.failures["reset"].count), (2, 2, 1));
+        assert_eq!((target.first_failed_begin, target.last_failed_begin), (Some(600), Some(1200)));
+        assert_eq!((target.ok, target.failed, target.failures["reset"].count), (1, 3, 3));
+        assert_eq!(target.failures["reset"].slowest, 500);
     }
 
     #[test]

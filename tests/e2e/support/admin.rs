@@ -14,8 +14,8 @@ pub(crate) struct Table {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Upstream {
     pub(crate) name: String,
-    /// Null without a Service.
-    pub(crate) service: Value,
+    /// Why it has not the endpoints that it should have.
+    problem: Option<Problem>,
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
@@ -27,6 +27,11 @@ pub(crate) struct Endpoint {
     pub(crate) node_name: Option<String>,
     /// Zones or nodes, in whatever form they are shown.
     pub(crate) hints: Value,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Problem {
+    text: String,
 }
 
 impl Table {
@@ -53,8 +58,8 @@ impl Upstream {
         addresses
     }
 
-    /// Why its Service cannot be followed; empty when it can.
+    /// In words; empty when there is none.
     pub(crate) fn problem(&self) -> &str {
-        self.service["problem"].as_str().unwrap_or_default()
+        self.problem.as_ref().map_or("", |problem| &problem.text)
     }
 }

@@ -153,6 +153,7 @@ fn deployment(wish: &Wish) -> Value {
                 "spec": {
                     "containers": [container],
                     "automountServiceAccountToken": false,
+                    "dnsPolicy": "Default",
                     "terminationGracePeriodSeconds": 30,
                     "securityContext": pod_security(),
                 },

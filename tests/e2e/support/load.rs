@@ -40,6 +40,7 @@ impl<'a> Load<'a> {
                 "containers": [container],
                 "restartPolicy": "Never",
                 "automountServiceAccountToken": false,
+                    "dnsPolicy": "Default",
                 "terminationGracePeriodSeconds": 1,
                 "securityContext": endpoints::pod_security(),
             },

@@ -10,7 +10,8 @@ use super::cluster::{self, Cluster, with_kind};
 use super::say;
 use super::tools::try_run;
 
-const LOG_LINES: &str = "--tail=80";
+/// Of a log, or of a list of events.
+const LINES_MAX: usize = 40;
 
 pub(crate) struct Namespace {
     pub(crate) name: String,
@@ -71,18 +72,38 @@ impl Namespace {
         let name = self.name.as_str();
         let show = |title: &str, arguments: &[&str]| {
             let text = try_run("kubectl", arguments).unwrap_or_else(|error| error);
-            println!("--- {title} in {name}\n{}", text.trim_end());
+            println!("--- {title} in {name}\n{}", end_of(text.lines()));
         };
         show("pods and services", &["get", "pods,services,endpointslices", "-o", "wide", "-n", name]);
-        show("events", &["get", "events", "-n", name, "--sort-by=.lastTimestamp"]);
-        let sheave = ["logs", "-n", name, "-l", "app.kubernetes.io/name=sheave", LOG_LINES, "--prefix"];
-        show("Sheave's log", &sheave);
+        show("events", &["get", "events", "-n", name, "--sort-by=.lastTimestamp", "--no-headers"]);
+        let logs = ["logs", "-n", name, "-l", "app.kubernetes.io/name=sheave", "--tail=-1", "--prefix"];
+        self.tell_log(&try_run("kubectl", &logs).unwrap_or_else(|error| error));
         let loads: Vec<Pod> = self.list("sheave-e2e=load");
         for load in loads.iter().filter_map(|pod| pod.metadata.name.as_deref()) {
             let report = self.pod_http("GET", load, super::load::REPORT_PORT, "report");
             println!("--- what {load} saw\n{}", report.unwrap_or_else(|error| error));
         }
     }
+}
+
+impl Namespace {
+    /// Connections that ended well are of no interest, and the most.
+    fn tell_log(&self, log: &str) {
+        let is_connection = |line: &&str| line.contains("\"kind\":\"connection\"");
+        let is_failed = |line: &&str| !line.contains("\"side\":\"downstream\"");
+        println!(
+            "--- Sheave's log in {}\n{}",
+            self.name,
+            end_of(log.lines().filter(|line| !is_connection(line)))
+        );
+        let failed = log.lines().filter(is_connection).filter(is_failed);
+        println!("--- connections that failed in {}\n{}", self.name, end_of(failed));
+    }
+}
+
+fn end_of<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+    let lines: Vec<&str> = lines.collect();
+    lines[lines.len().saturating_sub(LINES_MAX)..].join("\n")
 }
 
 impl Drop for Namespace {
