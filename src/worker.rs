@@ -24,7 +24,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Driver;
-use crate::connection::Context;
+use crate::connection::{Context, Live};
 use crate::routing::Places;
 use crate::routing::publish::Subscriber;
 use crate::shutdown::DrainWatch;
@@ -198,7 +198,8 @@ impl Worker {
             self.slots.apply(self, &next, sockets);
             if next.departures != current.departures {
                 // Connections that are accepted or get their endpoint only after this see it by themselves.
-                self.context.registry.all().iter().for_each(|live| self.context.registry.schedule(live));
+                let leaving = self.context.registry.matching(Live::has_to_leave);
+                leaving.iter().for_each(|live| self.context.registry.schedule(live));
                 let _already_told = self.depart.try_send(());
             }
             self.subscriber.acknowledge(next.generation);

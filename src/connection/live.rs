@@ -204,6 +204,11 @@ impl Live {
         self.verdict.get()
     }
 
+    /// Whether its listener or its endpoint has left the table.
+    pub(crate) fn has_to_leave(&self) -> bool {
+        self.leave_by().is_some()
+    }
+
     /// When it has to be gone because its listener or endpoint left the table.
     fn leave_by(&self) -> Option<CoarseTime> {
         let listener = self.listener.state.leave_by.get().copied();

@@ -77,6 +77,11 @@ impl Registry {
         self.connections.borrow().values().cloned().collect()
     }
 
+    /// Those that are meant; whoever looks opens and closes none.
+    pub(crate) fn matching(&self, is_meant: impl Fn(&Live) -> bool) -> Vec<Rc<Live>> {
+        self.connections.borrow().values().filter(|live| is_meant(live)).cloned().collect()
+    }
+
     /// Looks at each; whoever looks opens and closes none.
     pub(super) fn for_each(&self, look: impl Fn(&Live)) {
         self.connections.borrow().values().for_each(|live| look(live));

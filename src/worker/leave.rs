@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::connection::{CoarseTime, Live};
+use crate::routing::EndpointState;
 use crate::telemetry::Outcome;
 
 use super::Worker;
@@ -19,8 +20,10 @@ const TICK: Duration = Duration::from_millis(100);
 pub(super) async fn follow(worker: &Rc<Worker>) {
     while worker.departed.recv_async().await.is_ok() {
         loop {
-            let mut leaving = worker.context.registry.all();
-            leaving.retain(|live| live.endpoint_state().is_some_and(|state| state.leaves_paced()));
+            let leaving = worker
+                .context
+                .registry
+                .matching(|live| live.endpoint_state().is_some_and(EndpointState::leaves_paced));
             if leaving.is_empty() {
                 break;
             }
