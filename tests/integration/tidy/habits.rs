@@ -6,8 +6,13 @@ use super::source::Source;
 /// Where `unsafe` may stand, with the reason: one small module per need.
 const UNSAFE: &[(&str, &str)] = &[];
 
-/// The polling helper is the one place of the tests that may wait for time to pass.
-const SLEEPERS: &[&str] = &["tests/integration/support.rs", "tests/integration/support/eventually.rs"];
+/// The polling helpers are the places of the tests that may wait for time to pass, and the workload's pace is time.
+const SLEEPERS: &[&str] = &[
+    "tests/integration/support.rs",
+    "tests/integration/support/eventually.rs",
+    "tests/e2e/support/eventually.rs",
+    "tests/workload/pace.rs",
+];
 
 pub(super) fn unsafe_code(source: &Source) -> Vec<Violation> {
     if UNSAFE.iter().any(|(path, _)| *path == source.path) {

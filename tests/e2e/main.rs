@@ -1,0 +1,22 @@
+//! The end-to-end tests: Sheave by its chart on a real Kubernetes, in front of real pods, under load.
+//!
+//! A file per promise. They need KUBECONFIG, SHEAVE_IMAGE, WORKLOAD_IMAGE, and helm and kubectl on PATH; `make e2e`
+//! makes a cluster and sets them. One at a time (`--test-threads 1`): each would disturb the others' numbers.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test ends by panicking, and its helpers are test code too"
+)]
+
+mod apiserver_outage;
+mod crash;
+mod discovery;
+mod install;
+mod permission;
+mod restarts;
+mod rollout;
+mod scale;
+mod seccomp;
+mod support;

@@ -1,0 +1,150 @@
+//! Endpoints come and go under load: rolling restarts, and scaling between nine and none.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::release::{of_service, straight};
+use crate::support::report::Target;
+use crate::support::{Endpoints, Load, Namespace, Release, Wish, eventually, figures, is_full, now, say};
+
+const PORT: u16 = 8000;
+const SETTLES: Duration = Duration::from_secs(60);
+/// The workload goes on accepting for 3 s after SIGTERM: before that no client may notice that all pods leave.
+const STILL_SERVING_MILLISECONDS: u64 = 2500;
+const BACK_WITHIN_MILLISECONDS: u64 = 1000;
+
+/// Three endpoints, Sheave, and clients that go through its Service.
+pub(crate) struct Stage<'a> {
+    pub(crate) endpoints: Endpoints<'a>,
+    pub(crate) release: Release<'a>,
+    pub(crate) load: Load<'a>,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn set(namespace: &'a Namespace, config: Value, values: Value) -> Self {
+        let endpoints = Endpoints::start(namespace, &Wish::new("web", 3));
+        let config = crate::support::release::merged(
+            straight("web", PORT, of_service(namespace, "web", "talk")),
+            config,
+        );
+        let release = Release::install(namespace, config, values);
+        let (rate, held) = if is_full() { (300, 200) } else { (100, 50) };
+        let target = format!("web={},rate={rate},held={held}", release.address(PORT));
+        let load = Load::start(namespace, &[target]);
+        load.settle("web");
+        Self { endpoints, release, load }
+    }
+
+    /// Until no pod of an earlier round holds a connection.
+    pub(crate) fn settled(&self) -> Target {
+        self.endpoints.await_departures();
+        let is_steady = |target: &Target| target.held.now == target.held.wanted;
+        eventually("all held connections are back", SETTLES, || self.load.target("web"), is_steady)
+    }
+}
+
+#[test]
+fn rolling_restarts_fail_no_connection() {
+    let namespace = Namespace::create("restarts");
+    let stage = Stage::set(&namespace, json!({}), json!({"replicas": 2}));
+    roll("rolling-restarts", &stage, if is_full() { 100 } else { 3 });
+}
+
+pub(crate) fn roll(name: &str, stage: &Stage<'_>, restarts: usize) {
+    for number in 1..=restarts {
+        stage.endpoints.restart(number);
+        let seen = stage.load.target("web");
+        seen.assert_no_failure(&format!("restart {number}"));
+        seen.assert_held_until_announced(&format!("restart {number}"));
+        if number % 10 == 0 {
+            say!("{name} {number} of {restarts}: {} connections, none failed", seen.attempted);
+        }
+    }
+    let seen = stage.settled();
+    seen.assert_no_failure("after all restarts");
+    seen.assert_held_until_announced("after all restarts");
+    assert!(seen.held.ended.contains_key("announced"), "no held connection saw its pod leave: {seen:?}");
+    figures!(
+        name,
+        restarts = restarts,
+        attempted = seen.attempted,
+        failed = seen.failed,
+        held_ended_by_pods = seen.ended("announced"),
+        held_ended_otherwise = 0,
+        untidy_ends = seen.untidy_ends,
+        p50_ms = seen.latency.p50,
+        p99_ms = seen.latency.p99,
+        max_ms = seen.latency.max,
+        longest_gap_ms = seen.longest_gap,
+    );
+}
+
+#[test]
+fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
+    let namespace = Namespace::create("scaling");
+    let stage = Stage::set(&namespace, json!({}), json!({}));
+    let cycles = if is_full() { 20 } else { 1 };
+    let (mut attempted, mut slowest_return, mut longest_outage) = (0, 0, 0);
+    for cycle in 1..=cycles {
+        let (seen, back_after) = cycle_once(&stage, cycle);
+        attempted += seen.attempted;
+        slowest_return = slowest_return.max(back_after);
+        longest_outage = longest_outage.max(seen.longest_gap);
+    }
+    figures!(
+        "scaling",
+        cycles = cycles,
+        attempted = attempted,
+        failed_while_ready = 0,
+        back_after_ready_max_ms = slowest_return,
+        outage_max_ms = longest_outage,
+    );
+}
+
+/// 3 -> 9 -> 0 -> 3; what clients saw of it, and how long after the first pod's readiness they were served.
+fn cycle_once(stage: &Stage<'_>, cycle: usize) -> (Target, u64) {
+    let Stage { endpoints, load, release } = stage;
+    let has = |count: usize| {
+        let is_so = move |table: &crate::support::Table| table.upstream("web").endpoints.len() == count;
+        release.await_table(&format!("{count} endpoints in the table"), SETTLES, is_so);
+    };
+    load.reset();
+    endpoints.scale(9);
+    endpoints.await_rollout();
+    has(9);
+    load.target("web").assert_no_failure(&format!("cycle {cycle}, scaled to nine"));
+
+    // Times are the load's, whose clock may be another.
+    let ahead = i128::from(load.report().now) - i128::from(now());
+    let on_its_clock = |ours: u64| u64::try_from(i128::from(ours) + ahead).unwrap();
+    let going = on_its_clock(now());
+    endpoints.scale(0);
+    has(0);
+    load.refused_at_once(&release.address(PORT), 20);
+    let down = load.target("web");
+    let first = down.first_failed_begin;
+    assert!(
+        first.is_none_or(|first| first >= going + STILL_SERVING_MILLISECONDS),
+        "cycle {cycle}: clients that came {:?} ms after the pods were told to leave failed: {}",
+        first.map(|first| i128::from(first) - i128::from(going)),
+        down.failures_text()
+    );
+
+    endpoints.scale(3);
+    endpoints.await_first_ready();
+    let ready = on_its_clock(now());
+    let is_back = |target: &Target| target.last_ok.is_some_and(|last| last >= ready);
+    eventually("service is back", SETTLES, || load.target("web"), is_back);
+    endpoints.await_rollout();
+    let seen = stage.settled();
+    let back_after = seen.last_failed_begin.unwrap_or(ready).saturating_sub(ready);
+    assert!(
+        back_after <= BACK_WITHIN_MILLISECONDS,
+        "cycle {cycle}: of connections begun {back_after} ms after the first pod was ready one failed"
+    );
+    let mut ends = seen.held.ended.clone();
+    ends.remove("announced");
+    assert!(ends.is_empty(), "cycle {cycle}: held connections ended before their pods did: {ends:?}");
+    (seen, back_after)
+}
