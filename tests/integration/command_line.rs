@@ -122,7 +122,8 @@ const BROKEN: [(&str, &str, &str); 12] = [
         "[{address: \"10.0.0.1:80\"}]",
         "[]",
         "6: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: \
-         10.0.0.7:5432}] (upstream \"web\")",
+         10.0.0.7:5432}], or the Service to follow, like service: {namespace: db, name: pg, port: 5432} (upstream \
+         \"web\")",
     ),
     (
         "upstreams:",
