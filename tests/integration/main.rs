@@ -15,6 +15,7 @@ mod choice;
 mod command_line;
 mod connect_failures;
 mod descriptors;
+mod discovery;
 mod drain;
 mod faults;
 mod half_close;

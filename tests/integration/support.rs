@@ -2,6 +2,7 @@
 //!
 //! Everything listens on port 0 of 127.0.0.1 and ends with its value. Waiting is polling with a deadline.
 
+mod api_server;
 mod client;
 mod endpoint;
 mod eventually;
@@ -13,6 +14,7 @@ mod process;
 mod proxy;
 mod settings;
 
+pub(crate) use api_server::{ApiServer, Gone, Reply, Request, Verb};
 pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
 pub(crate) use endpoint::{Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
