@@ -1,8 +1,12 @@
 //! Following a cluster, through the whole program, against an API server that the test owns.
 
 mod asked;
+mod departures;
 mod outages;
+mod problems;
 mod refusals;
+mod reloads;
+mod storms;
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
