@@ -94,9 +94,16 @@ fn forgets(gone: Gone) {
     api.compact(gone);
     api.resume();
     has(admin, "main", &[&stays]);
+<<<<<<< HEAD
     in_step(admin);
     assert!(load.stop().unwrap() > 0);
     assert_eq!([api.count(Verb::List, "services"), api.count(Verb::List, "endpointslices")], [2, 2]);
+=======
+    assert!(load.stop().unwrap() > 0);
+    let lists = || [api.count(Verb::List, "services"), api.count(Verb::List, "endpointslices")];
+    eventually("a second list of each", lists, |lists| *lists == [2, 2]);
+    in_step(admin);
+>>>>>>> disc
     // Each watch has learnt it once.
     assert!((watch_errors(admin, "expired") - 2.0).abs() < 0.5);
 }
@@ -231,3 +238,26 @@ fn an_api_server_that_hangs_holds_up_nothing_else() {
     has(admin, "main", &[&followed]);
     exchange(proxy.address).unwrap();
 }
+<<<<<<< HEAD
+=======
+
+/// Whoever is told that the process is ready may send connections at once.
+#[test]
+fn ready_is_who_has_the_endpoints_in_its_table() {
+    let api = ApiServer::start();
+    api.put_all([service("db", "pg"), slice("db", "pg", "first", nowhere(0))]);
+    let mut settings = following(Driver::Epoll, &api);
+    for number in 1..10 {
+        let namespace = format!("db-{number}");
+        api.put_all([service(&namespace, "pg"), slice(&namespace, "pg", "first", nowhere(number))]);
+        let members = follows(&namespace, "pg", "5432");
+        settings.more_upstreams.push(format!("{{name: {namespace}, {members}}}"));
+    }
+    let proxy = Proxy::start(&settings);
+    becomes_ready(proxy.admin);
+    let table = table(proxy.admin);
+    let upstreams = table["upstreams"].as_array().unwrap();
+    let empty: Vec<&Value> = upstreams.iter().filter(|u| u["endpoints"] == json!([])).collect();
+    assert!(empty.is_empty(), "{empty:#?}");
+}
+>>>>>>> disc
