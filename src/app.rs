@@ -84,11 +84,11 @@ impl Instance {
         let admin = TcpListener::bind(config.admin.address)
             .map_err(|error| StartError::Admin { address: config.admin.address, error })?;
         let empty = RouteTable::empty();
-        let table = Arc::new(compile(config, &Findings::default(), &empty));
+        let table = Arc::new(compile(config, &Findings::default(), &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;
-        let capacity = limits::plan(config.limits.max_connections, cores.len())?;
+        let capacity = limits::plan(config.limits.max_connections, cores.len(), limits::watches(config))?;
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
         let team =

@@ -115,8 +115,12 @@ mod tests {
         let text = "listeners: [{name: a, address: \"127.0.0.1:1\"}]\n\
                     routes: [{name: a, listener: a, backendRefs: [{upstream: a}]}]\n\
                     upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}]}]\n";
-        let table =
-            compile(&Config::parse(text, "test").unwrap(), &Findings::default(), &RouteTable::empty());
+        let table = compile(
+            &Config::parse(text, "test").unwrap(),
+            &Findings::default(),
+            &RouteTable::empty(),
+            Instant::now(),
+        );
         let accepted = Accepted {
             socket: std::fs::File::open("/dev/null").unwrap().into(),
             client: "127.0.0.1:3".parse().unwrap(),

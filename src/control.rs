@@ -6,6 +6,7 @@
 
 mod admin;
 mod kubernetes;
+mod loops;
 pub mod metrics;
 mod propagation;
 mod reload;
@@ -206,7 +207,7 @@ impl Side {
             reloader: Reloader::new(Arc::clone(&shared), parts.load, tables),
             discovery: Discovery::new(
                 shared.started_with.kubernetes.kubeconfig.clone(),
-                Arc::clone(&shared.kubernetes),
+                Arc::clone(&shared.watches),
                 shared.configs.subscribe(),
                 observed,
             ),

@@ -102,9 +102,6 @@ pub(crate) struct Worker {
     /// Accept loops that are paused.
     paused_loops: Cell<usize>,
     subscriber: Subscriber,
-    /// Told that something has left the table.
-    depart: flume::Sender<()>,
-    departed: flume::Receiver<()>,
     drain: DrainWatch,
     live: LiveInbox,
     end: RefCell<Option<io::Result<()>>>,
@@ -122,7 +119,6 @@ impl Worker {
             parts.records,
             parts.log_sample,
         );
-        let (depart, departed) = flume::bounded(1);
         Rc::new(Self {
             context: Rc::new(context),
             counters: parts.counters,
@@ -131,8 +127,6 @@ impl Worker {
             slots: Slots::default(),
             paused_loops: Cell::new(0),
             subscriber: parts.subscriber,
-            depart,
-            departed,
             drain: parts.drain,
             live: parts.live,
             end: RefCell::new(None),
@@ -191,19 +185,19 @@ impl Worker {
     }
 
     async fn follow_tables(self: &Rc<Self>) {
-        let mut current = self.subscriber.current();
+        let mut departures = self.subscriber.current().departures;
         while self.subscriber.published().await {
             let sockets = self.subscriber.take_sockets();
             let next = self.subscriber.current();
             self.slots.apply(self, &next, sockets);
-            if next.departures != current.departures {
+            if next.departures != departures {
                 // Connections that are accepted or get their endpoint only after this see it by themselves.
                 let leaving = self.context.registry.matching(Live::has_to_leave);
                 leaving.iter().for_each(|live| self.context.registry.schedule(live));
-                let _already_told = self.depart.try_send(());
+                self.context.departures.tell();
             }
             self.subscriber.acknowledge(next.generation);
-            current = next;
+            departures = next.departures;
         }
     }
 }

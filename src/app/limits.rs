@@ -1,9 +1,12 @@
 //! How many connections this process may carry: what RLIMIT_NOFILE leaves after everything else.
 
+use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{Config, Name};
 
 /// What the workers share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,14 +42,23 @@ const LEAST_ELSEWHERE: usize = 10;
 const PIPES_MAX: usize = 64;
 const ADMIN_CONNECTIONS_MAX: usize = 64;
 
+/// Connections to the API server that following Services may take: without them endpoints would go stale just when all
+/// other descriptors are taken.
+pub(super) fn watches(config: &Config) -> usize {
+    let followed = config.upstreams.iter().filter_map(|upstream| upstream.members.followed());
+    let namespaces: HashSet<&Name> = followed.clone().map(|service| &service.namespace).collect();
+    // One for its Services, one for slices, and more for slices of many.
+    namespaces.len() * 2 + followed.count() / 16
+}
+
 /// Raises the soft limit to the hard one, and divides it up. `wanted` of the configuration may only lower it.
-pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Result<Capacity, TooFew> {
+pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize, watches: usize) -> Result<Capacity, TooFew> {
     let (limit, open) = (raise_limit(), open_descriptors());
     let needed = open + LEAST_ELSEWHERE + workers * DESCRIPTORS_PER_WORKER;
     if limit < needed {
         return Err(TooFew { limit, needed });
     }
-    let capacity = divide(limit, open, workers);
+    let capacity = divide(limit, open, workers, watches);
     let Some(wanted) = wanted else { return Ok(capacity) };
     if wanted.get() > capacity.places {
         tracing::warn!(
@@ -59,11 +71,12 @@ pub(super) fn plan(wanted: Option<NonZeroUsize>, workers: usize) -> Result<Capac
     Ok(Capacity { places: wanted.get().min(capacity.places), ..capacity })
 }
 
-fn divide(limit: usize, open: usize, workers: usize) -> Capacity {
+fn divide(limit: usize, open: usize, workers: usize, watches: usize) -> Capacity {
     let pipes = (limit / (32 * workers.max(1))).min(PIPES_MAX);
     let admin_connections = (limit / 16).clamp(2, ADMIN_CONNECTIONS_MAX);
     let kept = open
         + DESCRIPTORS_ELSEWHERE
+        + watches
         + admin_connections
         + workers * (DESCRIPTORS_PER_WORKER + pipes * DESCRIPTORS_PER_PIPE);
     let places = limit.saturating_sub(kept) / DESCRIPTORS_PER_CONNECTION;
@@ -89,14 +102,14 @@ mod tests {
 
     #[test]
     fn a_small_limit_still_carries_connections() {
-        let capacity = divide(96, 10, 2);
+        let capacity = divide(96, 10, 2, 0);
         assert!((10..=25).contains(&capacity.places), "{capacity:?}");
-        assert_eq!(divide(16, 10, 2).places, 1);
+        assert_eq!(divide(16, 10, 2, 0).places, 1);
     }
 
     #[test]
     fn a_large_limit_goes_to_connections() {
-        let capacity = divide(20_000, 20, 2);
+        let capacity = divide(20_000, 20, 2, 10);
         assert!(capacity.places > 9_700 && capacity.pipes == PIPES_MAX, "{capacity:?}");
         assert_eq!(capacity.admin_connections, ADMIN_CONNECTIONS_MAX);
     }

@@ -67,6 +67,9 @@ pub(super) async fn connect(
                 recorder.attempted(endpoint.address, started, None);
                 live.attach_upstream(endpoint, stream.handle());
                 context.registry.schedule(live);
+                if endpoint.state.has_left() {
+                    context.departures.tell();
+                }
                 return Ok(Connected { stream, _reservation: pick.reservation });
             }
             Err(Failed::Attempt(outcome)) => {

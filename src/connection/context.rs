@@ -22,6 +22,13 @@ pub(crate) struct Context {
     pub(super) records: Option<flume::Sender<ConnectionRecord>>,
     /// Share of ordinary connections that are logged, 0 to 1.
     pub(super) log_sample: f64,
+    pub(crate) departures: Departures,
+}
+
+/// Says that there may be connections whose endpoint has left the table.
+pub(crate) struct Departures {
+    tell: flume::Sender<()>,
+    told: flume::Receiver<()>,
 }
 
 const SCRATCH_LEN: usize = 64 * 1024;
@@ -45,6 +52,23 @@ impl Context {
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice()),
             records,
             log_sample,
+            departures: Departures::new(),
         }
+    }
+}
+
+impl Departures {
+    fn new() -> Self {
+        let (tell, told) = flume::bounded(1);
+        Self { tell, told }
+    }
+
+    pub(crate) fn tell(&self) {
+        let _already_told = self.tell.try_send(());
+    }
+
+    /// Waits to be told.
+    pub(crate) async fn told(&self) {
+        let _never_disconnected = self.told.recv_async().await;
     }
 }

@@ -1,6 +1,6 @@
 //! Follows Services and EndpointSlices of a cluster: watch -> compact value -> index.
 //!
-//! Only what the configuration names is watched, with nothing but `get`, `list` and `watch` in the named namespaces.
+//! Only what the configuration names is watched, with nothing but `list` and `watch` in the named namespaces.
 //! An API server that is away, refuses or forgets takes no endpoint away: what was seen last keeps serving. What is
 //! learned goes to the one task that compiles and publishes tables; nothing here touches a table.
 
@@ -24,6 +24,7 @@ use futures_util::future::{AbortHandle, abortable};
 use futures_util::stream::FuturesUnordered;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 
@@ -33,15 +34,17 @@ use watch::Watch;
 
 pub(super) use index::{Changed, Index, Observation, ServiceKey, Stamp};
 pub(super) use plan::Scope;
-pub(super) use status::Status;
+pub(super) use status::Watches;
 
+/// Lists that may be under way, each with a page in memory.
+const LISTS_AT_ONCE: usize = 8;
 /// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs the watches that the newest configuration asks for.
 pub(super) struct Discovery {
     kubeconfig: Option<PathBuf>,
-    status: Arc<Status>,
+    status: Arc<Watches>,
     configs: tokio::sync::watch::Receiver<Arc<Config>>,
     observations: flume::Sender<Observation>,
 }
@@ -49,12 +52,12 @@ pub(super) struct Discovery {
 impl Discovery {
     pub(super) fn new(
         kubeconfig: Option<PathBuf>,
-        status: Arc<Status>,
+        status: Arc<Watches>,
         configs: tokio::sync::watch::Receiver<Arc<Config>>,
         observations: flume::Sender<Observation>,
     ) -> Self {
         // Before the first probe is answered.
-        status.expect(&plan::plan(&configs.borrow()));
+        expect(&status, &configs.borrow());
         Self { kubeconfig, status, configs, observations }
     }
 
@@ -68,6 +71,7 @@ impl Discovery {
             scopes = self.plan();
         }
         let client = self.client().await;
+        let turns = Arc::new(Semaphore::new(LISTS_AT_ONCE));
         let mut running: HashMap<Arc<Scope>, AbortHandle> = HashMap::new();
         let mut watches = FuturesUnordered::new();
         loop {
@@ -88,6 +92,7 @@ impl Discovery {
                     scope: Arc::clone(&scope),
                     status: Arc::clone(&self.status),
                     observations: self.observations.clone(),
+                    turns: Arc::clone(&turns),
                 };
                 let (watch, handle) = abortable(watch.run());
                 running.insert(scope, handle);
@@ -108,9 +113,7 @@ impl Discovery {
     }
 
     fn plan(&mut self) -> Vec<Arc<Scope>> {
-        let scopes = plan::plan(&self.configs.borrow_and_update());
-        self.status.expect(&scopes);
-        scopes
+        expect(&self.status, &self.configs.borrow_and_update())
     }
 
     /// Tries until there is one.
@@ -133,6 +136,14 @@ impl Discovery {
             }
         }
     }
+}
+
+/// The watches for `config`, which are looked for from now on.
+fn expect(status: &Watches, config: &Config) -> Vec<Arc<Scope>> {
+    let scopes = plan::plan(config);
+    let serves_without = config.upstreams.iter().any(|upstream| upstream.members.followed().is_none());
+    status.expect(&scopes, serves_without);
+    scopes
 }
 
 async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, Trouble> {

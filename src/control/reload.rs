@@ -124,6 +124,10 @@ async fn settle(
     started: Instant,
     restart_needed: Vec<&'static str>,
 ) -> Reloaded {
+    // Until everything else on this thread has had a turn: whoever follows the cluster must see every configuration,
+    // so that a Service that is dropped and named again is listed again.
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
     let Published { generation, listeners, endpoints, at } = published;
     let acknowledged = acknowledged(&shared, generation).await;
     if acknowledged {

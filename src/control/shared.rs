@@ -1,6 +1,6 @@
 //! What the parts of the control side share: the ends of the channels to the workers and to the main thread.
 //!
-//! Reading only; the one thing that changes in here is [`Status`].
+//! What changes in here locks or counts by itself, so that all of it is shared by reference.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     pub(super) limits: ConnectionLimits,
     pub(super) status: Status,
     /// How the watches of the cluster fare.
-    pub(super) kubernetes: Arc<kubernetes::Status>,
+    pub(super) watches: Arc<kubernetes::Watches>,
     pub(super) propagation: Propagation,
     pub(super) compilations: Count,
     /// The configuration that the process started with.
@@ -95,7 +95,7 @@ impl Shared {
             events: sources.events,
             limits: sources.limits,
             status: Status::new(Arc::clone(&started_with)),
-            kubernetes: Arc::default(),
+            watches: Arc::default(),
             propagation: Propagation::new(),
             compilations: Count::default(),
             configs: watch::Sender::new(Arc::clone(&started_with)),

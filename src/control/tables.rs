@@ -3,14 +3,15 @@
 //! A configuration is compiled whole; a change in the cluster recompiles the upstreams that follow the changed Service
 //! and nothing else. Changes are gathered for a moment, so that a burst of them is one table.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Name};
+use crate::config::{Config, Name, Upstream};
 use crate::routing::{Findings, Found, Problem, RouteTable};
 
 use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
+use super::loops::Loops;
 use super::shared::Shared;
 use super::{Bind, metrics};
 
@@ -29,8 +30,9 @@ pub(super) struct Tables {
     findings: Findings,
     /// The upstreams that follow a Service, by their place in the configuration.
     followers: HashMap<ServiceKey, Vec<usize>>,
-    changed: HashSet<ServiceKey>,
-    stamps: Vec<Stamp>,
+    /// Services that changed since the last table, and when each change came.
+    changed: HashMap<ServiceKey, Vec<Stamp>>,
+    loops: Loops,
     /// Watches whose complete list has come since the last table.
     listed: Vec<Arc<Scope>>,
     last_table: Instant,
@@ -55,12 +57,13 @@ impl Tables {
             index: Index::default(),
             findings: Findings::default(),
             followers: HashMap::new(),
-            changed: HashSet::new(),
-            stamps: Vec::new(),
+            changed: HashMap::new(),
+            loops: Loops::default(),
             listed: Vec::new(),
             last_table: now - SPACING,
             last_forgotten: now,
         };
+        tables.loops = Loops::new(&config);
         tables.follow(config);
         tables
     }
@@ -68,14 +71,20 @@ impl Tables {
     /// Publishes the table of another configuration. The error says what to do; nothing has changed then.
     pub(super) fn reconfigure(&mut self, config: Arc<Config>) -> Result<Published, String> {
         let current = self.shared.publisher.current();
-        let findings = self.find(&config);
-        let mut next = crate::routing::compile(&config, &findings, &current);
+        let mut loops = Loops::new(&config);
+        let findings = find(&self.index, &mut loops, &config);
+        let now = Instant::now();
+        let mut next = crate::routing::compile(&config, &findings, &current, now);
         let sockets = (self.bind)(&current, &next)?;
-        next.succeed(&current, Instant::now());
+        next.succeed(&current, now);
         self.shared.compilations.add(config.upstreams.len());
+        let stamps = std::mem::take(&mut self.changed).into_values().flatten();
+        self.shared.propagation.expect(next.generation, stamps);
+        self.loops = loops;
         self.follow(config);
         let before = std::mem::replace(&mut self.findings, findings);
         let published = self.publish(next, sockets);
+        self.up_to_date();
         for (name, found) in &self.findings {
             let before = before.get(name);
             if before != Some(found) {
@@ -90,8 +99,7 @@ impl Tables {
     pub(super) fn observe(&mut self, observation: Observation) {
         self.listed.extend(observation.listed().cloned());
         for Changed { service, stamp } in self.index.apply(observation) {
-            self.changed.insert(service);
-            self.stamps.extend(stamp);
+            self.changed.entry(service).or_default().extend(stamp);
         }
         if self.changed.is_empty() {
             self.up_to_date();
@@ -110,15 +118,14 @@ impl Tables {
     }
 
     fn publish_changes(&mut self) {
-        let stamps = std::mem::take(&mut self.stamps);
-        let changed = self.changes();
+        let (changed, stamps) = self.changes();
         if changed.is_empty() {
             return;
         }
-        let current = self.shared.publisher.current();
+        let (current, now) = (self.shared.publisher.current(), Instant::now());
         let upstreams = changed.iter().map(|(index, found)| (&self.config.upstreams[*index], found));
-        let mut next = crate::routing::refresh(upstreams, &current);
-        next.succeed(&current, Instant::now());
+        let mut next = crate::routing::refresh(upstreams, &current, now);
+        next.succeed(&current, now);
         self.shared.compilations.add(changed.len());
         self.shared.propagation.expect(next.generation, stamps.into_iter());
         let Published { generation, at, .. } = self.publish(next, Vec::new());
@@ -135,37 +142,30 @@ impl Tables {
     /// The table has all that was observed.
     fn up_to_date(&mut self) {
         for scope in self.listed.drain(..) {
-            self.shared.kubernetes.listed(&scope, Instant::now());
+            self.shared.watches.listed(&scope, Instant::now());
         }
     }
 
-    /// The upstreams whose members or problem are not what the table has, by their place in the configuration.
-    fn changes(&mut self) -> Vec<(usize, Found)> {
-        let mut changes = Vec::new();
-        for service in std::mem::take(&mut self.changed) {
+    /// The upstreams whose members or problem are not what the table has, by their place in the configuration, and
+    /// when what made the difference came.
+    fn changes(&mut self) -> (Vec<(usize, Found)>, Vec<Stamp>) {
+        let (mut changes, mut came) = (Vec::new(), Vec::new());
+        for (service, stamps) in std::mem::take(&mut self.changed) {
+            let before = changes.len();
             for index in self.followers.get(&service).into_iter().flatten() {
                 let upstream = &self.config.upstreams[*index];
-                let found = upstream
-                    .members
-                    .followed()
-                    .and_then(|port| self.index.find(port, &kubernetes::is_reachable));
+                let found = find_one(&self.index, &mut self.loops, upstream);
                 if let Some(found) = found
                     && self.findings.get(&upstream.name) != Some(&found)
                 {
                     changes.push((*index, found));
                 }
             }
+            if changes.len() > before {
+                came.extend(stamps);
+            }
         }
-        changes
-    }
-
-    /// What is known for the upstreams of `config` that follow a Service.
-    fn find(&self, config: &Config) -> Findings {
-        let followed = config.upstreams.iter().filter_map(|upstream| {
-            let port = upstream.members.followed()?;
-            Some((upstream.name.clone(), self.index.find(port, &kubernetes::is_reachable)?))
-        });
-        followed.collect()
+        (changes, came)
     }
 
     fn follow(&mut self, config: Arc<Config>) {
@@ -201,13 +201,26 @@ impl Tables {
     }
 }
 
+/// What is known for the upstreams of `config` that follow a Service.
+fn find(index: &Index, loops: &mut Loops, config: &Config) -> Findings {
+    let upstreams = config.upstreams.iter();
+    upstreams
+        .filter_map(|upstream| Some((upstream.name.clone(), find_one(index, loops, upstream)?)))
+        .collect()
+}
+
+fn find_one(index: &Index, loops: &mut Loops, upstream: &Upstream) -> Option<Found> {
+    let found = index.find(upstream.members.followed()?, &kubernetes::is_reachable)?;
+    Some(loops.refuse(upstream, found))
+}
+
 /// Says once what is wrong, and once that it no longer is.
 fn announce(upstream: &Name, generation: u64, before: Option<&Found>, found: &Found) {
     let problem = |found: Option<&Found>| found.and_then(|found| found.problem.clone());
     let (was, is) = (problem(before), problem(Some(found)));
     let endpoints = found.members.len();
     match (was, is) {
-        (was, Some(Problem { reason, text })) if was.as_ref().is_none_or(|was| was.text != text) => {
+        (was, Some(Problem { reason, text })) if was.as_ref().is_none_or(|was| was.reason != reason) => {
             tracing::warn!(%upstream, generation, endpoints, reason, "{text}");
         }
         (Some(_), None) => {

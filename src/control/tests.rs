@@ -65,7 +65,8 @@ fn builder() -> Builder {
 impl Builder {
     fn start(self) -> Control {
         let (publisher, subscribers) = Publisher::new(WORKERS);
-        let first = crate::routing::compile(&self.config, &Default::default(), &publisher.current());
+        let first =
+            crate::routing::compile(&self.config, &Default::default(), &publisher.current(), Instant::now());
         publisher.publish(Arc::new(first), Vec::new());
         let acknowledging = Arc::new(AtomicBool::new(self.acknowledging));
         for subscriber in subscribers {

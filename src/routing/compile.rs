@@ -3,14 +3,15 @@
 //! State is carried over by identity: a listener's and a route's by name, an upstream's by name, an
 //! endpoint's by (upstream, address). So counts, breakers and health survive any number of tables.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 
 use crate::balance::Schedule;
-use crate::config::{self, Config, Members, Name, ServicePort};
+use crate::config::{self, Config, Members, Name};
 
 use super::route::WeightedUpstream;
 use super::{Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream};
@@ -34,13 +35,13 @@ pub struct Found {
 pub type Findings = HashMap<Name, Found>;
 
 /// The table that `config` describes, one generation after `previous`.
-pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable) -> RouteTable {
+pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now: Instant) -> RouteTable {
     let upstreams: BTreeMap<Name, Arc<Upstream>> = config
         .upstreams
         .iter()
         .map(|upstream| {
             let name = &upstream.name;
-            let compiled = compile_upstream(upstream, findings.get(name), previous.upstreams.get(name));
+            let compiled = compile_upstream(upstream, findings.get(name), previous.upstreams.get(name), now);
             (name.clone(), Arc::new(compiled))
         })
         .collect();
@@ -63,12 +64,13 @@ pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable) -> R
 pub fn refresh<'a>(
     changed: impl IntoIterator<Item = (&'a config::Upstream, &'a Found)>,
     previous: &RouteTable,
+    now: Instant,
 ) -> RouteTable {
     let changed: HashMap<&Name, Arc<Upstream>> = changed
         .into_iter()
         .map(|(upstream, found)| {
             let before = previous.upstreams.get(&upstream.name);
-            (&upstream.name, Arc::new(compile_upstream(upstream, Some(found), before)))
+            (&upstream.name, Arc::new(compile_upstream(upstream, Some(found), before, now)))
         })
         .collect();
     let mut upstreams = previous.upstreams.clone();
@@ -81,6 +83,7 @@ fn compile_upstream(
     upstream: &config::Upstream,
     found: Option<&Found>,
     previous: Option<&Arc<Upstream>>,
+    now: Instant,
 ) -> Upstream {
     let before = || previous.iter().flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving));
     let states: HashMap<SocketAddr, &Arc<EndpointState>> = before().map(|e| (e.address, &e.state)).collect();
@@ -94,10 +97,13 @@ fn compile_upstream(
             state: states.get(&address).map_or_else(Arc::default, |state| Arc::clone(state)),
         })
         .collect();
-    let stays: HashMap<SocketAddr, ()> = endpoints.iter().map(|endpoint| (endpoint.address, ())).collect();
-    let leaving = before().filter(|e| !stays.contains_key(&e.address) && e.state.active() > 0);
+    let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+    // What leaves only now, or did a moment ago, may still get a connection from a worker with an older table.
+    let lives = |state: &EndpointState| state.active() > 0 || !state.has_left() || state.left_lately(now);
+    let leaving = before().filter(|e| !stays.contains(&e.address) && lives(&e.state));
     Upstream {
         name: upstream.name.clone(),
+        service: upstream.members.followed().cloned(),
         schedule: Schedule::new(endpoints.iter().map(|endpoint| endpoint.weight)),
         leaving: leaving.cloned().collect(),
         endpoints,
@@ -126,13 +132,18 @@ fn found_or_kept(
             Found { members: listed.collect(), problem: None }
         }
         (Members::Followed(_), Some(found)) => found.clone(),
-        (Members::Followed(ServicePort { namespace, name, .. }), None) => {
-            let kept = previous.iter().flat_map(|upstream| &upstream.endpoints).map(|endpoint| Member {
+        (Members::Followed(service), None) => {
+            // Only of the same Service: connections must not go on to what the configuration no longer names.
+            let same = previous.filter(|upstream| upstream.service.as_ref() == Some(service));
+            let kept = same.iter().flat_map(|upstream| &upstream.endpoints).map(|endpoint| Member {
                 address: endpoint.address,
                 weight: endpoint.weight,
                 topology: Arc::clone(&endpoint.topology),
             });
-            let text = format!("the cluster has not told yet what Service {namespace}/{name} has");
+            let text = format!(
+                "the cluster has not told yet what Service {}/{} has",
+                service.namespace, service.name
+            );
             Found { members: kept.collect(), problem: Some(Problem { reason: "waiting", text: text.into() }) }
         }
     }

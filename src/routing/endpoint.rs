@@ -1,9 +1,9 @@
 //! One address of an upstream, and the state that all workers and all tables share about it.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{Name, UpstreamDrain};
 use crate::resilience::{Breaker, Health};
@@ -35,6 +35,8 @@ pub struct EndpointState {
     active: AtomicUsize,
     pub breaker: Breaker,
     pub health: Health,
+    /// Whether there is a departure: most have none, and looking must not take a lock then.
+    leaves: AtomicBool,
     departure: Mutex<Option<Departure>>,
 }
 
@@ -48,6 +50,9 @@ struct Departure {
     /// How many were closed before that.
     closed: u64,
 }
+
+/// Longer than any worker lags behind, and than most connections look for an endpoint.
+const LATELY: Duration = Duration::from_secs(10);
 
 /// One connection, or one attempt to make one, counted on its endpoint until dropped.
 #[derive(Debug)]
@@ -67,6 +72,12 @@ impl EndpointState {
         Reservation { state: Arc::clone(self) }
     }
 
+    /// Counts one more if there are still `seen`: what makes a choice by count exact across workers.
+    pub fn reserve_if(self: &Arc<Self>, seen: usize) -> Option<Reservation> {
+        self.active.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        Some(Reservation { state: Arc::clone(self) })
+    }
+
     /// It has left the table: its connections end as `drain` says. The first call stands until [`Self::stay`].
     pub fn leave(&self, drain: UpstreamDrain, now: Instant) {
         self.departure().get_or_insert(Departure {
@@ -75,42 +86,49 @@ impl EndpointState {
             close_per_second: drain.close_per_second,
             closed: 0,
         });
+        self.leaves.store(true, Ordering::Release);
     }
 
     /// It is in the table (again): its connections live on.
     pub fn stay(&self) {
         *self.departure() = None;
+        self.leaves.store(false, Ordering::Release);
+    }
+
+    /// Whether it has left the table.
+    pub fn has_left(&self) -> bool {
+        self.leaves.load(Ordering::Acquire)
+    }
+
+    /// Whether it left a moment ago, so that a worker may not know it yet.
+    pub(super) fn left_lately(&self, now: Instant) -> bool {
+        self.departure().is_some_and(|departure| now.saturating_duration_since(departure.since) < LATELY)
     }
 
     /// When its connections have to be gone, if it has left the table.
     pub fn leave_by(&self) -> Option<Instant> {
-        self.departure().map(|departure| departure.by)
+        self.has_left().then(|| self.departure().map(|departure| departure.by)).flatten()
     }
 
     /// Whether its connections are closed one by one before they have to be gone.
     pub fn leaves_paced(&self) -> bool {
-        self.departure().is_some_and(|departure| departure.close_per_second.is_some())
+        self.has_left() && self.departure().is_some_and(|departure| departure.close_per_second.is_some())
     }
 
-    /// Whether one more of its connections is to be closed now; it then counts as closed.
-    pub fn claim_close(&self, now: Instant) -> bool {
+    /// Whether one more of its connections was to be closed by then; it now counts as closed.
+    pub fn claim_close(&self, by: Instant) -> bool {
         let mut guard = self.departure();
         let Some(departure) = guard.as_mut() else { return false };
         let Some(per_second) = departure.close_per_second else { return false };
         #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
-        let is_due = (departure.closed + 1) as f64 <= (now - departure.since).as_secs_f64() * per_second;
+        let is_due = (departure.closed + 1) as f64
+            <= by.saturating_duration_since(departure.since).as_secs_f64() * per_second;
         departure.closed += u64::from(is_due);
         is_due
     }
 
     fn departure(&self) -> MutexGuard<'_, Option<Departure>> {
         self.departure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts one more if there are still `seen`: what makes a choice by count exact across workers.
-    pub fn reserve_if(self: &Arc<Self>, seen: usize) -> Option<Reservation> {
-        self.active.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        Some(Reservation { state: Arc::clone(self) })
     }
 }
 
@@ -123,7 +141,6 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn connections_of_a_leaving_endpoint_are_closed_at_its_pace() {

@@ -19,8 +19,8 @@ pub struct RouteTable {
     pub upstreams: BTreeMap<Name, Arc<Upstream>>,
     /// How long connections of a removed listener keep going.
     pub drain_timeout: Duration,
-    /// Grows with every table that lacks a listener or an endpoint of the one before; a worker that skipped
-    /// tables still sees that something left.
+    /// Grows with every table that lacks a listener, or an endpoint with connections, of the one before; a
+    /// worker that skipped tables still sees that something left.
     pub departures: u64,
 }
 
@@ -83,7 +83,8 @@ impl RouteTable {
             for Endpoint { address, state, .. } in &upstream.endpoints {
                 if !stays.get(address).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
                     state.leave(successor.unwrap_or(upstream).drain, now);
-                    some_left = true;
+                    // Whoever gets a connection to it after this looks by itself.
+                    some_left |= state.active() > 0;
                 }
             }
         }

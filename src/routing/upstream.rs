@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::balance::Schedule;
-use crate::config::{Keepalive, LoadBalancer, Name, Retry, UpstreamDrain, UpstreamTimeouts};
+use crate::config::{Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts};
 
 use super::Endpoint;
 
@@ -12,6 +12,8 @@ use super::Endpoint;
 #[derive(Debug)]
 pub struct Upstream {
     pub name: Name,
+    /// The Service whose endpoints these are; `None`: they are listed.
+    pub service: Option<ServicePort>,
     pub endpoints: Vec<Endpoint>,
     /// Endpoints that left, with connections that still lived when this was compiled. One that comes back
     /// is the same endpoint.

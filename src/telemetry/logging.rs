@@ -6,9 +6,12 @@
 use std::time::SystemTime;
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -21,17 +24,29 @@ pub struct LogGuard {
 /// Starts logging; to be called once, first of all.
 pub fn start(log: &Log) -> LogGuard {
     let (writer, guard) = NonBlockingBuilder::default().lossy(true).finish(std::io::stderr());
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(writer)
-        .with_timer(Rfc3339)
-        .with_target(false)
-        .with_max_level(level_filter(log.level));
-    match log.format {
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-        LogFormat::Text => subscriber.with_ansi(false).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_timer(Rfc3339).with_target(false);
+    let lines = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter(log.level))).init();
     LogGuard { _writer: guard }
 }
+
+/// Libraries log every attempt that fails, with whole answers in it, and do not say whose: this program says by
+/// itself what an operator needs, once. At `trace` they are heard.
+fn filter(level: LogLevel) -> Targets {
+    let everything = Targets::new().with_default(level_filter(level));
+    match level {
+        LogLevel::Trace => everything,
+        _ => LIBRARIES
+            .iter()
+            .fold(everything, |filter, library| filter.with_target(*library, LevelFilter::OFF)),
+    }
+}
+
+/// By the beginning of their targets.
+const LIBRARIES: [&str; 5] = ["kube", "hyper", "tower", "rustls", "h2"];
 
 fn level_filter(level: LogLevel) -> LevelFilter {
     match level {

@@ -15,10 +15,13 @@ use super::runtime;
 
 /// How often the worker looks whether a closing is due.
 const TICK: Duration = Duration::from_millis(100);
+/// How long a closing that is due waits for a worker that has an idle connection.
+const DEFERENCE: Duration = Duration::from_millis(300);
 
 /// Waits for endpoints to leave, and closes their connections one by one.
 pub(super) async fn follow(worker: &Rc<Worker>) {
-    while worker.departed.recv_async().await.is_ok() {
+    loop {
+        worker.context.departures.told().await;
         loop {
             let leaving = worker
                 .context
@@ -37,7 +40,10 @@ fn close(mut leaving: Vec<Rc<Live>>) {
     let (now, coarse) = (Instant::now(), CoarseTime::now());
     leaving.sort_by_cached_key(|live| (live.awaits_answer(), std::cmp::Reverse(live.idle_for(coarse))));
     for live in leaving {
-        if live.endpoint_state().is_some_and(|state| state.claim_close(now)) {
+        // What is due goes to the first worker that asks. One with an idle connection asks at once, one whose
+        // connections all wait for answers asks only for what nobody has taken for a while.
+        let by = if live.awaits_answer() { now.checked_sub(DEFERENCE).unwrap_or(now) } else { now };
+        if live.endpoint_state().is_some_and(|state| state.claim_close(by)) {
             live.end(Outcome::TableRemoved);
         }
     }

@@ -1,5 +1,5 @@
-//! The answers to kubelets and load balancers. They depend on this process alone, never on an endpoint or
-//! an API server, and a reload that failed does not make a process unready that serves by its last table.
+//! The answers to kubelets and load balancers. They depend on this process alone, never on an endpoint, and on an API
+//! server only until the first complete list; a reload that failed does not make a process unready that serves by its last table.
 
 use std::fmt::Write;
 use std::time::Instant;
@@ -65,11 +65,11 @@ fn readiness(shared: &Shared, phase_passes: bool) -> Vec<Check> {
 
 /// Nothing, where no upstream follows a Service.
 fn kubernetes(shared: &Shared) -> Option<Check> {
-    let watches = shared.kubernetes.watches();
+    let watches = shared.watches.watches();
     if watches.is_empty() {
         return None;
     }
-    let not_ready = shared.kubernetes.not_ready(Instant::now());
+    let not_ready = shared.watches.not_ready(Instant::now());
     let troubles: Vec<&str> = watches.iter().filter_map(|watch| watch.trouble.as_deref()).collect();
     let (verdict, detail) = match (not_ready, &*troubles) {
         (Some(why), _) => (Verdict::Failed, why),

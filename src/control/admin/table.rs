@@ -1,13 +1,12 @@
 //! `/table`: the route table as it is now, in the words of the configuration file.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use crate::config::{self, Config, LoadBalancer, Name, PortRef};
+use crate::config::{self, LoadBalancer, Name, PortRef};
 use crate::routing::publish::Publisher;
 use crate::routing::{self, RouteTable};
 
@@ -103,21 +102,16 @@ struct Hints {
 pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let publisher: &Publisher = &admin.shared.publisher;
     let acknowledged = publisher.acknowledged_by_worker();
-    let config = admin.shared.status.report().config;
-    Json(Table::new(&publisher.current(), &config, acknowledged))
+    Json(Table::new(&publisher.current(), acknowledged))
 }
 
 impl Table {
-    fn new(table: &RouteTable, config: &Config, acknowledged_generations: Vec<u64>) -> Self {
-        let followed = config.upstreams.iter();
-        let followed: HashMap<&Name, &config::ServicePort> =
-            followed.filter_map(|upstream| Some((&upstream.name, upstream.members.followed()?))).collect();
-        let upstreams = table.upstreams.values();
+    fn new(table: &RouteTable, acknowledged_generations: Vec<u64>) -> Self {
         Self {
             generation: table.generation,
             acknowledged_generations,
             listeners: table.listeners.iter().map(|l| Listener::from(&**l)).collect(),
-            upstreams: upstreams.map(|u| Upstream::new(u, followed.get(&u.name).copied())).collect(),
+            upstreams: table.upstreams.values().map(|u| Upstream::from(&**u)).collect(),
         }
     }
 }
@@ -148,8 +142,8 @@ impl From<&routing::Route> for Route {
     }
 }
 
-impl Upstream {
-    fn new(upstream: &routing::Upstream, service: Option<&config::ServicePort>) -> Self {
+impl From<&routing::Upstream> for Upstream {
+    fn from(upstream: &routing::Upstream) -> Self {
         let leaving = upstream.leaving.iter().filter(|endpoint| endpoint.state.active() > 0);
         Self {
             name: upstream.name.to_string(),
@@ -158,7 +152,7 @@ impl Upstream {
                 LoadBalancer::LeastConnections => "LeastConnections",
                 LoadBalancer::Random => "Random",
             },
-            service: service.map(Service::from),
+            service: upstream.service.as_ref().map(Service::from),
             problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
             leaving: leaving.map(Endpoint::from).collect(),

@@ -12,9 +12,9 @@ use crate::config::{Config, Name};
 use super::index::ServiceKey;
 use super::object::SERVICE_NAME;
 
-/// Services in one label selector: with names of 63 characters it stays below 8 KiB, which is the least that proxies on the
-/// way to an API server let pass.
-const SERVICES_MAX: usize = 100;
+/// Services in one label selector, on average at most: also twice as many with names of 63 characters stay below 8 KiB,
+/// which is the least that proxies on the way to an API server let pass.
+const SERVICES: usize = 64;
 
 /// What one watch tells of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,9 +44,27 @@ pub(super) fn plan(config: &Config) -> Vec<Arc<Scope>> {
             Arc::new(Scope { resource, namespace: namespace.clone(), services: services.to_vec() })
         };
         scopes.push(scope(Resource::Services, &services));
-        scopes.extend(services.chunks(SERVICES_MAX).map(|part| scope(Resource::EndpointSlices, part)));
+        let parts = divide(&services);
+        scopes.extend(parts.iter().map(|part| scope(Resource::EndpointSlices, part)));
     }
     scopes
+}
+
+/// Into as many parts as are needed, each Service into the part that its name leads to: another Service changes the
+/// watch of its own part only, which is listed anew.
+fn divide(services: &[Name]) -> Vec<Vec<Name>> {
+    let count = services.len().div_ceil(SERVICES).next_power_of_two();
+    let mut parts = vec![Vec::new(); count];
+    for service in services {
+        // FNV-1a, because it has to be the same in every process.
+        let hash = service.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        #[expect(clippy::cast_possible_truncation, reason = "the part's number is less than a usize")]
+        parts[(hash % count as u64) as usize].push(service.clone());
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 impl Scope {

@@ -47,7 +47,8 @@ pub(super) fn select<'a>(
         (v4, v6) => preferred(service, v4, v6, reachable),
     };
     let mut found = usable(wanted, &port, &members, slices.clone());
-    if let Some(slice) = slices.clone().find(|slice| slice.family.is_none()) {
+    let hides_none = found.problem.as_ref().is_none_or(|problem| problem.reason == "no_endpoint");
+    if let Some(slice) = slices.clone().find(|slice| slice.family.is_none() && hides_none) {
         let text = format!(
             "EndpointSlice {}/{} of {} has addressType FQDN, whose names are not followed; write one with IPv4 or IPv6 \
              addresses",
@@ -59,6 +60,9 @@ pub(super) fn select<'a>(
     }
     found
 }
+
+/// How many ports of a Service a text lists.
+const PORTS_SHOWN: usize = 10;
 
 /// The port that a slice has to have.
 enum Port {
@@ -87,7 +91,7 @@ fn port(wanted: &config::ServicePort, service: &Service) -> Result<Port, Problem
         return Err(Problem { reason: "port_protocol", text: text.into() });
     }
     let mut text = format!("{} has no port {}; it has", Named(wanted), Shown(&wanted.port));
-    for (index, port) in service.ports.iter().enumerate() {
+    for (index, port) in service.ports.iter().enumerate().take(PORTS_SHOWN) {
         let comma = if index == 0 { "" } else { "," };
         let _infallible = write!(text, "{comma} {}", port.number);
         if !port.name.is_empty() {
@@ -172,8 +176,7 @@ fn usable<'a>(
         }
     }
     if !members.is_empty() {
-        let count = members.len();
-        return nothing("none_ready", format!("{} has {count} endpoints, and none is ready", Named(wanted)));
+        return nothing("none_ready", format!("{} has endpoints, and none is ready", Named(wanted)));
     }
     let has_members = slices.any(|slice| slice.family.is_some() && !slice.members.is_empty());
     if has_members && matches!(port, Port::Named(_)) {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::plan::Scope;
 use super::trouble::Trouble;
 
-/// A watch that the API server has refused for this long holds up nobody's readiness any more: restarting this
-/// process would change nothing, and what it can serve it should serve.
-const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// A watch that is forbidden for this long holds up nobody's readiness any more, as long as there is something
+/// else to serve. With nothing to serve a process must not be ready: a wrong ServiceAccount would replace every pod that works.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
-pub(in crate::control) struct Status {
+pub(in crate::control) struct Watches {
     inner: Mutex<Inner>,
 }
 
@@ -23,6 +23,7 @@ struct Inner {
     errors: BTreeMap<ErrorLabels, u64>,
     /// Once all watches have been in step, outages are no reason to be unready.
     was_synced: bool,
+    serves_without: bool,
 }
 
 /// Resource, namespace, reason.
@@ -36,8 +37,8 @@ struct Health {
     open: bool,
     last_event: Option<Instant>,
     trouble: Option<Trouble>,
-    /// Since when the API server has refused it without a break.
-    refused_since: Option<Instant>,
+    /// Since when it has been forbidden without a break.
+    forbidden_since: Option<Instant>,
 }
 
 /// The state of all watches of one resource in one namespace.
@@ -51,10 +52,12 @@ pub(in crate::control) struct WatchReport {
     pub(in crate::control) trouble: Option<Arc<str>>,
 }
 
-impl Status {
-    /// Knows these watches from now on, and what it knew of them before.
-    pub(super) fn expect(&self, scopes: &[Arc<Scope>]) {
+impl Watches {
+    /// Knows these watches from now on, and what it knew of them before. `serves_without`: there are upstreams
+    /// that need none of them.
+    pub(super) fn expect(&self, scopes: &[Arc<Scope>], serves_without: bool) {
         self.with(|inner| {
+            inner.serves_without = serves_without;
             // A process that started without any was ready, and stays so when a reload adds some.
             inner.was_synced |= scopes.is_empty();
             let before = std::mem::take(&mut inner.watches);
@@ -75,35 +78,43 @@ impl Status {
         self.with(|inner| inner.settle(now));
     }
 
-    /// The watch is open. What was wrong before, if something was.
-    pub(super) fn opened(&self, scope: &Arc<Scope>, now: Instant) -> Option<Trouble> {
+    /// The watch is open.
+    pub(super) fn opened(&self, scope: &Arc<Scope>, now: Instant) {
         self.update(scope, |health| {
             health.open = true;
             health.last_event = Some(now);
-            health.refused_since = None;
-            health.trouble.take()
-        })
-        .flatten()
+            health.forbidden_since = None;
+        });
+    }
+
+    /// The watch has proved to work. Whether something was wrong before.
+    pub(super) fn recovered(&self, scope: &Arc<Scope>) -> bool {
+        self.update(scope, |health| health.trouble.take()).flatten().is_some()
     }
 
     pub(super) fn event(&self, scope: &Arc<Scope>, now: Instant) {
         self.update(scope, |health| health.last_event = Some(now));
     }
 
-    /// The watch failed. Whether that is news.
+    /// The watch failed. Whether that is news: one line for all watches of a resource in a namespace will do.
     pub(super) fn failed(&self, scope: &Arc<Scope>, trouble: Trouble, now: Instant) -> bool {
         let labels = (scope.resource.label(), scope.namespace.to_string(), trouble.reason);
-        self.with(|inner| *inner.errors.entry(labels).or_default() += 1);
-        let is_news = self.update(scope, |health| {
-            health.open = false;
-            health.refused_since =
-                if trouble.is_refusal() { health.refused_since.or(Some(now)) } else { None };
-            let is_news = health.trouble.as_ref().is_none_or(|known| known.reason != trouble.reason);
-            health.trouble = Some(trouble);
+        self.with(|inner| {
+            *inner.errors.entry(labels).or_default() += 1;
+            let alike = inner.watches.iter().filter(|(other, _)| {
+                (other.resource, &other.namespace) == (scope.resource, &scope.namespace)
+            });
+            let mut known = alike.filter_map(|(_, health)| health.trouble.as_ref());
+            let is_news = !known.any(|known| known.reason == trouble.reason);
+            if let Some((_, health)) = inner.watches.iter_mut().find(|(known, _)| known == scope) {
+                health.open = false;
+                let since = health.forbidden_since.or(Some(now));
+                health.forbidden_since = if trouble.is_forbidden() { since } else { None };
+                health.trouble = Some(trouble);
+            }
+            inner.settle(now);
             is_news
-        });
-        self.with(|inner| inner.settle(now));
-        is_news.unwrap_or(false)
+        })
     }
 
     /// Why the process cannot serve all that it should yet. `None` once it could.
@@ -113,14 +124,16 @@ impl Status {
             if inner.was_synced {
                 return None;
             }
-            let waiting: Vec<&(Arc<Scope>, Health)> =
-                inner.watches.iter().filter(|(_, health)| !health.is_settled(now)).collect();
+            let missing: Vec<&(Arc<Scope>, Health)> =
+                inner.watches.iter().filter(|(_, health)| !health.listed).collect();
+            let waits = |watch: &&&(Arc<Scope>, Health)| !watch.1.is_settled(now);
+            let troubled = missing.iter().filter(waits).find(|(_, health)| health.trouble.is_some());
             let (scope, health) =
-                waiting.iter().find(|(_, h)| h.trouble.is_some()).or_else(|| waiting.first())?;
+                troubled.or_else(|| missing.iter().find(waits)).or_else(|| missing.first())?;
             let why = health.trouble.as_ref().map_or("no answer yet", |trouble| &trouble.text);
             Some(format!(
                 "{} of {} watches have not been listed; {scope}: {why}",
-                waiting.len(),
+                missing.len(),
                 inner.watches.len()
             ))
         })
@@ -168,13 +181,15 @@ impl Inner {
     /// Looks whether all watches have been in step by now. Whenever one gets on, and not only when a probe asks: a
     /// reload that adds a watch before the next probe would make a process unready that serves.
     fn settle(&mut self, now: Instant) {
-        self.was_synced |= self.watches.iter().all(|(_, health)| health.is_settled(now));
+        let all_settled = self.watches.iter().all(|(_, health)| health.is_settled(now));
+        let serves = self.serves_without || self.watches.iter().any(|(_, health)| health.listed);
+        self.was_synced |= all_settled && serves;
     }
 }
 
 impl Health {
     fn is_settled(&self, now: Instant) -> bool {
-        self.listed || self.refused_since.is_some_and(|since| now - since >= REFUSED_FOR)
+        self.listed || self.forbidden_since.is_some_and(|since| now - since >= FORBIDDEN_FOR)
     }
 }
 

@@ -22,8 +22,11 @@ pub(super) enum Verb {
 }
 
 const FORBIDDEN: &str = "forbidden";
-const UNAUTHORIZED: &str = "unauthorized";
 const EXPIRED: &str = "expired";
+const REFUSED: &str = "refused";
+const UNREADABLE: &str = "unreadable";
+/// What a server says may be a page of HTML.
+const SAID_MAX: usize = 300;
 
 impl Trouble {
     pub(super) fn new(reason: &'static str, text: impl Into<Arc<str>>) -> Self {
@@ -56,27 +59,28 @@ impl Trouble {
                 FORBIDDEN,
                 format!(
                     "{doing} {scope} is forbidden; add this rule to a Role in namespace {} that is bound to the \
-                     ServiceAccount of this pod: {{apiGroups: [{:?}], resources: [{}], verbs: [get, list, watch]}}",
+                     ServiceAccount of this pod: {{apiGroups: [{:?}], resources: [{}], verbs: [list, watch]}}",
                     scope.namespace,
                     scope.resource.api_group(),
                     scope.resource.label(),
                 ),
             ),
             401 => Self::new(
-                UNAUTHORIZED,
+                "unauthorized",
                 format!(
-                    "the API server does not accept the credentials for {doing} {scope}: {}; the token is read again \
-                     at every attempt to connect, so look whether the ServiceAccount still exists",
-                    status.message
+                    "the API server does not accept the credentials for {doing} {scope}: {}; a pod's token is read \
+                     again every minute, so look whether its ServiceAccount still exists",
+                    brief(&status.message)
                 ),
             ),
             410 => {
                 Self::new(EXPIRED, format!("{doing} {scope}: the point to go on from is gone, listing anew"))
             }
-            429 | 500..=599 => {
-                Self::new("unavailable", format!("{doing} {scope}: the API server says {}", status.message))
-            }
-            code => Self::new("refused", format!("{doing} {scope}: {code} {}", status.message)),
+            429 | 500..=599 => Self::new(
+                "unavailable",
+                format!("{doing} {scope}: the API server says {}", brief(&status.message)),
+            ),
+            code => Self::new(REFUSED, format!("{doing} {scope}: {code} {}", brief(&status.message))),
         }
     }
 
@@ -84,20 +88,24 @@ impl Trouble {
         match error {
             kube::Error::Api(status) => Self::status(scope, verb, status),
             kube::Error::SerdeError(_) => {
-                Self::new("unreadable", format!("{} {scope}: {}", verb.doing(), chain(error)))
+                Self::new(UNREADABLE, format!("{} {scope}: {}", verb.doing(), chain(error)))
             }
             _ => Self::new("unreachable", format!("{} {scope}: {}", verb.doing(), chain(error))),
         }
     }
 
-    /// The API server was reached, and will not answer before somebody changes something.
-    pub(super) fn is_refusal(&self) -> bool {
-        [FORBIDDEN, UNAUTHORIZED, "refused"].contains(&self.reason)
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.reason == FORBIDDEN
     }
 
-    /// What was seen last is too old to go on from.
+    /// What was seen last is too old to go on from, which is nobody's mistake.
     pub(super) fn is_expiry(&self) -> bool {
         self.reason == EXPIRED
+    }
+
+    /// Asking for the same again would fail for ever: only a new list leads on.
+    pub(super) fn needs_list(&self) -> bool {
+        [EXPIRED, REFUSED, UNREADABLE].contains(&self.reason)
     }
 }
 
@@ -121,5 +129,11 @@ fn chain(error: &impl std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    brief(&text)
+}
+
+/// The first line, if it is not too long.
+fn brief(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(SAID_MAX).collect()
 }

@@ -16,34 +16,38 @@ use kube::api::{Api, ListParams, WatchParams};
 use kube::core::{NamespaceResourceScope, WatchEvent};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::sync::Semaphore;
 
 use super::backoff::Pause;
 use super::index::{Change, Object, Observation};
 use super::object::{Service, Slice};
 use super::plan::{Resource, Scope};
-use super::status::Status;
+use super::status::Watches;
 use super::trouble::{Trouble, Verb};
 
-/// Objects in one page of a list: a full slice has 100 endpoints, so a page is a few megabytes at most.
-const PAGE: u32 = 200;
+/// Objects in one page of a list: a full slice has 100 endpoints, and may have 1000.
+const PAGE: u32 = 50;
 /// How long a page may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the API server may take to open a watch.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// After this long the API server ends a watch and it is opened anew where it was. A connection that died without
-/// a word, and a permission that was withdrawn, are noticed no later than that.
-const WATCH_SECONDS: u32 = 60;
+/// a word, and a permission that was withdrawn, are noticed no later than that. A range, so that the watches of many
+/// replicas are not all opened in the same second.
+const WATCH_SECONDS: std::ops::Range<u32> = 60..90;
 /// How much later than that its end may come.
 const WATCH_GRACE: Duration = Duration::from_secs(10);
-/// A watch that ends sooner, without having told anything, was not worth opening again at once.
+/// A watch that ends sooner is not opened again at once, and one that lives longer works.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// What a watch works with.
 pub(super) struct Watch {
     pub(super) client: Client,
     pub(super) scope: Arc<Scope>,
-    pub(super) status: Arc<Status>,
+    pub(super) status: Arc<Watches>,
     pub(super) observations: flume::Sender<Observation>,
+    /// For listing: a thousand at once would keep probes waiting, and the API server busy.
+    pub(super) turns: Arc<Semaphore>,
 }
 
 /// An object of the API that has a compact value.
@@ -78,7 +82,7 @@ impl Watch {
                 Some(version) => self.watch(&api, version, &mut pause).await,
             };
             let Err(trouble) = result else { continue };
-            if trouble.is_expiry() {
+            if trouble.needs_list() {
                 version = None;
             }
             self.report(trouble);
@@ -92,6 +96,8 @@ impl Watch {
         params.label_selector = self.scope.label_selector();
         params.field_selector = self.scope.field_selector();
         let mut all = Vec::new();
+        // Nobody closes it.
+        let _turn = self.turns.acquire().await;
         loop {
             let page = tokio::time::timeout(LIST_TIMEOUT, api.list(&params)).await;
             let page = page.map_err(|_| Trouble::silent(&self.scope, Verb::List, LIST_TIMEOUT))?;
@@ -115,7 +121,8 @@ impl Watch {
         version: &mut String,
         pause: &mut Pause,
     ) -> Result<(), Trouble> {
-        let mut params = WatchParams::default().timeout(WATCH_SECONDS);
+        let seconds = fastrand::u32(WATCH_SECONDS);
+        let mut params = WatchParams::default().timeout(seconds);
         params.label_selector = self.scope.label_selector();
         params.field_selector = self.scope.field_selector();
         let opening = tokio::time::timeout(OPEN_TIMEOUT, api.watch(&params, version)).await;
@@ -123,29 +130,43 @@ impl Watch {
         let stream = opening.map_err(|error| Trouble::failed(&self.scope, Verb::Watch, &error))?;
         let mut stream = pin!(stream);
         let opened = Instant::now();
-        if self.status.opened(&self.scope, opened).is_some() {
-            tracing::info!(watch = %self.scope, "watching again");
-        }
-        let patience = Duration::from_secs(WATCH_SECONDS.into()) + WATCH_GRACE;
-        let mut is_silent = true;
+        self.status.opened(&self.scope, opened);
+        let patience = Duration::from_secs(seconds.into()) + WATCH_GRACE;
+        let mut has_proved = false;
         loop {
-            let event = tokio::time::timeout(patience, stream.next()).await;
-            let event = event.map_err(|_| Trouble::silent(&self.scope, Verb::Watch, patience))?;
+            let limit = if has_proved { patience } else { SHORT };
+            let event = match tokio::time::timeout(limit, stream.next()).await {
+                Ok(event) => event,
+                Err(_) if !has_proved => {
+                    has_proved = self.prove(pause);
+                    continue;
+                }
+                Err(_) => return Err(Trouble::silent(&self.scope, Verb::Watch, patience)),
+            };
             let Some(event) = event else { break };
             let event = event.map_err(|error| Trouble::failed(&self.scope, Verb::Watch, &error))?;
             self.status.event(&self.scope, Instant::now());
             self.pass_on(event, version).await?;
-            is_silent = false;
-            pause.reset();
+            if opened.elapsed() >= SHORT {
+                has_proved = has_proved || self.prove(pause);
+            }
         }
-        if is_silent && opened.elapsed() < SHORT {
+        if opened.elapsed() < SHORT {
             return Err(Trouble::new(
                 "closed",
                 format!("watching {}: the API server closed the watch", self.scope),
             ));
         }
-        pause.reset();
         Ok(())
+    }
+
+    /// This watch lives long enough to be worth something.
+    fn prove(&self, pause: &mut Pause) -> bool {
+        pause.reset();
+        if self.status.recovered(&self.scope) {
+            tracing::info!(watch = %self.scope, "watching again");
+        }
+        true
     }
 
     async fn pass_on<K: Watched>(&self, event: WatchEvent<K>, version: &mut String) -> Result<(), Trouble> {
@@ -189,7 +210,7 @@ impl Watch {
             self.status.failed(&self.scope, trouble, Instant::now());
             tracing::info!(watch = %self.scope, "{text}");
         } else if self.status.failed(&self.scope, trouble, Instant::now()) {
-            tracing::warn!(watch = %self.scope, "{text}; the endpoints known so far keep serving");
+            tracing::warn!(watch = %self.scope, "{text}; what is known already keeps serving");
         } else {
             tracing::debug!(watch = %self.scope, "{text}");
         }

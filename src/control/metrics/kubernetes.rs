@@ -13,7 +13,7 @@ pub(super) static FAMILIES: &[Family] = &[
         help: "1 while all that is followed of this namespace has been listed and its changes arrive; at 0 what was \
                known before keeps serving.",
         samples: |scrape, samples| {
-            let watches = scrape.shared.kubernetes.watches();
+            let watches = scrape.shared.watches.watches();
             watches
                 .iter()
                 .try_for_each(|watch| samples.put(&[watch.resource, &watch.namespace], watch.synced))
@@ -26,7 +26,7 @@ pub(super) static FAMILIES: &[Family] = &[
         labels: &["resource", "namespace"],
         help: "Since the API server's last sign of life; it gives one about every minute even if nothing changes.",
         samples: |scrape, samples| {
-            scrape.shared.kubernetes.watches().iter().try_for_each(|watch| {
+            scrape.shared.watches.watches().iter().try_for_each(|watch| {
                 let Some(last) = watch.last_event else { return Ok(()) };
                 samples.put(&[watch.resource, &watch.namespace], last.elapsed())
             })
@@ -39,7 +39,7 @@ pub(super) static FAMILIES: &[Family] = &[
         labels: &["resource", "namespace", "reason"],
         help: "Lists and watches that failed; docs/kubernetes.md says what each reason means.",
         samples: |scrape, samples| {
-            scrape.shared.kubernetes.errors().iter().try_for_each(|((resource, namespace, reason), count)| {
+            scrape.shared.watches.errors().iter().try_for_each(|((resource, namespace, reason), count)| {
                 samples.put(&[resource, namespace, reason], *count)
             })
         },

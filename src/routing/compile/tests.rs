@@ -80,11 +80,11 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn endpoint_state_survives_by_identity_and_not_by_position() {
-    let first = compile(&config(), &none(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
     let held = first.upstreams["u"].endpoints[1].state.reserve();
     let mut changed = config();
     changed.upstreams = vec![upstream("u", &["127.0.0.1:3", "127.0.0.1:2"])];
-    let second = compile(&changed, &none(), &first);
+    let second = compile(&changed, &none(), &first, Instant::now());
     let active: Vec<usize> = second.upstreams["u"].endpoints.iter().map(|e| e.state.active()).collect();
     assert_eq!((second.generation, active), (2, vec![0, 1]));
     drop(held);
@@ -96,7 +96,7 @@ fn the_most_specific_source_wins_also_for_mapped_addresses() {
     let mut config = config();
     config.routes.push(route("ten", "a", &["10.0.0.0/8"], "u"));
     config.routes.push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
-    let table = compile(&config, &none(), &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     let listener = &table.listeners[0];
     let routed = |client: &str| listener.route(ip(client)).unwrap().name.to_string();
     assert_eq!(routed("10.1.2.3"), "ten-one");
@@ -111,20 +111,20 @@ fn deny_is_stronger_than_allow() {
     let mut config = config();
     config.listeners[0].allow = vec!["10.0.0.0/8".parse().unwrap()];
     config.listeners[0].deny = vec!["10.9.0.0/16".parse().unwrap()];
-    let table = compile(&config, &none(), &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     let admits = |client: &str| table.listeners[0].admits(ip(client));
     assert_eq!([admits("10.1.1.1"), admits("10.9.1.1"), admits("192.0.2.1")], [true, false, false]);
 }
 
 #[test]
 fn what_leaves_the_table_knows_how_long_it_may_stay() {
-    let first = compile(&config(), &none(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
     let mut changed = config();
     changed.listeners[0].name = "b".into();
     changed.routes[0].listener = "b".into();
     changed.upstreams[0] = upstream("u", &["127.0.0.1:2"]);
     changed.upstreams[0].drain.timeout = Duration::from_secs(7);
-    let mut second = compile(&changed, &none(), &first);
+    let mut second = compile(&changed, &none(), &first, Instant::now());
     let now = Instant::now();
     second.succeed(&first, now);
     assert_eq!((first.departures, second.departures), (0, 1));
@@ -132,7 +132,7 @@ fn what_leaves_the_table_knows_how_long_it_may_stay() {
     assert_eq!(endpoints, [Some(now + Duration::from_secs(7)), None]);
     assert_eq!(first.listeners[0].state.leave_by.get(), Some(&(now + Duration::from_secs(60))));
     assert_eq!(second.listeners[0].state.leave_by.get(), None);
-    let mut third = compile(&changed, &none(), &second);
+    let mut third = compile(&changed, &none(), &second, Instant::now());
     third.succeed(&second, now);
     assert_eq!(third.departures, 1, "nothing more left");
 }
@@ -143,11 +143,11 @@ fn an_endpoint_that_comes_back_while_it_leaves_is_the_same() {
     without.upstreams = vec![upstream("u", &["127.0.0.1:2"])];
     let now = Instant::now();
     let next = |config: &Config, previous: &RouteTable| {
-        let mut table = compile(config, &none(), previous);
+        let mut table = compile(config, &none(), previous, now);
         table.succeed(previous, now);
         table
     };
-    let first = compile(&config(), &none(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
     let held = first.upstreams["u"].endpoints[0].state.reserve();
     // Twice, so that it is not just the table before that remembers it.
     let second = next(&without, &next(&without, &first));
@@ -163,12 +163,12 @@ fn an_endpoint_that_comes_back_while_it_leaves_is_the_same() {
 
 #[test]
 fn a_listener_that_comes_back_is_another() {
-    let first = compile(&config(), &none(), &RouteTable::empty());
+    let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
     let mut without = config();
     (without.listeners, without.routes) = (Vec::new(), Vec::new());
-    let mut second = compile(&without, &none(), &first);
+    let mut second = compile(&without, &none(), &first, Instant::now());
     second.succeed(&first, Instant::now());
-    let mut third = compile(&config(), &none(), &second);
+    let mut third = compile(&config(), &none(), &second, Instant::now());
     third.succeed(&second, Instant::now());
     assert!(first.listeners[0].state.leave_by.get().is_some());
     assert!(third.listeners[0].state.leave_by.get().is_none());
@@ -192,9 +192,10 @@ fn a_change_recompiles_its_upstream_and_what_leads_there() {
     config.listeners.push(listener("b", "127.0.0.1:81"));
     config.routes.push(route("to-v", "b", &[], "v"));
     config.routes.push(route("ten", "a", &["10.0.0.0/8"], "v"));
-    let first = compile(&config, &none(), &RouteTable::empty());
+    let first = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     assert_eq!(first.upstreams["u"].problem.as_ref().unwrap().reason, "waiting");
-    let second = refresh([(&config.upstreams[0], &found(&["10.0.0.1:80", "10.0.0.2:80"]))], &first);
+    let second =
+        refresh([(&config.upstreams[0], &found(&["10.0.0.1:80", "10.0.0.2:80"]))], &first, Instant::now());
     assert_eq!((second.generation, second.upstreams["u"].endpoints.len()), (2, 2));
     assert!(second.upstreams["u"].problem.is_none());
     assert!(Arc::ptr_eq(&first.upstreams["v"], &second.upstreams["v"]));
@@ -211,8 +212,8 @@ fn a_reload_keeps_the_members_of_what_is_not_known_anew_yet() {
     let mut config = config();
     config.upstreams = vec![followed("u")];
     let findings: Findings = [("u".into(), found(&["10.0.0.1:80"]))].into();
-    let first = compile(&config, &findings, &RouteTable::empty());
-    let second = compile(&config, &none(), &first);
+    let first = compile(&config, &findings, &RouteTable::empty(), Instant::now());
+    let second = compile(&config, &none(), &first, Instant::now());
     let kept = &second.upstreams["u"];
     assert_eq!((kept.endpoints.len(), kept.problem.as_ref().unwrap().reason), (1, "waiting"));
 }
@@ -226,7 +227,7 @@ fn weights_split_connections_over_the_backends() {
         BackendRef { upstream: "canary".into(), weight: 1 },
         BackendRef { upstream: "u".into(), weight: 0 },
     ];
-    let table = compile(&config, &none(), &RouteTable::empty());
+    let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     let route = &table.listeners[0].routes[0];
     let canary = (0..100).filter(|_| &*route.upstream().unwrap().name == "canary").count();
     assert_eq!(canary, 10);
