@@ -59,12 +59,16 @@ fn services_with_problems_are_named_and_harm_no_other() {
 
     // Nothing new, so nothing to say.
     put_with_problems(&api);
-    // The Service comes first, its slice later, as in a cluster; then all is well.
+    // The Service comes first, its slice later, as in a cluster.
     api.put(service("db", "missing"));
     has_problem(&process, "missing", "no_endpoint");
     has_said(&process, "missing", 2, "Service db/missing has no endpoints");
+    api.put_all(UPSTREAMS.map(|(name, _, _)| slice("db", name, name, late.address)));
+    // Services and slices come by two ways: when the last slice is there, so are those before it.
+    api.put(slice("db", "pg", "second", late.address));
+    has(admin, "main", &[&good, &late]);
     for (name, _, _) in UPSTREAMS {
-        api.put_all([service("db", name), slice("db", name, name, late.address)]);
+        api.put(service("db", name));
         has(admin, name, &[&late]);
         exchange(process.listener(name)).unwrap();
         assert_eq!(problem(admin, name), Value::Null);
