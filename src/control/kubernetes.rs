@@ -28,11 +28,11 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use crate::config::Config;
 
 use backoff::Pause;
-use plan::Scope;
 use trouble::Trouble;
 use watch::Watch;
 
 pub(super) use index::{Changed, Index, Observation, ServiceKey, Stamp};
+pub(super) use plan::Scope;
 pub(super) use status::Status;
 
 /// How long connecting to the API server may take.

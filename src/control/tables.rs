@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Name};
 use crate::routing::{Findings, Found, Problem, RouteTable};
 
-use super::kubernetes::{self, Changed, Index, Observation, ServiceKey, Stamp};
+use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
 use super::shared::Shared;
 use super::{Bind, metrics};
 
@@ -31,6 +31,8 @@ pub(super) struct Tables {
     followers: HashMap<ServiceKey, Vec<usize>>,
     changed: HashSet<ServiceKey>,
     stamps: Vec<Stamp>,
+    /// Watches whose complete list has come since the last table.
+    listed: Vec<Arc<Scope>>,
     last_table: Instant,
     last_forgotten: Instant,
 }
@@ -55,6 +57,7 @@ impl Tables {
             followers: HashMap::new(),
             changed: HashSet::new(),
             stamps: Vec::new(),
+            listed: Vec::new(),
             last_table: now - SPACING,
             last_forgotten: now,
         };
@@ -85,9 +88,13 @@ impl Tables {
 
     /// Takes in what a watch has seen.
     pub(super) fn observe(&mut self, observation: Observation) {
+        self.listed.extend(observation.listed().cloned());
         for Changed { service, stamp } in self.index.apply(observation) {
             self.changed.insert(service);
             self.stamps.extend(stamp);
+        }
+        if self.changed.is_empty() {
+            self.up_to_date();
         }
     }
 
@@ -98,6 +105,11 @@ impl Tables {
 
     /// Publishes a table with the changes so far, if they make a difference.
     pub(super) fn refresh(&mut self) {
+        self.publish_changes();
+        self.up_to_date();
+    }
+
+    fn publish_changes(&mut self) {
         let stamps = std::mem::take(&mut self.stamps);
         let changed = self.changes();
         if changed.is_empty() {
@@ -117,6 +129,13 @@ impl Tables {
         }
         if at - self.last_forgotten >= FORGET_EVERY {
             self.forget();
+        }
+    }
+
+    /// The table has all that was observed.
+    fn up_to_date(&mut self) {
+        for scope in self.listed.drain(..) {
+            self.shared.kubernetes.listed(&scope, Instant::now());
         }
     }
 

@@ -76,6 +76,14 @@ impl ServiceKey {
     }
 }
 
+impl Observation {
+    /// The watch whose complete list this is, if it is one.
+    pub(in crate::control) fn listed(&self) -> Option<&Arc<Scope>> {
+        let is_list = matches!(&self.object, Object::Service(Change::All(_)) | Object::Slice(Change::All(_)));
+        is_list.then_some(&self.scope)
+    }
+}
+
 impl Index {
     /// Follows these Services and forgets others.
     pub(in crate::control) fn follow<'a>(&mut self, wanted: impl Iterator<Item = &'a ServiceKey>) {

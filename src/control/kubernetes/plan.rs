@@ -18,7 +18,7 @@ const SERVICES_MAX: usize = 100;
 
 /// What one watch tells of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Scope {
+pub(in crate::control) struct Scope {
     pub(super) resource: Resource,
     pub(super) namespace: Name,
     /// Sorted, and never empty.

@@ -30,7 +30,7 @@ type ErrorLabels = (&'static str, String, &'static str);
 
 #[derive(Debug, Default, Clone)]
 struct Health {
-    /// A complete list has come.
+    /// A complete list has come, and is in the table.
     listed: bool,
     /// The watch is open: changes come as they happen.
     open: bool,
@@ -68,12 +68,10 @@ impl Status {
         });
     }
 
-    /// A complete list has come.
-    pub(super) fn listed(&self, scope: &Arc<Scope>, now: Instant) {
-        self.update(scope, |health| {
-            health.listed = true;
-            health.last_event = Some(now);
-        });
+    /// A complete list has come, and what it says is in the table: who is told that this process is ready may send
+    /// connections at once.
+    pub(in crate::control) fn listed(&self, scope: &Arc<Scope>, now: Instant) {
+        self.update(scope, |health| health.listed = true);
         self.with(|inner| inner.settle(now));
     }
 

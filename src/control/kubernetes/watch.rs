@@ -102,8 +102,8 @@ impl Watch {
                 continue;
             }
             let version = page.metadata.resource_version.unwrap_or_default();
+            self.status.event(&self.scope, Instant::now());
             self.observed(K::object(Change::All(all))).await;
-            self.status.listed(&self.scope, Instant::now());
             return Ok(version);
         }
     }

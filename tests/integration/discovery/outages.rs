@@ -232,3 +232,23 @@ fn an_api_server_that_hangs_holds_up_nothing_else() {
     has(admin, "main", &[&followed]);
     exchange(proxy.address).unwrap();
 }
+
+/// Whoever is told that the process is ready may send connections at once.
+#[test]
+fn ready_is_who_has_the_endpoints_in_its_table() {
+    let api = ApiServer::start();
+    api.put_all([service("db", "pg"), slice("db", "pg", "first", nowhere(0))]);
+    let mut settings = following(Driver::Epoll, &api);
+    for number in 1..10 {
+        let namespace = format!("db-{number}");
+        api.put_all([service(&namespace, "pg"), slice(&namespace, "pg", "first", nowhere(number))]);
+        let members = follows(&namespace, "pg", "5432");
+        settings.more_upstreams.push(format!("{{name: {namespace}, {members}}}"));
+    }
+    let proxy = Proxy::start(&settings);
+    becomes_ready(proxy.admin);
+    let table = table(proxy.admin);
+    let upstreams = table["upstreams"].as_array().unwrap();
+    let empty: Vec<&Value> = upstreams.iter().filter(|u| u["endpoints"] == json!([])).collect();
+    assert!(empty.is_empty(), "{empty:#?}");
+}
