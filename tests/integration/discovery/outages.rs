@@ -94,16 +94,10 @@ fn forgets(gone: Gone) {
     api.compact(gone);
     api.resume();
     has(admin, "main", &[&stays]);
-<<<<<<< HEAD
-    in_step(admin);
-    assert!(load.stop().unwrap() > 0);
-    assert_eq!([api.count(Verb::List, "services"), api.count(Verb::List, "endpointslices")], [2, 2]);
-=======
     assert!(load.stop().unwrap() > 0);
     let lists = || [api.count(Verb::List, "services"), api.count(Verb::List, "endpointslices")];
     eventually("a second list of each", lists, |lists| *lists == [2, 2]);
     in_step(admin);
->>>>>>> disc
     // Each watch has learnt it once.
     assert!((watch_errors(admin, "expired") - 2.0).abs() < 0.5);
 }
@@ -238,8 +232,6 @@ fn an_api_server_that_hangs_holds_up_nothing_else() {
     has(admin, "main", &[&followed]);
     exchange(proxy.address).unwrap();
 }
-<<<<<<< HEAD
-=======
 
 /// Whoever is told that the process is ready may send connections at once.
 #[test]
@@ -260,4 +252,3 @@ fn ready_is_who_has_the_endpoints_in_its_table() {
     let empty: Vec<&Value> = upstreams.iter().filter(|u| u["endpoints"] == json!([])).collect();
     assert!(empty.is_empty(), "{empty:#?}");
 }
->>>>>>> disc

@@ -59,14 +59,6 @@ fn services_with_problems_are_named_and_harm_no_other() {
 
     // Nothing new, so nothing to say.
     put_with_problems(&api);
-<<<<<<< HEAD
-    // The Service comes first, its slice later, as in a cluster; then all is well.
-    api.put(service("db", "missing"));
-    has_problem(&process, "missing", "no_endpoint");
-    has_said(&process, "missing", 2, "Service db/missing has no endpoints");
-    for (name, _, _) in UPSTREAMS {
-        api.put_all([service("db", name), slice("db", name, name, late.address)]);
-=======
     // The Service comes first, its slice later, as in a cluster.
     api.put(service("db", "missing"));
     has_problem(&process, "missing", "no_endpoint");
@@ -77,7 +69,6 @@ fn services_with_problems_are_named_and_harm_no_other() {
     has(admin, "main", &[&good, &late]);
     for (name, _, _) in UPSTREAMS {
         api.put(service("db", name));
->>>>>>> disc
         has(admin, name, &[&late]);
         exchange(process.listener(name)).unwrap();
         assert_eq!(problem(admin, name), Value::Null);
