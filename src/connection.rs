@@ -108,6 +108,7 @@ mod tests {
     use crate::config::Config;
     use crate::routing::{Findings, Places, RouteTable, compile};
     use crate::telemetry::WorkerCounters;
+    use std::time::Instant;
 
     /// What an idle connection keeps in this process, beside what the allocator and the runtime add.
     #[test]

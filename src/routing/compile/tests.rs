@@ -6,7 +6,7 @@ use crate::config::{AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, 
 use crate::config::{
     Admin, BackendRef, Driver, Keepalive, Kubernetes, LoadBalancer, Log, LogFormat, LogLevel,
 };
-use crate::config::{PortRef, UpstreamDrain};
+use crate::config::{PortRef, ServicePort, UpstreamDrain};
 
 fn none() -> Findings {
     Findings::default()
