@@ -142,12 +142,13 @@ fn an_endpoint_that_comes_back_while_it_leaves_is_the_same() {
     let mut without = config();
     without.upstreams = vec![upstream("u", &["127.0.0.1:2"])];
     let now = Instant::now();
-    let next = |config: &Config, previous: &RouteTable| {
+    let next_at = |config: &Config, previous: &RouteTable, now: Instant| {
         let mut table = compile(config, &none(), previous, now);
         table.succeed(previous, now);
         table
     };
-    let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
+    let next = |config: &Config, previous: &RouteTable| next_at(config, previous, now);
+    let first = compile(&config(), &none(), &RouteTable::empty(), now);
     let held = first.upstreams["u"].endpoints[0].state.reserve();
     // Twice, so that it is not just the table before that remembers it.
     let second = next(&without, &next(&without, &first));
@@ -158,7 +159,10 @@ fn an_endpoint_that_comes_back_while_it_leaves_is_the_same() {
     assert_eq!((back.active(), back.leave_by()), (1, None), "its connections count, and live on");
     drop(held);
     let fourth = next(&without, &third);
-    assert!(fourth.upstreams["u"].leaving.is_empty(), "one without connections is gone at once");
+    let fifth = next_at(&without, &fourth, now + Duration::from_secs(9));
+    assert_eq!(fifth.upstreams["u"].leaving.len(), 1, "a worker with an older table may yet connect to it");
+    let sixth = next_at(&without, &fifth, now + Duration::from_secs(10));
+    assert!(sixth.upstreams["u"].leaving.is_empty(), "without connections it is gone then");
 }
 
 #[test]

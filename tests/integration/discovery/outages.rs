@@ -71,7 +71,11 @@ fn away_under_load(driver: Driver) {
     api.resume();
     has(admin, "main", &[&comes]);
     in_step(admin);
-    assert!(readiness(admin).1.contains("[+]kubernetes: all watches are in step"));
+    eventually(
+        "no trouble",
+        || readiness(admin).1,
+        |text| text.contains("[+]kubernetes: all watches are in step"),
+    );
     exchange(proxy.address).unwrap();
     for load in load {
         assert!(load.stop().unwrap() > 0);
