@@ -85,10 +85,11 @@ fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
     let namespace = Namespace::create("scaling");
     let stage = Stage::set(&namespace, json!({}), json!({}));
     let cycles = if is_full() { 20 } else { 1 };
-    let (mut attempted, mut slowest_return, mut longest_outage) = (0, 0, 0);
+    let (mut attempted, mut refused, mut slowest_return, mut longest_outage) = (0, 0, 0, 0);
     for cycle in 1..=cycles {
         let (seen, back_after) = cycle_once(&stage, cycle);
         attempted += seen.attempted;
+        refused += seen.failed;
         slowest_return = slowest_return.max(back_after);
         longest_outage = longest_outage.max(seen.longest_gap);
     }
@@ -97,6 +98,7 @@ fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
         cycles = cycles,
         attempted = attempted,
         failed_while_ready = 0,
+        failed_without_endpoint = refused,
         back_after_ready_max_ms = slowest_return,
         outage_max_ms = longest_outage,
     );
