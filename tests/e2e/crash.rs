@@ -6,10 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::restarts::Stage;
 use crate::support::endpoints::{CONTROL_PORT, is_ready, name_of};
 use crate::support::report::Target;
-use crate::support::{Namespace, eventually, figures, is_full, say};
+use crate::support::{Namespace, Stage, eventually, figures, is_full, say};
 
 const NOTICED: Duration = Duration::from_secs(60);
 
