@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 
-use crate::restarts::Stage;
 use crate::support::endpoints::ip_of;
 use crate::support::release::{Release, of_service, straight};
 use crate::support::slices::{bare_service, endpoint, slice};
 use crate::support::{
-    Metrics, Namespace, Table, eventually, figures, glimpse, is_full, is_own_cluster, names, run, say,
+    Metrics, Namespace, Stage, Table, eventually, figures, glimpse, is_full, is_own_cluster, names, run, say,
     skip_or_fail, within,
 };
 

@@ -5,10 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use serde_json::{Value, json};
 
-use crate::restarts::Stage;
 use crate::support::release::{merged, of_service, straight};
 use crate::support::slices::{bare_service, endpoint, slice};
-use crate::support::{Namespace, eventually, figures, names, within};
+use crate::support::{Namespace, Stage, eventually, figures, names, within};
 
 /// A watch that is open stays open: Sheave notices when it opens the next one.
 const NOTICED: Duration = Duration::from_secs(120);
@@ -40,11 +39,13 @@ fn without_permission_the_last_table_serves() {
         || release.metrics().count(names::WATCH_ERRORS, &[]),
         |errors| *errors > errors_before,
     );
-    let log = release.log();
-    let says = |line: &str| {
-        line.contains("forbidden") && line.contains(&namespace.name) && line.contains("verbs: [list, watch]")
-    };
-    assert!(log.lines().any(says), "the log says what is forbidden and which rule to add: {log}");
+    for resource in ["services", "endpointslices"] {
+        let rule = format!("resources: [{resource}], verbs: [list, watch]");
+        let says =
+            |line: &str| line.contains("forbidden") && line.contains(&namespace.name) && line.contains(&rule);
+        let what = format!("the log says that {resource} are forbidden, and which rule to add");
+        eventually(&what, NOTICED, || release.log(), |log| log.lines().any(says));
+    }
     assert!(
         release.ask(&release.pod(), "readyz").is_ok(),
         "ready without permission, because the last table serves"

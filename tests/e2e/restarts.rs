@@ -2,47 +2,15 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::release::{of_service, straight};
 use crate::support::report::Target;
-use crate::support::{Endpoints, Load, Namespace, Release, Wish, eventually, figures, is_full, now, say};
+use crate::support::{Namespace, PORT, Stage, Table, eventually, figures, is_full, now, say};
 
-const PORT: u16 = 8000;
 const SETTLES: Duration = Duration::from_secs(60);
 /// The workload goes on accepting for 3 s after SIGTERM: before that no client may notice that all pods leave.
 const STILL_SERVING_MILLISECONDS: u64 = 2500;
 const BACK_WITHIN_MILLISECONDS: u64 = 1000;
-
-/// Three endpoints, Sheave, and clients that go through its Service.
-pub(crate) struct Stage<'a> {
-    pub(crate) endpoints: Endpoints<'a>,
-    pub(crate) release: Release<'a>,
-    pub(crate) load: Load<'a>,
-}
-
-impl<'a> Stage<'a> {
-    pub(crate) fn set(namespace: &'a Namespace, config: Value, values: Value) -> Self {
-        let endpoints = Endpoints::start(namespace, &Wish::new("web", 3));
-        let config = crate::support::release::merged(
-            straight("web", PORT, of_service(namespace, "web", "talk")),
-            config,
-        );
-        let release = Release::install(namespace, config, values);
-        let (rate, held) = if is_full() { (300, 200) } else { (100, 50) };
-        let target = format!("web={},rate={rate},held={held}", release.address(PORT));
-        let load = Load::start(namespace, &[target]);
-        load.settle("web");
-        Self { endpoints, release, load }
-    }
-
-    /// Until no pod of an earlier round holds a connection.
-    pub(crate) fn settled(&self) -> Target {
-        self.endpoints.await_departures();
-        let is_steady = |target: &Target| target.held.now == target.held.wanted;
-        eventually("all held connections are back", SETTLES, || self.load.target("web"), is_steady)
-    }
-}
 
 #[test]
 fn rolling_restarts_fail_no_connection() {
@@ -85,10 +53,11 @@ fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
     let namespace = Namespace::create("scaling");
     let stage = Stage::set(&namespace, json!({}), json!({}));
     let cycles = if is_full() { 20 } else { 1 };
-    let (mut attempted, mut slowest_return, mut longest_outage) = (0, 0, 0);
+    let (mut attempted, mut refused, mut slowest_return, mut longest_outage) = (0, 0, 0, 0);
     for cycle in 1..=cycles {
         let (seen, back_after) = cycle_once(&stage, cycle);
         attempted += seen.attempted;
+        refused += seen.failed;
         slowest_return = slowest_return.max(back_after);
         longest_outage = longest_outage.max(seen.longest_gap);
     }
@@ -97,6 +66,7 @@ fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
         cycles = cycles,
         attempted = attempted,
         failed_while_ready = 0,
+        failed_without_endpoint = refused,
         back_after_ready_max_ms = slowest_return,
         outage_max_ms = longest_outage,
     );
@@ -106,7 +76,7 @@ fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
 fn cycle_once(stage: &Stage<'_>, cycle: usize) -> (Target, u64) {
     let Stage { endpoints, load, release } = stage;
     let has = |count: usize| {
-        let is_so = move |table: &crate::support::Table| table.upstream("web").endpoints.len() == count;
+        let is_so = move |table: &Table| table.upstream("web").endpoints.len() == count;
         release.await_table(&format!("{count} endpoints in the table"), SETTLES, is_so);
     };
     load.reset();

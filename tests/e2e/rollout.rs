@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::restarts::Stage;
 use crate::support::report::Target;
-use crate::support::{Namespace, eventually, figures, now, within};
+use crate::support::{Namespace, Stage, eventually, figures, now, within};
 
 const DELAY_SECONDS: u64 = 5;
 const TIMEOUT_SECONDS: u64 = 20;

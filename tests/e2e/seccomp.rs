@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::restarts::{Stage, roll};
-use crate::support::{Namespace, is_skipped, names};
+use crate::restarts::roll;
+use crate::support::{Namespace, Stage, is_skipped, names};
 
 /// A profile that allows everything but the three calls of io_uring; tests/cluster/cluster puts it on its node.
 const PROFILE: &str = "profiles/no-io-uring.json";

@@ -12,6 +12,7 @@ mod namespace;
 pub(crate) mod release;
 mod settings;
 pub(crate) mod slices;
+mod stage;
 mod tools;
 
 pub(crate) use admin::Table;
@@ -22,6 +23,7 @@ pub(crate) use metrics::{Metrics, names};
 pub(crate) use namespace::Namespace;
 pub(crate) use release::Release;
 pub(crate) use settings::{is_full, is_own_cluster, is_skipped, skip_or_fail};
+pub(crate) use stage::{PORT, Stage};
 pub(crate) use tools::{run, try_run};
 
 /// The load's report, as the load itself writes it.

@@ -37,7 +37,7 @@ impl Tally {
         Self(Mutex::new(State { since: pace::now(), targets: targets.collect() }))
     }
 
-    /// Counts from zero; what is held goes on being held.
+    /// Counts from zero: only what is begun from now on, and what is held goes on being held.
     pub(crate) fn reset(&self) {
         let mut state = self.state();
         state.since = pace::now();
@@ -66,6 +66,9 @@ impl Tally {
 
     pub(crate) fn succeeded(&self, target: &str, served: &Served) {
         self.count(target, |counts, now, since| {
+            if served.at.saturating_sub(served.after) < since {
+                return;
+            }
             counts.target.ok += 1;
             counts.second(now).ok += 1;
             counts.target.untidy_ends += u64::from(served.is_untidy);
@@ -78,10 +81,13 @@ impl Tally {
     }
 
     pub(crate) fn failed(&self, target: &str, failure: Failure) {
-        self.count(target, |counts, now, _| {
+        self.count(target, |counts, now, since| {
+            let begin = failure.sample.at.saturating_sub(failure.sample.after);
+            if begin < since {
+                return;
+            }
             counts.target.failed += 1;
             counts.second(now).failed += 1;
-            let begin = failure.sample.at.saturating_sub(failure.sample.after);
             let target = &mut counts.target;
             target.first_failed_begin = Some(target.first_failed_begin.unwrap_or(begin).min(begin));
             target.last_failed_begin = target.last_failed_begin.max(Some(begin));
@@ -208,23 +214,34 @@ mod tests {
     }
 
     fn failure(kind: &'static str) -> Failure {
-        Failure { kind, sample: Sample { pod: "a".to_owned(), ..Sample::default() } }
+        Failure { kind, sample: Sample { at: pace::now(), pod: "a".to_owned(), ..Sample::default() } }
     }
 
     fn served() -> Served {
-        Served { at: 0, after: 2, took: Duration::from_millis(2), pod: "a".to_owned(), is_untidy: false }
+        Served {
+            at: pace::now() + 2,
+            after: 2,
+            took: Duration::from_millis(2),
+            pod: "a".to_owned(),
+            is_untidy: false,
+        }
     }
 
     #[test]
     fn failures_are_dated_by_their_begin() {
         let tally = Tally::new(&[aim()]);
         tally.succeeded("web", &served());
-        for (at, after) in [(1000, 10), (1100, 500), (1200, 0)] {
-            let sample = Sample { at, after, ..Sample::default() };
+        let now = pace::now();
+        for (at, after) in [(1000, 10), (1100, 500), (1200, 0), (1300, 2000)] {
+            let sample = Sample { at: now + at, after, ..Sample::default() };
             tally.failed("web", Failure { kind: "reset", sample });
         }
         let target = tally.report().targets["web"].clone();
-        assert_eq!((target.first_failed_begin, target.last_failed_begin), (Some(600), Some(1200)));
+        assert_eq!(
+            (target.first_failed_begin, target.last_failed_begin),
+            (Some(now + 600), Some(now + 1200))
+        );
+        // The last was begun before the clients' counting was.
         assert_eq!((target.ok, target.failed, target.failures["reset"].count), (1, 3, 3));
         assert_eq!(target.failures["reset"].slowest, 500);
     }
