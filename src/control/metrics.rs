@@ -14,7 +14,9 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -23,6 +25,7 @@ use crate::telemetry::{Histogram, Ledger};
 
 use super::shared::Shared;
 use super::status::Report;
+use traffic::EndpointRow;
 
 const PREFIX: &str = "sheave";
 
@@ -70,9 +73,11 @@ const fn group(title: &'static str, families: &'static [Family]) -> Group {
 /// What the samples of one scrape are read from.
 struct Scrape<'a> {
     shared: &'a Shared,
-    table: Arc<RouteTable>,
+    table: &'a RouteTable,
     report: Report,
-    ledger: MutexGuard<'a, Ledger>,
+    ledger: &'a Ledger,
+    /// Empty when endpoints have no series of their own.
+    endpoints: Vec<EndpointRow<'a>>,
 }
 
 /// The registry whose one collector is this module.
@@ -89,13 +94,12 @@ struct Everything {
 
 impl Collector for Everything {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let scrape = Scrape {
-            shared: &self.shared,
-            table: self.shared.publisher.current(),
-            report: self.shared.status.report(),
-            ledger: collect(&self.shared),
-        };
-        let per_endpoint = scrape.report.config.metrics.per_endpoint;
+        let ledger = collect(&self.shared);
+        let table = self.shared.publisher.current();
+        let report = self.shared.status.report();
+        let per_endpoint = report.config.metrics.per_endpoint;
+        let endpoints = if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() };
+        let scrape = Scrape { shared: &self.shared, table: &table, report, ledger: &ledger, endpoints };
         let exposed = GROUPS.iter().filter(|group| per_endpoint || !group.per_endpoint);
         for family in exposed.flat_map(|group| group.families) {
             let encoder = encoder.encode_descriptor(
@@ -158,9 +162,8 @@ impl Samples<'_, '_> {
         self.encoder.encode_info(&labels)
     }
 
-    fn labels<'v>(&self, values: &[&'v str]) -> Vec<(&'static str, &'v str)> {
-        let labels = self.family.labels.iter().copied();
-        labels.zip(values.iter().copied()).collect()
+    fn labels<'v>(&self, values: &'v [&'v str]) -> Labels<'v> {
+        Labels { names: self.family.labels, values }
     }
 
     fn with(
@@ -173,6 +176,19 @@ impl Samples<'_, '_> {
         }
         let labels = self.labels(values);
         encode(&mut self.encoder.encode_family(&labels)?)
+    }
+}
+
+/// Names and values, paired by position.
+struct Labels<'a> {
+    names: &'static [&'static str],
+    values: &'a [&'a str],
+}
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut pairs = self.names.iter().zip(self.values);
+        pairs.try_for_each(|(name, value)| (*name, *value).encode(encoder.encode_label()))
     }
 }
 

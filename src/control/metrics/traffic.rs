@@ -1,15 +1,16 @@
 //! Connections by listener, route, upstream and endpoint.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::registry::Unit;
 
 use crate::config::Name;
 use crate::resilience::BreakerState;
-use crate::routing::{Endpoint, Listener, Upstream};
-use crate::telemetry::{EndpointLedger, ListenerLedger, UpstreamLedger};
+use crate::routing::{Endpoint, Listener, RouteTable, Upstream};
+use crate::telemetry::{EndpointLedger, Ledger, ListenerLedger, UpstreamLedger};
 
-use super::{Family, Kind, Samples, Scrape};
+use super::{Family, Kind, Scrape};
 
 const BREAKER_STATES: [BreakerState; 3] = [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
 
@@ -209,7 +210,7 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint"],
         help: "Connections that ended and had been connected to this endpoint.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |_, ledger, labels, samples| samples.put(&labels, ledger.connections))
+            endpoints(scrape, |row| samples.put(&row.labels(), row.ledger.connections))
         },
     },
     Family {
@@ -219,9 +220,7 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint"],
         help: "Live connections and attempts.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |endpoint, _, labels, samples| {
-                samples.put(&labels, endpoint.state.active())
-            })
+            endpoints(scrape, |row| samples.put(&row.labels(), row.endpoint.state.active()))
         },
     },
     Family {
@@ -231,8 +230,9 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint", "outcome"],
         help: "Attempts that failed, by how; a connection may fail at several endpoints and succeed at another.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |_, ledger, [upstream, address], samples| {
-                let mut failures = ledger.failures.iter();
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                let mut failures = row.ledger.failures.iter();
                 failures.try_for_each(|(failure, count)| {
                     samples.put(&[upstream, address, failure.label()], *count)
                 })
@@ -246,8 +246,9 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint", "direction"],
         help: "Bytes of connections that ended.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |_, ledger, [upstream, address], samples| {
-                let (received, sent) = (ledger.bytes_received, ledger.bytes_sent);
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                let (received, sent) = (row.ledger.bytes_received, row.ledger.bytes_sent);
                 samples.put(&[upstream, address, "received"], received)?;
                 samples.put(&[upstream, address, "sent"], sent)
             })
@@ -260,9 +261,7 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint"],
         help: "1 while the endpoint is healthy.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |endpoint, _, labels, samples| {
-                samples.put(&labels, endpoint.state.health.is_healthy())
-            })
+            endpoints(scrape, |row| samples.put(&row.labels(), row.endpoint.state.health.is_healthy()))
         },
     },
     Family {
@@ -272,8 +271,9 @@ pub(super) static ENDPOINTS: &[Family] = &[
         labels: &["upstream", "endpoint", "state"],
         help: "1 for the state that the endpoint's breaker is in: `closed` lets traffic through, `half_open` one attempt, `open` none.",
         samples: |scrape, samples| {
-            endpoints(scrape, samples, |endpoint, _, [upstream, address], samples| {
-                let now = endpoint.state.breaker.state();
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                let now = row.endpoint.state.breaker.state();
                 BREAKER_STATES
                     .iter()
                     .try_for_each(|state| samples.put(&[upstream, address, state.label()], *state == now))
@@ -304,20 +304,39 @@ fn upstreams(
     })
 }
 
-/// Calls `each` with the values of the labels that all families here begin with.
-fn endpoints(
-    scrape: &Scrape<'_>,
-    samples: &mut Samples<'_, '_>,
-    each: impl Fn(&Endpoint, &EndpointLedger, [&str; 2], &mut Samples<'_, '_>) -> fmt::Result,
-) -> fmt::Result {
-    let nothing = EndpointLedger::default();
-    for upstream in scrape.table.upstreams.values() {
-        for endpoint in &upstream.endpoints {
-            let key = (Name::clone(&upstream.name), endpoint.address);
-            let ledger = scrape.ledger.endpoints.get(&key).unwrap_or(&nothing);
-            let labels = [&*upstream.name, &endpoint.address.to_string()];
-            each(endpoint, ledger, labels, samples)?;
-        }
+fn endpoints(scrape: &Scrape<'_>, each: impl FnMut(&EndpointRow<'_>) -> fmt::Result) -> fmt::Result {
+    scrape.endpoints.iter().try_for_each(each)
+}
+
+/// An endpoint of the table, looked up and written out once for all families.
+pub(super) struct EndpointRow<'a> {
+    upstream: &'a str,
+    address: String,
+    endpoint: &'a Endpoint,
+    ledger: &'a EndpointLedger,
+}
+
+impl<'a> EndpointRow<'a> {
+    pub(super) fn all(table: &'a RouteTable, ledger: &'a Ledger) -> Vec<Self> {
+        static NOTHING: EndpointLedger =
+            EndpointLedger { connections: 0, bytes_received: 0, bytes_sent: 0, failures: BTreeMap::new() };
+        let upstreams = table.upstreams.values();
+        let rows = upstreams.flat_map(|upstream| {
+            upstream.endpoints.iter().map(|endpoint| {
+                let key = (Name::clone(&upstream.name), endpoint.address);
+                Self {
+                    upstream: &upstream.name,
+                    address: endpoint.address.to_string(),
+                    endpoint,
+                    ledger: ledger.endpoints.get(&key).unwrap_or(&NOTHING),
+                }
+            })
+        });
+        rows.collect()
     }
-    Ok(())
+
+    /// The values of the labels that all families of endpoints begin with.
+    fn labels(&self) -> [&str; 2] {
+        [self.upstream, &self.address]
+    }
 }
