@@ -12,8 +12,6 @@ use crate::telemetry::{EndpointLedger, Ledger, ListenerLedger, UpstreamLedger};
 
 use super::{Family, Kind, Scrape};
 
-const BREAKER_STATES: [BreakerState; 3] = [BreakerState::Closed, BreakerState::HalfOpen, BreakerState::Open];
-
 pub(super) static LISTENERS: &[Family] = &[
     Family {
         name: "listener_connections",
@@ -255,13 +253,14 @@ pub(super) static ENDPOINTS: &[Family] = &[
         },
     },
     Family {
-        name: "endpoint_healthy",
+        name: "endpoint_unhealthy",
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream", "endpoint"],
-        help: "1 while the endpoint is healthy.",
+        help: "1 while the endpoint is unhealthy; a healthy one has no series.",
         samples: |scrape, samples| {
-            endpoints(scrape, |row| samples.put(&row.labels(), row.endpoint.state.health.is_healthy()))
+            let healthy = |row: &EndpointRow<'_>| row.endpoint.state.health.is_healthy();
+            endpoints(scrape, |row| if healthy(row) { Ok(()) } else { samples.put(&row.labels(), true) })
         },
     },
     Family {
@@ -269,14 +268,15 @@ pub(super) static ENDPOINTS: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream", "endpoint", "state"],
-        help: "1 for the state that the endpoint's breaker is in: `closed` lets traffic through, `half_open` one attempt, `open` none.",
+        help: "1 while the endpoint's breaker is in this state: `open` lets nothing through, `half_open` one attempt. \
+               One that is closed, as it should be, has no series.",
         samples: |scrape, samples| {
             endpoints(scrape, |row| {
                 let [upstream, address] = row.labels();
-                let now = row.endpoint.state.breaker.state();
-                BREAKER_STATES
-                    .iter()
-                    .try_for_each(|state| samples.put(&[upstream, address, state.label()], *state == now))
+                match row.endpoint.state.breaker.state() {
+                    BreakerState::Closed => Ok(()),
+                    state => samples.put(&[upstream, address, state.label()], true),
+                }
             })
         },
     },

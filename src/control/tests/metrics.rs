@@ -25,8 +25,6 @@ const SAMPLES: &[(&str, f64)] = &[
     ("sheave_upstream_connect_seconds_count{upstream=\"pg\"}", 2.0),
     ("sheave_endpoint_connections_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}", 2.0),
     ("sheave_endpoint_bytes_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\",direction=\"sent\"}", 40.0),
-    ("sheave_endpoint_healthy{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}", 1.0),
-    ("sheave_endpoint_breaker_state{upstream=\"pg\",endpoint=\"127.0.0.1:1\",state=\"closed\"}", 1.0),
     ("sheave_drain_phase{phase=\"serving\"}", 1.0),
     ("sheave_connection_places_max", 1_000.0),
     ("sheave_table_generation", 1.0),
@@ -134,6 +132,31 @@ fn failures_of_an_endpoint_outlive_scrapes_and_end_with_it() {
     assert_eq!(control.metric(sample), None);
     let ledger = control.handle.shared.ledger.lock().unwrap();
     assert_eq!(ledger.endpoints.len(), 1);
+}
+
+#[test]
+fn health_and_breakers_have_series_while_they_are_not_as_they_should_be() {
+    const UNHEALTHY: &str = "sheave_endpoint_unhealthy{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}";
+    const OPEN: &str =
+        "sheave_endpoint_breaker_state{upstream=\"pg\",endpoint=\"127.0.0.1:1\",state=\"open\"}";
+    let control = Builder { config: config(&["127.0.0.1:1", "127.0.0.1:9"]), ..builder() }.start();
+    let series = || {
+        let text = control.get("/metrics").body;
+        let lines = text.lines().filter(|line| {
+            line.starts_with("sheave_endpoint_unhealthy") || line.starts_with("sheave_endpoint_breaker_state")
+        });
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(series().is_empty());
+    let table = control.handle.shared.publisher.current();
+    let state = &table.upstreams["pg"].endpoints[0].state;
+    state.health.set(false);
+    while let Some(attempt) = state.breaker.permit() {
+        attempt.failed();
+    }
+    assert_eq!(series(), [format!("{UNHEALTHY} 1"), format!("{OPEN} 1")]);
+    state.health.set(true);
+    assert_eq!(series(), [format!("{OPEN} 1")]);
 }
 
 #[test]
