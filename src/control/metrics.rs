@@ -29,6 +29,9 @@ use traffic::EndpointRow;
 
 const PREFIX: &str = "sheave";
 
+/// With more endpoints than that in the table, none has series of its own: they would be megabytes at each scrape.
+const ENDPOINTS_MAX: usize = 20_000;
+
 /// One metric family.
 struct Family {
     /// Without prefix, unit and suffix.
@@ -78,6 +81,8 @@ struct Scrape<'a> {
     ledger: &'a Ledger,
     /// Empty when endpoints have no series of their own.
     endpoints: Vec<EndpointRow<'a>>,
+    /// Endpoints that should have series of their own and are too many for it.
+    left_out: usize,
 }
 
 /// The registry whose one collector is this module.
@@ -97,9 +102,17 @@ impl Collector for Everything {
         let ledger = collect(&self.shared);
         let table = self.shared.publisher.current();
         let report = self.shared.status.report();
-        let per_endpoint = report.config.metrics.per_endpoint;
-        let endpoints = if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() };
-        let scrape = Scrape { shared: &self.shared, table: &table, report, ledger: &ledger, endpoints };
+        let endpoints: usize = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
+        let wanted = report.config.metrics.per_endpoint;
+        let per_endpoint = wanted && endpoints <= ENDPOINTS_MAX;
+        let scrape = Scrape {
+            shared: &self.shared,
+            table: &table,
+            report,
+            ledger: &ledger,
+            endpoints: if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() },
+            left_out: if wanted && !per_endpoint { endpoints } else { 0 },
+        };
         let exposed = GROUPS.iter().filter(|group| per_endpoint || !group.per_endpoint);
         for family in exposed.flat_map(|group| group.families) {
             let encoder = encoder.encode_descriptor(
@@ -268,7 +281,12 @@ pub fn documentation() -> String {
     for group in &GROUPS {
         let _infallible = write!(text, "\n## {}\n\n", group.title);
         if group.per_endpoint {
-            text.push_str("Only with `metrics.perEndpoint: true`, which is the default.\n\n");
+            let _infallible = write!(
+                text,
+                "Only with `metrics.perEndpoint: true`, which is the default, and with at most {ENDPOINTS_MAX} endpoints \
+                 in the table.\nAbove that `sheave_metrics_endpoints_left_out` says how many have no series; they are \
+                 counted all the same.\n\n"
+            );
         }
         text.push_str("| Metric | Type | Unit | Labels | Meaning |\n|---|---|---|---|---|\n");
         for family in group.families {

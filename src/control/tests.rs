@@ -5,7 +5,7 @@ mod metrics;
 mod reload;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -199,6 +199,12 @@ fn config(endpoints: &[&str]) -> Config {
         }],
         upstreams: vec![upstream(endpoints, keepalive)],
     }
+}
+
+fn many_endpoints(count: u32) -> Config {
+    let address = |number: u32| SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 80)).to_string();
+    let addresses: Vec<String> = (0..count).map(address).collect();
+    config(&addresses.iter().map(|address| &**address).collect::<Vec<_>>())
 }
 
 fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstream {

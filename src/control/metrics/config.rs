@@ -50,6 +50,15 @@ pub(super) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "metrics_endpoints_left_out",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Endpoints in the table that should have series of their own and have none, because there are too many; \
+               0 also where `metrics.perEndpoint` is false.",
+        samples: |scrape, samples| samples.put(&[], scrape.left_out),
+    },
+    Family {
         name: "config_reloads",
         kind: Kind::Counter,
         unit: None,

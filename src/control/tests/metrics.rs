@@ -170,6 +170,23 @@ fn endpoints_are_left_out_when_the_configuration_says_so() {
 }
 
 #[test]
+fn endpoints_are_left_out_when_they_are_too_many() {
+    const LEFT_OUT: &str = "sheave_metrics_endpoints_left_out";
+    let load = Box::new(|| Ok(many_endpoints(20_000)));
+    let control = Builder { config: many_endpoints(20_001), load, ..builder() }.start();
+    let text = control.get("/metrics").body;
+    assert!(text.contains(&format!("\n{LEFT_OUT} 20001\n")));
+    assert!(!text.contains("sheave_endpoint_"));
+    assert!(text.contains("sheave_upstream_endpoints{upstream=\"pg\"} 20001"));
+    control.handle.reload().unwrap();
+    let text = control.get("/metrics").body;
+    assert!(text.contains(&format!("\n{LEFT_OUT} 0\n")) && text.ends_with("\n# EOF\n"));
+    let series = text.lines().filter(|line| line.starts_with("sheave_endpoint_active_connections{"));
+    let distinct: BTreeSet<&str> = series.collect();
+    assert_eq!(distinct.len(), 20_000);
+}
+
+#[test]
 fn operators_are_told_what_every_outcome_means() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
     let text = fs::read_to_string(file).unwrap();
