@@ -183,7 +183,9 @@ struct Side {
 
 impl Side {
     fn new(parts: Parts, tuning: Tuning) -> io::Result<(tokio::runtime::Runtime, Self)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        // Scrapes, and looking up the API server's name.
+        let runtime = runtime.thread_name("sheave-helper").enable_all().build()?;
         let context = runtime.enter();
         parts.admin.set_nonblocking(true)?;
         let admin = tokio::net::TcpListener::from_std(parts.admin)?;

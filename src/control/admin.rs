@@ -7,6 +7,7 @@ mod connections;
 mod drain;
 mod probes;
 mod query;
+mod scrape;
 mod table;
 
 use std::collections::VecDeque;
@@ -16,17 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-use super::metrics;
 use super::shared::Shared;
 
 /// How long a client may take to send its request.
@@ -35,8 +34,6 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// After an error of accepting that is not the client's.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the index and the answer to an unknown path list.
 const ENDPOINTS: [(&str, &str); 9] = [
@@ -54,7 +51,8 @@ const ENDPOINTS: [(&str, &str); 9] = [
 #[derive(Clone)]
 struct Admin {
     shared: Arc<Shared>,
-    registry: Arc<Registry>,
+    /// Held by the scrape under way.
+    scraping: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Serves for ever.
@@ -106,20 +104,19 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
-    let registry = Arc::new(metrics::registry(Arc::clone(&shared)));
     Router::new()
         .route("/", get(index))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz/lb", get(probes::load_balancer))
         .route("/startupz", get(probes::started))
-        .route("/metrics", get(scrape))
+        .route("/metrics", get(scrape::show))
         .route("/table", get(table::show))
         .route("/connections", get(connections::show))
         .route("/drain", post(drain::request).fallback(drain::only_post))
         .method_not_allowed_fallback(only_get)
         .fallback(unknown)
-        .with_state(Admin { shared, registry })
+        .with_state(Admin { shared, scraping: Arc::default() })
 }
 
 async fn index() -> String {
@@ -136,17 +133,6 @@ async fn only_get(request: Request) -> Response {
     let text = format!("{} does not take {}; use GET\n", request.uri().path(), request.method());
     let allow = [(header::ALLOW, "GET, HEAD")];
     (StatusCode::METHOD_NOT_ALLOWED, allow, text).into_response()
-}
-
-async fn scrape(State(admin): State<Admin>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &admin.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(fmt_error) => {
-            let text = format!("the metrics cannot be encoded: {fmt_error}\n");
-            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
-        }
-    }
 }
 
 fn list() -> String {

@@ -1,7 +1,8 @@
 //! Every metric: one list from which both the exposition and docs/metrics.md are made.
 //!
 //! Values are read at scrape, from what the workers write anyway. A scrape takes each worker's ledger by
-//! swapping it for an empty one, so that a worker never waits for more than that.
+//! swapping it for an empty one, so that a worker never waits for more than that. It does not run on the control
+//! thread, which waits for none either.
 
 mod config;
 mod kubernetes;
@@ -10,7 +11,7 @@ mod traffic;
 mod workers;
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
@@ -26,6 +27,8 @@ use crate::telemetry::{Histogram, Ledger};
 use super::shared::Shared;
 use super::status::Report;
 use traffic::EndpointRow;
+
+pub(super) use process::thread_cpu;
 
 const PREFIX: &str = "sheave";
 
@@ -79,28 +82,31 @@ struct Scrape<'a> {
     table: &'a RouteTable,
     report: Report,
     ledger: &'a Ledger,
+    control_cpu: Duration,
     /// Empty when endpoints have no series of their own.
     endpoints: Vec<EndpointRow<'a>>,
     /// Endpoints that should have series of their own and are too many for it.
     left_out: usize,
 }
 
-/// The registry whose one collector is this module.
-pub(super) fn registry(shared: Arc<Shared>) -> Registry {
+/// Writes the exposition. `control_cpu` is what [`thread_cpu`] says on the control thread.
+pub(super) fn expose(shared: Arc<Shared>, control_cpu: Duration, to: &mut impl Write) -> fmt::Result {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Everything { shared }));
-    registry
+    registry.register_collector(Box::new(Everything { shared, control_cpu }));
+    prometheus_client::encoding::text::encode(to, &registry)
 }
 
 #[derive(Debug)]
 struct Everything {
     shared: Arc<Shared>,
+    control_cpu: Duration,
 }
 
 impl Collector for Everything {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let ledger = collect(&self.shared);
+        let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let table = self.shared.publisher.current();
+        collect(&self.shared, &table, &mut ledger);
         let report = self.shared.status.report();
         let endpoints: usize = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
         let wanted = report.config.metrics.per_endpoint;
@@ -110,6 +116,7 @@ impl Collector for Everything {
             table: &table,
             report,
             ledger: &ledger,
+            control_cpu: self.control_cpu,
             endpoints: if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() },
             left_out: if wanted && !per_endpoint { endpoints } else { 0 },
         };
@@ -127,14 +134,24 @@ impl Collector for Everything {
     }
 }
 
+/// Drops the series of what has left the table. `false`: a scrape is under way, whose ledger it is; it has done so
+/// itself a moment ago.
+pub(super) fn forget(shared: &Shared) -> bool {
+    let mut ledger = match shared.ledger.try_lock() {
+        Ok(ledger) => ledger,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return false,
+    };
+    collect(shared, &shared.publisher.current(), &mut ledger);
+    true
+}
+
 /// Moves what the workers have entered into the total, without what is not in the table any more.
-pub(super) fn collect(shared: &Shared) -> MutexGuard<'_, Ledger> {
-    let mut total = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+fn collect(shared: &Shared, table: &RouteTable, total: &mut Ledger) {
     for counters in &shared.counters {
         total.merge(&counters.with_ledger(std::mem::take));
     }
-    total.prune(&shared.publisher.current());
-    total
+    total.prune(table);
 }
 
 /// Where a family puts its samples; label values go with the family's labels by position.

@@ -196,8 +196,9 @@ impl Tables {
 
     /// Drops the series of what has left the table.
     fn forget(&mut self) {
-        drop(metrics::collect(&self.shared));
-        self.last_forgotten = Instant::now();
+        if metrics::forget(&self.shared) {
+            self.last_forgotten = Instant::now();
+        }
     }
 }
 

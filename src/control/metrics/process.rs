@@ -49,8 +49,8 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         unit: Some(Unit::Seconds),
         labels: &[],
-        help: "Of that, the control thread's: following the cluster, reloads, probes and scrapes.",
-        samples: |_, samples| samples.put(&[], cpu_time(ClockId::ThreadCPUTime)),
+        help: "Of that, the control thread's: following the cluster, reloads, probes. A scrape is encoded elsewhere.",
+        samples: |scrape, samples| samples.put(&[], scrape.control_cpu),
     },
     Family {
         name: "process_resident_memory",
@@ -116,7 +116,11 @@ pub(super) static FAMILIES: &[Family] = &[
     },
 ];
 
-/// A scrape runs on the control thread, so that the thread's clock is that thread's.
+/// Of the calling thread.
+pub(in crate::control) fn thread_cpu() -> Duration {
+    cpu_time(ClockId::ThreadCPUTime)
+}
+
 fn cpu_time(clock: ClockId) -> Duration {
     let time = rustix::time::clock_gettime(clock);
     Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())

@@ -186,6 +186,41 @@ fn endpoints_are_left_out_when_they_are_too_many() {
     assert_eq!(distinct.len(), 20_000);
 }
 
+/// A client that asks for more than sockets and queues hold, and reads nothing of it.
+fn stalled_scrape(control: &Control) -> TcpStream {
+    let mut stream = TcpStream::connect(control.handle.admin_address()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    eventually("a scrape under way", || is_scraped(control));
+    stream
+}
+
+fn is_scraped(control: &Control) -> bool {
+    control.handle.shared.ledger.try_lock().is_err()
+}
+
+#[test]
+fn nothing_waits_for_a_scrape_but_the_next() {
+    let load = Box::new(|| Ok(config(&["127.0.0.1:1"])));
+    let control = Builder { config: many_endpoints(20_000), load, ..builder() }.start();
+    let stalled = stalled_scrape(&control);
+    assert_eq!(["/livez", "/readyz", "/healthz/lb"].map(|probe| control.get(probe).status), [200; 3]);
+    control.handle.reload().unwrap();
+    assert!(is_scraped(&control), "all that was while the scrape was under way");
+    drop(stalled);
+    let text = control.get("/metrics").body;
+    assert!(text.contains("\nsheave_table_generation 2\n") && text.ends_with("\n# EOF\n"));
+}
+
+#[test]
+fn a_scrape_does_not_delay_the_end() {
+    let control = Builder { config: many_endpoints(20_000), ..builder() }.start();
+    let _stalled = stalled_scrape(&control);
+    let finished = control.handle.finished.clone();
+    control.handle.stop();
+    // The scrape's own patience is ten seconds.
+    assert_eq!(finished.recv_timeout(Duration::from_secs(5)), Err(flume::RecvTimeoutError::Disconnected));
+}
+
 #[test]
 fn operators_are_told_what_every_outcome_means() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");

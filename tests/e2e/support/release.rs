@@ -157,13 +157,14 @@ impl<'a> Release<'a> {
         self.namespace.pod_http("GET", &name_of(pod), ADMIN_PORT, path)
     }
 
-    /// The same without the API server: only from within the cluster's network.
+    /// The same without the API server: only from within the cluster's network. HTTP/1.0, so that what is streamed
+    /// comes as it is.
     pub(crate) fn ask_directly(ip: &str, path: &str) -> Result<String, String> {
         let ask = || -> std::io::Result<String> {
             let address = socket(ip, ADMIN_PORT).parse().map_err(std::io::Error::other)?;
             let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(stream, "GET /{path} HTTP/1.1\r\nHost: sheave\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET /{path} HTTP/1.0\r\nHost: sheave\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)
