@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::report::Target;
-use crate::support::{Namespace, PORT, Stage, Table, eventually, figures, is_full, now, say};
+use crate::support::{Namespace, PORT, Stage, Table, eventually, figures, is_full, say};
 
 const SETTLES: Duration = Duration::from_secs(60);
 /// The workload goes on accepting for 3 s after SIGTERM: before that no client may notice that all pods leave.
@@ -85,10 +85,7 @@ fn cycle_once(stage: &Stage<'_>, cycle: usize) -> (Target, u64) {
     has(9);
     load.target("web").assert_no_failure(&format!("cycle {cycle}, scaled to nine"));
 
-    // Times are the load's, whose clock may be another.
-    let ahead = i128::from(load.report().now) - i128::from(now());
-    let on_its_clock = |ours: u64| u64::try_from(i128::from(ours) + ahead).unwrap();
-    let going = on_its_clock(now());
+    let going = load.now();
     endpoints.scale(0);
     has(0);
     load.refused_at_once(&release.address(PORT), 20);
@@ -103,7 +100,7 @@ fn cycle_once(stage: &Stage<'_>, cycle: usize) -> (Target, u64) {
 
     endpoints.scale(3);
     endpoints.await_first_ready();
-    let ready = on_its_clock(now());
+    let ready = load.now();
     let is_back = |target: &Target| target.last_ok.is_some_and(|last| last >= ready);
     eventually("service is back", SETTLES, || load.target("web"), is_back);
     endpoints.await_rollout();

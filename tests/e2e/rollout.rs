@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::report::Target;
-use crate::support::{Namespace, Stage, eventually, figures, now, within};
+use crate::support::{Namespace, Stage, eventually, figures, within};
 
 const DELAY_SECONDS: u64 = 5;
 const TIMEOUT_SECONDS: u64 = 20;
@@ -21,7 +21,7 @@ fn a_rolling_update_of_sheave_fails_no_connection() {
     let mut stage = Stage::set(&namespace, drain, json!({"replicas": 2}));
     let old = stage.release.pods();
     let held = stage.load.target("web").held.now;
-    let begin = now();
+    let begin = stage.load.now();
     let (took, ()) = within(|| {
         stage.release.upgrade(json!({"podAnnotations": {"sheave-e2e/rollout": "1"}}));
         for pod in &old {

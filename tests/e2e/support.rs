@@ -17,7 +17,7 @@ mod tools;
 
 pub(crate) use admin::Table;
 pub(crate) use endpoints::{Endpoints, Wish};
-pub(crate) use eventually::{eventually, eventually_some, glimpse, now, within};
+pub(crate) use eventually::{eventually, eventually_some, glimpse, within};
 pub(crate) use load::Load;
 pub(crate) use metrics::{Metrics, names};
 pub(crate) use namespace::Namespace;

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
@@ -50,10 +50,4 @@ pub(crate) fn within<T>(what: impl FnOnce() -> T) -> (Duration, T) {
     let begin = Instant::now();
     let value = what();
     (begin.elapsed(), value)
-}
-
-/// Milliseconds since the Unix epoch, as in the load's report.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(since.as_millis()).unwrap()
 }
