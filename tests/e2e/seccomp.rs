@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::restarts::roll;
-use crate::support::{Namespace, Stage, is_skipped, names};
+use crate::support::{Namespace, Stage, is_full, is_skipped, names};
 
 /// A profile that allows everything but the three calls of io_uring; tests/cluster/cluster puts it on its node.
 const PROFILE: &str = "profiles/no-io-uring.json";
@@ -20,5 +20,5 @@ fn without_io_uring_it_runs_on_epoll() {
     assert!(drivers.keys().eq(["epoll"]), "every worker is on epoll: {drivers:?}");
     let log = stage.release.log();
     assert!(log.lines().any(|line| line.contains("epoll")), "the log names epoll: {log}");
-    roll("no-io-uring", &stage, 3);
+    roll("no-io-uring", &stage, if is_full() { 100 } else { 3 });
 }

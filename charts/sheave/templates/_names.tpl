@@ -25,8 +25,8 @@
 
 {{/* What selects the pods: it must never change during a release's life. */}}
 {{- define "sheave.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "sheave.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "sheave.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "sheave.labels" -}}

@@ -87,7 +87,7 @@ spec:
   volumes:
     - name: config
       configMap:
-        name: {{ include "sheave.fullname" . }}
+        name: {{ include "sheave.fullname" . | quote }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
@@ -112,4 +112,15 @@ spec:
     {{- end }}
   {{- end }}
   {{- end }}
+{{- end }}
+
+{{/* The API takes rollingUpdate beside no other type. */}}
+{{- define "sheave.updateStrategy" -}}
+{{- if eq .Values.updateStrategy.type "RollingUpdate" }}
+{{- toYaml .Values.updateStrategy }}
+{{- else if eq .Values.updateStrategy.type (ternary "Recreate" "OnDelete" (eq .Values.kind "Deployment")) }}
+{{- toYaml (omit .Values.updateStrategy "rollingUpdate") }}
+{{- else }}
+{{- fail (printf "updateStrategy.type: a %s has no %s; write RollingUpdate, or %s" .Values.kind .Values.updateStrategy.type (ternary "Recreate" "OnDelete" (eq .Values.kind "Deployment"))) }}
+{{- end }}
 {{- end }}

@@ -122,6 +122,7 @@ impl Buckets {
     }
 
     /// Interpolated within its bucket, as Prometheus does; infinite in the last.
+    /// Not a number where nothing was observed, so that no bound holds for it.
     pub(crate) fn quantile(&self, quantile: f64) -> f64 {
         let wanted = self.count() * quantile;
         let mut below = (0.0, 0.0);
@@ -132,7 +133,7 @@ impl Buckets {
             }
             below = (*bound, *count);
         }
-        0.0
+        f64::NAN
     }
 }
 
@@ -159,5 +160,6 @@ mod tests {
         assert!((buckets.quantile(0.4) - 0.15).abs() < 1e-9);
         assert!(buckets.quantile(0.99).is_infinite());
         assert_eq!(buckets.since(&buckets).count(), 0.0);
+        assert!(buckets.since(&buckets).quantile(0.5).is_nan());
     }
 }
