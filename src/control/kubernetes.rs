@@ -162,10 +162,17 @@ async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, Trouble> {
     Client::try_from(config).map_err(|error| Trouble::no_client(&error))
 }
 
-/// Whether this host has a route to `address`. The kernel answers; no packet is sent.
+/// Whether this host has a route to `address`.
 pub(super) fn is_reachable(address: IpAddr) -> bool {
+    source_towards(address).is_some()
+}
+
+/// The address of this host that what goes to `address` comes from: that address itself, if it is this host's.
+/// `None`: there is no route. The kernel answers; no packet is sent.
+pub(super) fn source_towards(address: IpAddr) -> Option<IpAddr> {
     let any: IpAddr =
         if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let discard = SocketAddr::new(address, 9);
-    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(discard)).is_ok()
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(SocketAddr::new(address, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }

@@ -3,13 +3,15 @@
 //! The configuration's own check knows listed endpoints only; those of a Service are known when they come.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, Listener, Name, Upstream};
 use crate::routing::{Found, Problem};
 
+use super::kubernetes;
+
 /// Which listeners lead to which upstreams, and which addresses are this process's own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Loops {
     /// By the upstream's name.
     listeners: HashMap<Name, Vec<(Name, SocketAddr)>>,
@@ -49,8 +51,11 @@ impl Loops {
             is_own(own, to.ip()).then_some((listener, to))
         });
         let Some((listener, address)) = turn else { return found };
+        let service = upstream.members.followed().map_or_else(String::new, |service| {
+            format!(" of Service {}/{}", service.namespace, service.name)
+        });
         let text = format!(
-            "{address} of its Service is listener {listener:?} of this process, whose connections would go round in \
+            "{address}{service} is listener {listener:?} of this process, whose connections would go round in \
              circles; follow the Service behind it"
         );
         Found { members: Vec::new(), problem: Some(Problem { reason: "loop", text: text.into() }) }
@@ -61,18 +66,7 @@ fn is_own(known: &mut HashMap<IpAddr, bool>, address: IpAddr) -> bool {
     if known.len() >= KNOWN_MAX {
         known.clear();
     }
-    *known.entry(address).or_insert_with(|| ask_kernel(address))
-}
-
-/// What goes to an address of this host comes from that address. No packet is sent.
-fn ask_kernel(address: IpAddr) -> bool {
-    let any: IpAddr =
-        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
-        socket.connect(SocketAddr::new(address, 9))?;
-        socket.local_addr()
-    });
-    source.is_ok_and(|source| source.ip() == address)
+    *known.entry(address).or_insert_with(|| kubernetes::source_towards(address) == Some(address))
 }
 
 #[cfg(test)]

@@ -58,12 +58,11 @@ impl Tables {
             findings: Findings::default(),
             followers: HashMap::new(),
             changed: HashMap::new(),
-            loops: Loops::default(),
+            loops: Loops::new(&config),
             listed: Vec::new(),
-            last_table: now - SPACING,
+            last_table: now,
             last_forgotten: now,
         };
-        tables.loops = Loops::new(&config);
         tables.follow(config);
         tables
     }
