@@ -20,6 +20,9 @@ use crate::support::{
 
 on_both_drivers!(endpoints_come_change_and_leave_under_load);
 
+/// What is watched, where there is one namespace.
+const RESOURCES: [&str; 2] = ["services", "endpointslices"];
+
 /// One upstream, which follows port 5432 of Service db/pg.
 fn following(driver: Driver, api: &ApiServer) -> Settings {
     Settings::new(driver, &[]).upstream(&follows("db", "pg", "5432")).top(&api.top())
@@ -126,13 +129,18 @@ fn synced(admin: SocketAddr, resource: &str) -> bool {
 }
 
 fn in_step(admin: SocketAddr) {
-    for resource in ["services", "endpointslices"] {
+    for resource in RESOURCES {
         eventually(&format!("{resource} in step"), || synced(admin, resource), |synced| *synced);
     }
 }
 
 fn watch_errors(admin: SocketAddr, reason: &str) -> f64 {
-    metric(admin, "sheave_kubernetes_watch_errors_total", &[&format!("reason=\"{reason}\"")])
+    RESOURCES.iter().map(|resource| watch_errors_of(admin, resource, reason)).sum()
+}
+
+fn watch_errors_of(admin: SocketAddr, resource: &str, reason: &str) -> f64 {
+    let labels = [&*format!("resource=\"{resource}\""), &*format!("reason=\"{reason}\"")];
+    metric(admin, "sheave_kubernetes_watch_errors_total", &labels)
 }
 
 /// The client is let in and reset, because the upstream has no endpoint.
