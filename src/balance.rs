@@ -8,11 +8,15 @@ mod least_connections;
 mod random;
 mod round_robin;
 mod schedule;
+mod selection;
 
 use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
 
 pub use schedule::Schedule;
+pub use selection::Selection;
+
+use selection::Tier;
 
 /// Endpoints that this connection has tried, by their index in the upstream.
 #[derive(Debug, Default)]
@@ -32,15 +36,25 @@ pub struct Pick {
 
 /// Picks an endpoint that was not tried yet. `None`: there is none left.
 pub fn pick(upstream: &Upstream, tried: &mut Tried, random: &mut fastrand::Rng) -> Option<Pick> {
-    let endpoints = &upstream.endpoints;
-    match upstream.load_balancer {
-        LoadBalancer::RoundRobin => {
-            let turn = *tried.turn.get_or_insert_with(|| upstream.state.turn());
-            round_robin::pick(endpoints, &upstream.schedule, turn, tried)
+    let turn = match upstream.load_balancer {
+        LoadBalancer::RoundRobin => *tried.turn.get_or_insert_with(|| upstream.state.turn()),
+        _ => 0,
+    };
+    upstream.selection.tiers().iter().find_map(|tier| {
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried };
+        match upstream.load_balancer {
+            LoadBalancer::RoundRobin => round_robin::pick(&choice, turn),
+            LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
+            LoadBalancer::Random => random::pick(&choice, random),
         }
-        LoadBalancer::LeastConnections => least_connections::pick(endpoints, tried, random),
-        LoadBalancer::Random => random::pick(endpoints, tried, random),
-    }
+    })
+}
+
+/// What one pick chooses from.
+struct Choice<'a> {
+    endpoints: &'a [Endpoint],
+    tier: &'a Tier,
+    tried: &'a Tried,
 }
 
 impl Tried {
@@ -62,13 +76,17 @@ impl Tried {
     }
 }
 
-/// The endpoints that may be chosen now, with their index.
-fn candidates<'a>(
-    endpoints: &'a [Endpoint],
-    tried: &'a Tried,
-) -> impl Iterator<Item = (usize, &'a Endpoint)> {
-    let eligible = |(index, endpoint): &(usize, &Endpoint)| endpoint.weight > 0 && !tried.contains(*index);
-    endpoints.iter().enumerate().filter(eligible)
+impl<'a> Choice<'a> {
+    /// The endpoint at `index`, if it may be chosen now.
+    fn candidate(&self, index: usize) -> Option<&'a Endpoint> {
+        let endpoint = self.endpoints.get(index)?;
+        (!self.tried.contains(index)).then_some(endpoint)
+    }
+
+    /// All that may be chosen now, with their index.
+    fn candidates(&self) -> impl Iterator<Item = (usize, &'a Endpoint)> {
+        self.tier.members().filter_map(|index| Some((index, self.candidate(index)?)))
+    }
 }
 
 #[cfg(test)]
@@ -87,13 +105,28 @@ pub(crate) mod tests {
         weights.iter().enumerate().map(endpoint).collect()
     }
 
+    /// Chooses from all of them.
+    pub(super) fn with_choice<T>(
+        endpoints: &[Endpoint],
+        tried: &Tried,
+        act: impl FnOnce(&Choice<'_>) -> T,
+    ) -> T {
+        let selection = Selection::new(endpoints);
+        act(&Choice { endpoints, tier: &selection.tiers()[0], tried })
+    }
+
     #[test]
     fn weight_zero_and_tried_endpoints_are_no_candidates() {
         let endpoints = endpoints(&[1, 0, 1]);
+        let candidates = |tried: &Tried| {
+            with_choice(&endpoints, tried, |choice| {
+                choice.candidates().map(|(index, _)| index).collect::<Vec<_>>()
+            })
+        };
         let mut tried = Tried::default();
         tried.insert(0);
-        assert_eq!(candidates(&endpoints, &tried).map(|(index, _)| index).collect::<Vec<_>>(), [2]);
+        assert_eq!(candidates(&tried), [2]);
         tried.clear();
-        assert_eq!(candidates(&endpoints, &tried).count(), 2);
+        assert_eq!(candidates(&tried), [0, 2]);
     }
 }

@@ -12,6 +12,7 @@ pub mod publish;
 mod route;
 mod table;
 mod upstream;
+mod verdicts;
 
 pub use compile::{Findings, Found, Member, compile, refresh};
 pub use endpoint::{Endpoint, EndpointState, Reservation, Topology};
@@ -20,3 +21,4 @@ pub use places::{Place, Places};
 pub use route::Route;
 pub use table::RouteTable;
 pub use upstream::{Problem, Upstream, UpstreamState};
+pub use verdicts::Verdicts;

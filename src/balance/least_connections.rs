@@ -2,30 +2,26 @@
 
 use crate::routing::Endpoint;
 
-use super::{Pick, Tried, candidates};
+use super::{Choice, Pick};
 
 /// The least loaded candidate; among equals a random one.
 ///
 /// The choice stands only if its count is still the one that was compared: it then was the least of what
 /// was seen. A lost race is simply run again; some other worker's pick took hold each time, so all together always move
 /// on.
-pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
-        let (index, endpoint, seen) = least(endpoints, tried, random)?;
+        let (index, endpoint, seen) = least(choice, random)?;
         if let Some(reservation) = endpoint.state.reserve_if(seen) {
             return Some(Pick { index, reservation });
         }
     }
 }
 
-fn least<'a>(
-    endpoints: &'a [Endpoint],
-    tried: &'a Tried,
-    random: &mut fastrand::Rng,
-) -> Option<(usize, &'a Endpoint, usize)> {
+fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<(usize, &'a Endpoint, usize)> {
     let mut least: Option<(usize, &Endpoint, usize)> = None;
     let mut equals = 1;
-    for (index, endpoint) in candidates(endpoints, tried) {
+    for (index, endpoint) in choice.candidates() {
         let active = endpoint.state.active();
         let Some((_, other, other_active)) = least else {
             least = Some((index, endpoint, active));
@@ -57,8 +53,13 @@ fn load_after(active: usize, other_weight: u32) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::tests::endpoints;
+    use crate::balance::Tried;
+    use crate::balance::tests::{endpoints, with_choice};
     use std::sync::Mutex;
+
+    fn pick(endpoints: &[Endpoint], random: &mut fastrand::Rng) -> Option<Pick> {
+        with_choice(endpoints, &Tried::default(), |choice| super::pick(choice, random))
+    }
 
     fn counts(endpoints: &[Endpoint]) -> Vec<usize> {
         endpoints.iter().map(|endpoint| endpoint.state.active()).collect()
@@ -68,8 +69,7 @@ mod tests {
     fn fills_by_weight() {
         let endpoints = endpoints(&[3, 1, 0]);
         let mut random = fastrand::Rng::with_seed(1);
-        let picks: Vec<Pick> =
-            (0..400).map_while(|_| pick(&endpoints, &Tried::default(), &mut random)).collect();
+        let picks: Vec<Pick> = (0..400).map_while(|_| pick(&endpoints, &mut random)).collect();
         assert_eq!(counts(&endpoints), [300, 100, 0]);
         drop(picks);
         assert_eq!(counts(&endpoints), [0, 0, 0]);
@@ -85,7 +85,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut random = fastrand::Rng::with_seed(seed);
                     for _ in 0..1_000 {
-                        let pick = pick(endpoints, &Tried::default(), &mut random);
+                        let pick = pick(endpoints, &mut random);
                         held.lock().unwrap().push(pick);
                     }
                 });
@@ -100,7 +100,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(7);
         let mut chosen = [0; 3];
         for _ in 0..3_000 {
-            chosen[pick(&endpoints, &Tried::default(), &mut random).unwrap().index] += 1;
+            chosen[pick(&endpoints, &mut random).unwrap().index] += 1;
         }
         assert!(chosen.iter().all(|count| (900..1_100).contains(count)), "{chosen:?}");
     }

@@ -1,17 +1,15 @@
 //! A random endpoint, by weight.
 
-use crate::routing::Endpoint;
-
-use super::{Pick, Tried, candidates};
+use super::{Choice, Pick};
 
 /// Each candidate with a chance in proportion to its weight.
-pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
-    let total: u64 = candidates(endpoints, tried).map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
+pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
+    let total: u64 = choice.candidates().map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
     if total == 0 {
         return None;
     }
     let mut ticket = random.u64(0..total);
-    for (index, endpoint) in candidates(endpoints, tried) {
+    for (index, endpoint) in choice.candidates() {
         let weight = u64::from(endpoint.weight);
         if ticket < weight {
             return Some(Pick { index, reservation: endpoint.state.reserve() });
@@ -24,7 +22,13 @@ pub(super) fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::tests::endpoints;
+    use crate::balance::Tried;
+    use crate::balance::tests::{endpoints, with_choice};
+    use crate::routing::Endpoint;
+
+    fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+        with_choice(endpoints, tried, |choice| super::pick(choice, random))
+    }
 
     #[test]
     fn follows_the_weights_and_skips_the_tried() {

@@ -58,6 +58,7 @@ impl Reloader {
         triggers: flume::Receiver<Trigger>,
         observations: flume::Receiver<Observation>,
     ) {
+        let verdicts = Arc::clone(self.shared.publisher.verdicts());
         let mut settling: FuturesUnordered<Settling> = FuturesUnordered::new();
         loop {
             let due = self.tables.due();
@@ -71,6 +72,7 @@ impl Reloader {
                     self.tables.observe(observation);
                     observations.try_iter().for_each(|observation| self.tables.observe(observation));
                 }
+                upstreams = verdicts.told() => self.tables.judge(upstreams),
                 () = sleep_until(due), if due.is_some() => self.tables.refresh(),
             }
         }

@@ -3,7 +3,7 @@
 //! A configuration is compiled whole; a change in the cluster recompiles the upstreams that follow the changed Service
 //! and nothing else. Changes are gathered for a moment, so that a burst of them is one table.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub(super) struct Tables {
     followers: HashMap<ServiceKey, Vec<usize>>,
     /// Services that changed since the last table, and when each change came.
     changed: HashMap<ServiceKey, Vec<Stamp>>,
+    /// Upstreams some of whose endpoints are not what they were, since the last table.
+    judged: BTreeSet<Name>,
     loops: Loops,
     /// Watches whose complete list has come since the last table.
     listed: Vec<Arc<Scope>>,
@@ -58,6 +60,7 @@ impl Tables {
             findings: Findings::default(),
             followers: HashMap::new(),
             changed: HashMap::new(),
+            judged: BTreeSet::new(),
             loops: Loops::new(&config),
             listed: Vec::new(),
             last_table: now,
@@ -78,6 +81,7 @@ impl Tables {
         next.succeed(&current, now);
         self.shared.compilations.add(config.upstreams.len());
         let stamps = std::mem::take(&mut self.changed).into_values().flatten();
+        self.judged.clear();
         self.shared.propagation.expect(next.generation, stamps);
         self.loops = loops;
         self.follow(config);
@@ -105,9 +109,15 @@ impl Tables {
         }
     }
 
+    /// Takes in that endpoints of these upstreams are not what they were.
+    pub(super) fn judge(&mut self, upstreams: BTreeSet<Name>) {
+        self.judged.extend(upstreams);
+    }
+
     /// When the changes so far are to be published; `None`: there are none.
     pub(super) fn due(&self) -> Option<Instant> {
-        (!self.changed.is_empty()).then_some(self.last_table + SPACING)
+        let is_any = !self.changed.is_empty() || !self.judged.is_empty();
+        is_any.then_some(self.last_table + SPACING)
     }
 
     /// Publishes a table with the changes so far, if they make a difference.
@@ -118,14 +128,19 @@ impl Tables {
 
     fn publish_changes(&mut self) {
         let (changed, stamps) = self.changes();
-        if changed.is_empty() {
+        let judged = std::mem::take(&mut self.judged);
+        let of_changed = changed.iter().map(|(index, found)| (&self.config.upstreams[*index], Some(found)));
+        let of_judged = self.config.upstreams.iter().filter(|upstream| judged.contains(&upstream.name));
+        let of_judged = of_judged.map(|upstream| (upstream, self.findings.get(&upstream.name)));
+        // The last one of a name counts, and that is the one with what is new.
+        let upstreams: Vec<_> = of_judged.chain(of_changed).collect();
+        if upstreams.is_empty() {
             return;
         }
         let (current, now) = (self.shared.publisher.current(), Instant::now());
-        let upstreams = changed.iter().map(|(index, found)| (&self.config.upstreams[*index], found));
+        self.shared.compilations.add(upstreams.len());
         let mut next = crate::routing::refresh(upstreams, &current, now);
         next.succeed(&current, now);
-        self.shared.compilations.add(changed.len());
         self.shared.propagation.expect(next.generation, stamps.into_iter());
         let Published { generation, at, .. } = self.publish(next, Vec::new());
         for (index, found) in changed {

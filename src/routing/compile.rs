@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::balance::Schedule;
+use crate::balance::{Schedule, Selection};
 use crate::config::{self, Config, Members, Name};
 
 use super::route::WeightedUpstream;
@@ -59,10 +59,10 @@ pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now:
     RouteTable::new(previous.generation + 1, listeners, upstreams, config.drain.timeout)
 }
 
-/// The table after `previous` in which these upstreams have other members and nothing else differs. What does
+/// The table after `previous` in which these upstreams have other members, or are chosen from anew, and nothing else differs. What does
 /// not lead to them is the same in both, not even copied.
 pub fn refresh<'a>(
-    changed: impl IntoIterator<Item = (&'a config::Upstream, &'a Found)>,
+    changed: impl IntoIterator<Item = (&'a config::Upstream, Option<&'a Found>)>,
     previous: &RouteTable,
     now: Instant,
 ) -> RouteTable {
@@ -70,7 +70,7 @@ pub fn refresh<'a>(
         .into_iter()
         .map(|(upstream, found)| {
             let before = previous.upstreams.get(&upstream.name);
-            (&upstream.name, Arc::new(compile_upstream(upstream, Some(found), before, now)))
+            (&upstream.name, Arc::new(compile_upstream(upstream, found, before, now)))
         })
         .collect();
     let mut upstreams = previous.upstreams.clone();
@@ -104,7 +104,7 @@ fn compile_upstream(
     Upstream {
         name: upstream.name.clone(),
         service: upstream.members.followed().cloned(),
-        schedule: Schedule::new(endpoints.iter().map(|endpoint| endpoint.weight)),
+        selection: Selection::new(&endpoints),
         leaving: leaving.cloned().collect(),
         endpoints,
         problem,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use super::RouteTable;
+use super::{RouteTable, Verdicts};
 
 /// A bound, listening socket for one worker.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct Publisher {
     current: Arc<ArcSwap<RouteTable>>,
     seats: Vec<Arc<Seat>>,
     acknowledgements: flume::Receiver<()>,
+    verdicts: Arc<Verdicts>,
 }
 
 /// One worker's end.
@@ -35,6 +36,7 @@ pub struct Subscriber {
     seat: Arc<Seat>,
     woken: flume::Receiver<()>,
     acknowledge: flume::Sender<()>,
+    verdicts: Arc<Verdicts>,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,7 @@ impl Publisher {
     pub fn new(workers: usize) -> (Self, Vec<Subscriber>) {
         let current = Arc::new(ArcSwap::from_pointee(RouteTable::empty()));
         let (acknowledge, acknowledgements) = flume::bounded(1);
+        let verdicts = Arc::new(Verdicts::default());
         let subscribers: Vec<Subscriber> = (0..workers)
             .map(|_| {
                 let (wake, woken) = flume::bounded(1);
@@ -58,16 +61,22 @@ impl Publisher {
                     seat: Arc::new(seat),
                     woken,
                     acknowledge: acknowledge.clone(),
+                    verdicts: Arc::clone(&verdicts),
                 }
             })
             .collect();
         let seats = subscribers.iter().map(|subscriber| Arc::clone(&subscriber.seat)).collect();
-        (Self { current, seats, acknowledgements }, subscribers)
+        (Self { current, seats, acknowledgements, verdicts }, subscribers)
     }
 
     /// The table that new connections use, or will in a moment.
     pub fn current(&self) -> Arc<RouteTable> {
         self.current.load_full()
+    }
+
+    /// What workers and probes tell of endpoints.
+    pub fn verdicts(&self) -> &Arc<Verdicts> {
+        &self.verdicts
     }
 
     /// Replaces the table. `sockets` has the new listeners' sockets, one list for each worker.
@@ -109,6 +118,11 @@ impl Subscriber {
     /// Waits for a table to be published. `false`: the publisher is gone.
     pub async fn published(&self) -> bool {
         self.woken.recv_async().await.is_ok()
+    }
+
+    /// Where to tell that an endpoint is not what it was.
+    pub fn verdicts(&self) -> &Arc<Verdicts> {
+        &self.verdicts
     }
 
     /// The newest table.

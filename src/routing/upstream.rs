@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::balance::Schedule;
+use crate::balance::Selection;
 use crate::config::{Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts};
 
 use super::Endpoint;
@@ -21,8 +21,8 @@ pub struct Upstream {
     /// Why its endpoints are not as they should be, if so.
     pub problem: Option<Problem>,
     pub load_balancer: LoadBalancer,
-    /// The order in which round robin visits `endpoints`, by weight.
-    pub schedule: Schedule,
+    /// Which of `endpoints` are chosen from.
+    pub selection: Selection,
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,

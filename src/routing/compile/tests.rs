@@ -198,8 +198,8 @@ fn a_change_recompiles_its_upstream_and_what_leads_there() {
     config.routes.push(route("ten", "a", &["10.0.0.0/8"], "v"));
     let first = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     assert_eq!(first.upstreams["u"].problem.as_ref().unwrap().reason, "waiting");
-    let second =
-        refresh([(&config.upstreams[0], &found(&["10.0.0.1:80", "10.0.0.2:80"]))], &first, Instant::now());
+    let members = found(&["10.0.0.1:80", "10.0.0.2:80"]);
+    let second = refresh([(&config.upstreams[0], Some(&members))], &first, Instant::now());
     assert_eq!((second.generation, second.upstreams["u"].endpoints.len()), (2, 2));
     assert!(second.upstreams["u"].problem.is_none());
     assert!(Arc::ptr_eq(&first.upstreams["v"], &second.upstreams["v"]));
