@@ -25,6 +25,7 @@ fn helm_installs_changes_and_removes_sheave() {
 
     let pods = release.pods();
     assert_eq!(pods.len(), 2);
+    load.await_service(&release.address(8000));
     let served = load.served(&release.address(8000), 50);
     for pod in endpoints.pods() {
         let name = pod.metadata.name.unwrap();
@@ -45,6 +46,7 @@ fn helm_installs_changes_and_removes_sheave() {
             eventually("the new listener answers in the old pod", CONFIG_ARRIVES, answers, |is_so| *is_so);
         }
     });
+    load.await_service(&release.address(8001));
     load.served(&release.address(8001), 20);
     load.served(&release.address(8000), 20);
     assert_eq!(identities(&release.pods()), before, "a new listener must not restart anything");

@@ -33,6 +33,7 @@ fn conditions_decide_who_takes_connections() {
         &[("told", "told", talk()), ("patient", "patient", talk()), ("eager", "eager", talk())],
     );
     let load = Load::start(&namespace, &[]);
+    load.await_service(&release.address(8000));
 
     await_addresses(&release, "told", &[address(0), address(1)]);
     load.served(&release.address(8000), 10);

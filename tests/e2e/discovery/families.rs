@@ -35,6 +35,7 @@ fn each_pod_of_a_dual_stack_service_is_one_endpoint() {
     let upstreams = [("six", "six", talk()), ("both", "both", talk()), ("six-first", "six-first", talk())];
     let release = follow(&namespace, &upstreams);
     let load = Load::start(&namespace, &[]);
+    load.await_service(&release.address(8000));
 
     let of = |is_v6: bool| pods.iter().map(|pod| socket(&address(pod, is_v6), 8080)).collect::<Vec<_>>();
     await_addresses(&release, "six", &of(true));

@@ -33,6 +33,7 @@ fn a_broken_service_is_told_by_name_and_hurts_no_other() {
     upstreams.extend(broken().map(|(upstream, service, port, _)| (upstream, service, port)));
     let release = follow(&namespace, &upstreams);
     let load = Load::start(&namespace, &[]);
+    load.await_service(&release.address(8000));
     load.served(&release.address(8000), 10);
     for ((upstream, service, _, named), port) in broken().into_iter().zip(8001..) {
         assert_told(&release, upstream, service, named);

@@ -37,6 +37,7 @@ fn a_port_of_a_service_leads_to_its_pods() {
     ];
     let release = follow(&namespace, &upstreams);
     let load = Load::start(&namespace, &[]);
+    load.await_service(&release.address(8000));
     let both = [format!("{}:8080", ip_of(&alpha)), format!("{}:9090", ip_of(&beta))];
     for ((upstream, ..), port) in upstreams.iter().zip(8000..) {
         let table = await_addresses(&release, upstream, &both);

@@ -85,6 +85,13 @@ impl<'a> Load<'a> {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
+    /// Waits until a Service leads to Sheave: the node's proxy learns of its ports and pods a moment after they are
+    /// there, and refuses connections meanwhile.
+    pub(crate) fn await_service(&self, aim: &str) {
+        let leads = |trials: &Vec<Trial>| trials.iter().all(|trial| trial.failure != "refused");
+        eventually(&format!("{aim} leads to Sheave"), START, || self.tries(aim, 1), leads);
+    }
+
     /// Every one of `count` connections is answered; by whom.
     pub(crate) fn served(&self, aim: &str, count: usize) -> Vec<String> {
         let trials = self.tries(aim, count);
