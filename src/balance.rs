@@ -10,6 +10,8 @@ mod round_robin;
 mod schedule;
 mod selection;
 
+use std::time::Instant;
+
 use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
 
@@ -35,13 +37,18 @@ pub struct Pick {
 }
 
 /// Picks an endpoint that was not tried yet. `None`: there is none left.
-pub fn pick(upstream: &Upstream, tried: &mut Tried, random: &mut fastrand::Rng) -> Option<Pick> {
+pub fn pick(
+    upstream: &Upstream,
+    tried: &mut Tried,
+    random: &mut fastrand::Rng,
+    now: Instant,
+) -> Option<Pick> {
     let turn = match upstream.load_balancer {
         LoadBalancer::RoundRobin => *tried.turn.get_or_insert_with(|| upstream.state.turn()),
         _ => 0,
     };
     upstream.selection.tiers().iter().find_map(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried };
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, now };
         match upstream.load_balancer {
             LoadBalancer::RoundRobin => round_robin::pick(&choice, turn),
             LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
@@ -55,6 +62,7 @@ struct Choice<'a> {
     endpoints: &'a [Endpoint],
     tier: &'a Tier,
     tried: &'a Tried,
+    now: Instant,
 }
 
 impl Tried {
@@ -80,7 +88,7 @@ impl<'a> Choice<'a> {
     /// The endpoint at `index`, if it may be chosen now.
     fn candidate(&self, index: usize) -> Option<&'a Endpoint> {
         let endpoint = self.endpoints.get(index)?;
-        (!self.tried.contains(index)).then_some(endpoint)
+        (!self.tried.contains(index) && endpoint.may_be_tried(self.now)).then_some(endpoint)
     }
 
     /// All that may be chosen now, with their index.
@@ -100,6 +108,7 @@ pub(crate) mod tests {
             address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
             weight: *weight,
             topology: Arc::default(),
+            breaker: None,
             state: Arc::default(),
         };
         weights.iter().enumerate().map(endpoint).collect()
@@ -112,7 +121,7 @@ pub(crate) mod tests {
         act: impl FnOnce(&Choice<'_>) -> T,
     ) -> T {
         let selection = Selection::new(endpoints);
-        act(&Choice { endpoints, tier: &selection.tiers()[0], tried })
+        act(&Choice { endpoints, tier: &selection.tiers()[0], tried, now: Instant::now() })
     }
 
     #[test]

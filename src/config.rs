@@ -16,7 +16,7 @@ mod tests;
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +184,8 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,
+    /// `None`: endpoints that fail are tried all the same.
+    pub breaker: Option<Breaker>,
     pub drain: UpstreamDrain,
 }
 
@@ -263,6 +265,15 @@ pub struct Retry {
     pub num_retries: u32,
     /// `None`: the upstream's connect timeout alone bounds an attempt.
     pub per_retry_timeout: Option<Duration>,
+    pub base_interval: Duration,
+    pub max_interval: Duration,
+}
+
+/// When an endpoint is left alone, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failed attempts in a row.
+    pub consecutive_failures: NonZeroU32,
     pub base_interval: Duration,
     pub max_interval: Duration,
 }

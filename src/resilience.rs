@@ -7,5 +7,5 @@ mod breaker;
 mod health;
 
 pub use backoff::Backoff;
-pub use breaker::{Breaker, BreakerState, Permit};
+pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
 pub use health::Health;

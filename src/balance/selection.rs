@@ -26,6 +26,11 @@ impl Selection {
         Self { tiers: vec![tier] }
     }
 
+    /// Whether there is nothing to choose from.
+    pub fn is_empty(&self) -> bool {
+        self.tiers.iter().all(|tier| tier.members.is_empty())
+    }
+
     pub(super) fn tiers(&self) -> &[Tier] {
         &self.tiers
     }

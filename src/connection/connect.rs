@@ -4,6 +4,8 @@
 //! once all were, the next round waits (exponential backoff with full jitter). `connectTimeout` bounds all of it,
 //! and a client that leaves ends it.
 
+mod breaker;
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use std::{io, pin::pin};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::balance::{self, Tried};
+use crate::balance::{self, Pick, Tried};
 use crate::config::Keepalive;
-use crate::resilience::Backoff;
-use crate::routing::{Reservation, Upstream};
+use crate::resilience::{Backoff, Permit};
+use crate::routing::{Endpoint, Reservation, Upstream};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::{self, SocketHandle, Stream};
 
@@ -46,17 +48,23 @@ pub(super) async fn connect(
     let retry = &upstream.retry;
     let mut tried = Tried::default();
     let mut backoff = Backoff::new(retry.base_interval, retry.max_interval);
-    let mut last_failure = Outcome::NoEndpoint;
+    // What it comes to if no attempt can be made.
+    let mut failure = if upstream.selection.is_empty() { Outcome::NoEndpoint } else { Outcome::BreakerOpen };
     for _ in 0..=retry.num_retries {
-        let mut pick = balance::pick(upstream, &mut tried, &mut context.random.borrow_mut());
-        if pick.is_none() && !tried.is_empty() {
+        let chosen = loop {
+            if let Some(chosen) = choose(context, upstream, &mut tried) {
+                break chosen;
+            }
+            // Who may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
+            if (tried.is_empty() && !breaker::may_permit_by(upstream, deadline)) || Instant::now() >= deadline
+            {
+                return Err(failure);
+            }
             let wait = backoff.next_wait(&mut context.random.borrow_mut());
             pause(live, (Instant::now() + wait).min(deadline)).await?;
             tried.clear();
-            pick = balance::pick(upstream, &mut tried, &mut context.random.borrow_mut());
-        }
-        let Some(pick) = pick else { return Err(last_failure) };
-        let Some(endpoint) = upstream.endpoints.get(pick.index) else { return Err(Outcome::Internal) };
+        };
+        let Chosen { index, endpoint, reservation, permit } = chosen;
         let started = Instant::now();
         if started >= deadline {
             break;
@@ -65,17 +73,19 @@ pub(super) async fn connect(
         match dial(live, endpoint.address, &upstream.keepalive, until).await {
             Ok(stream) => {
                 recorder.attempted(endpoint.address, started, None);
+                breaker::succeeded(permit, upstream, endpoint);
                 live.attach_upstream(endpoint, stream.handle());
                 context.registry.schedule(live);
                 if endpoint.state.has_left() {
                     context.departures.tell();
                 }
-                return Ok(Connected { stream, _reservation: pick.reservation });
+                return Ok(Connected { stream, _reservation: reservation });
             }
             Err(Failed::Attempt(outcome)) => {
                 recorder.attempted(endpoint.address, started, Some(outcome));
-                tried.insert(pick.index);
-                last_failure = outcome;
+                breaker::failed(permit, upstream, endpoint, outcome);
+                tried.insert(index);
+                failure = outcome;
             }
             Err(Failed::Connection(outcome)) => {
                 // Who has waited for which endpoint, and left, is worth knowing too.
@@ -84,7 +94,31 @@ pub(super) async fn connect(
             }
         }
     }
-    Err(last_failure)
+    Err(failure)
+}
+
+/// The endpoint of an attempt, and the leave to make it.
+struct Chosen<'a> {
+    index: usize,
+    endpoint: &'a Endpoint,
+    reservation: Reservation,
+    /// `None`: there is no breaker to ask.
+    permit: Option<Permit<'a>>,
+}
+
+/// An endpoint that was not tried yet and that its breaker lets be tried.
+fn choose<'a>(context: &Context, upstream: &'a Upstream, tried: &mut Tried) -> Option<Chosen<'a>> {
+    loop {
+        let Pick { index, reservation } =
+            balance::pick(upstream, tried, &mut context.random.borrow_mut(), Instant::now())?;
+        let endpoint = upstream.endpoints.get(index)?;
+        match endpoint.breaker.as_ref().map(|breaker| breaker.permit()) {
+            None => return Some(Chosen { index, endpoint, reservation, permit: None }),
+            Some(Some(permit)) => return Some(Chosen { index, endpoint, reservation, permit: Some(permit) }),
+            // Another attempt became the probe between the choice and the question.
+            Some(None) => tried.insert(index),
+        }
+    }
 }
 
 /// Why there is no connection to this endpoint.

@@ -6,6 +6,7 @@ mod reload;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,12 @@ use super::*;
 
 const WORKERS: usize = 2;
 const DEADLINE: Duration = Duration::from_secs(20);
+
+const BREAKER: config::Breaker = config::Breaker {
+    consecutive_failures: NonZeroU32::new(5).unwrap(),
+    base_interval: Duration::from_secs(1),
+    max_interval: Duration::from_secs(30),
+};
 
 /// What a test starts from, and what it may change before [`Builder::start`].
 struct Builder {
@@ -225,6 +232,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
         },
+        breaker: Some(BREAKER),
         drain: config::UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

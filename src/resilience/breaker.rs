@@ -1,27 +1,38 @@
 //! A circuit breaker per endpoint, in the electrical sense: closed lets traffic through.
 //!
 //! failsafe's state machine decides; it lets every call through while half-open, so this wrapper admits
-//! exactly one attempt as the probe and holds the others back until that one has a verdict.
+//! exactly one attempt as the probe and holds the others back until that one has a verdict. While all is well, which is
+//! nearly always, an attempt costs two loads and no lock.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Duration;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use failsafe::failure_policy::{self, ConsecutiveFailures};
 use failsafe::{Instrument, StateMachine};
 
-/// Opens after this many failures in a row.
-const CONSECUTIVE_FAILURES: u32 = 5;
-/// How long it stays open: at first, and at most after doubling with each failed probe.
-const OPEN_FOR_BASE: Duration = Duration::from_secs(1);
-const OPEN_FOR_MAX: Duration = Duration::from_secs(30);
+/// When a breaker opens, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    /// It opens after this many failures in a row.
+    pub consecutive_failures: NonZeroU32,
+    /// How long it stays open: at first, and at most after doubling with each failed probe.
+    pub base_interval: Duration,
+    pub max_interval: Duration,
+}
 
-/// Shared by all workers; one short lock per attempt.
+/// Shared by all workers.
 pub struct Breaker {
-    machine: StateMachine<ConsecutiveFailures<OpenTimes>, Watch>,
+    policy: BreakerPolicy,
+    inner: Mutex<Inner>,
     watch: Watch,
-    probing: AtomicBool,
+}
+
+struct Inner {
+    machine: StateMachine<ConsecutiveFailures<OpenTimes>, Watch>,
+    probing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,60 +50,116 @@ pub struct Permit<'a> {
 }
 
 impl Breaker {
-    pub fn new(consecutive_failures: u32, open_for_base: Duration, open_for_max: Duration) -> Self {
-        let watch = Watch::default();
+    pub fn new(policy: BreakerPolicy, now: Instant) -> Self {
+        let watch = Watch::new(now);
         let open_for = OpenTimes {
-            next: open_for_base.min(open_for_max),
-            max: open_for_max,
+            next: policy.base_interval.min(policy.max_interval),
+            max: policy.max_interval,
             random: fastrand::Rng::default(),
+            watch: watch.clone(),
         };
-        let policy = failure_policy::consecutive_failures(consecutive_failures, open_for);
-        let machine = StateMachine::new(policy, watch.clone());
-        Self { machine, watch, probing: AtomicBool::new(false) }
+        let failures = failure_policy::consecutive_failures(policy.consecutive_failures.get(), open_for);
+        let machine = StateMachine::new(failures, watch.clone());
+        Self { policy, inner: Mutex::new(Inner { machine, probing: false }), watch }
+    }
+
+    pub fn policy(&self) -> &BreakerPolicy {
+        &self.policy
     }
 
     pub fn state(&self) -> BreakerState {
-        match self.watch.0.load(Ordering::Acquire) {
-            Watch::CLOSED => BreakerState::Closed,
-            Watch::OPEN => BreakerState::Open,
-            _ => BreakerState::HalfOpen,
+        self.watch.state()
+    }
+
+    /// How often it has opened.
+    pub fn openings(&self) -> u64 {
+        self.watch.0.openings.load(Ordering::Relaxed)
+    }
+
+    /// Whether asking leave now has a chance. It takes no lock: a choice among many endpoints asks it of each.
+    pub fn may_permit(&self, now: Instant) -> bool {
+        match self.state() {
+            BreakerState::Closed => true,
+            BreakerState::Open => self.watch.is_over(now),
+            BreakerState::HalfOpen => !self.watch.0.probing.load(Ordering::Acquire),
         }
+    }
+
+    /// Whether it may let an attempt through by `deadline`: its time is over then, or its probe has a verdict.
+    pub fn may_permit_by(&self, deadline: Instant) -> bool {
+        self.state() != BreakerState::Open || self.watch.is_over(deadline)
     }
 
     /// Asks leave for an attempt. `None`: open, or half-open with its probe under way.
     pub fn permit(&self) -> Option<Permit<'_>> {
-        if !self.machine.is_call_permitted() {
+        if self.state() == BreakerState::Closed {
+            return Some(Permit { breaker: self, probe: false });
+        }
+        let mut inner = self.inner();
+        if !inner.machine.is_call_permitted() {
             return None;
         }
         let probe = self.state() == BreakerState::HalfOpen;
-        if probe && self.probing.swap(true, Ordering::AcqRel) {
+        if probe && inner.probing {
             return None;
         }
+        self.set_probing(&mut inner, probe);
         Some(Permit { breaker: self, probe })
+    }
+
+    fn set_probing(&self, inner: &mut Inner, probing: bool) {
+        inner.probing = probing;
+        self.watch.0.probing.store(probing, Ordering::Release);
+    }
+
+    /// The machine tells its transitions only after it has let go of its own lock; under this one they are seen in order.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Permit<'_> {
-    pub fn succeeded(self) {
-        self.breaker.machine.on_success();
+    /// Whether the breaker is half-open, and this the one attempt that decides.
+    pub fn is_probe(&self) -> bool {
+        self.probe
     }
 
-    pub fn failed(self) {
-        self.breaker.machine.on_error();
+    /// The attempt connected. Whether that closed the breaker.
+    pub fn succeeded(self) -> bool {
+        let watch = &self.breaker.watch.0;
+        if !self.probe && !watch.failing.load(Ordering::Acquire) {
+            return false;
+        }
+        let inner = self.breaker.inner();
+        let before = self.breaker.state();
+        watch.failing.store(false, Ordering::Release);
+        inner.machine.on_success();
+        before != BreakerState::Closed && self.breaker.state() == BreakerState::Closed
+    }
+
+    /// The attempt failed, and that was the endpoint's doing. Whether that opened the breaker.
+    pub fn failed(self, now: Instant) -> bool {
+        let inner = self.breaker.inner();
+        let before = self.breaker.state();
+        // What began before the breaker opened says nothing about its probe.
+        if before == BreakerState::HalfOpen && !self.probe {
+            return false;
+        }
+        self.breaker.watch.0.failing.store(true, Ordering::Release);
+        inner.machine.on_error();
+        let opens = before != BreakerState::Open && self.breaker.state() == BreakerState::Open;
+        if opens {
+            self.breaker.watch.opened(now);
+        }
+        opens
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.probe {
-            self.breaker.probing.store(false, Ordering::Release);
+            self.breaker.set_probing(&mut self.breaker.inner(), false);
         }
-    }
-}
-
-impl Default for Breaker {
-    fn default() -> Self {
-        Self::new(CONSECUTIVE_FAILURES, OPEN_FOR_BASE, OPEN_FOR_MAX)
     }
 }
 
@@ -114,11 +181,12 @@ impl BreakerState {
 
 /// How long each opening in a row lasts: doubling, and half of it random so that replicas do not probe in step.
 /// (failsafe's own and backon's do not fit: the one refuses times under a second, the other cannot be cloned.)
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct OpenTimes {
     next: Duration,
     max: Duration,
     random: fastrand::Rng,
+    watch: Watch,
 }
 
 impl Iterator for OpenTimes {
@@ -127,87 +195,88 @@ impl Iterator for OpenTimes {
     fn next(&mut self) -> Option<Duration> {
         let whole = self.next;
         self.next = whole.saturating_mul(2).min(self.max);
-        Some(whole.mul_f64(f64::midpoint(1.0, self.random.f64())))
+        let open_for = whole.mul_f64(f64::midpoint(1.0, self.random.f64()));
+        self.watch.0.open_for.store(microseconds(open_for), Ordering::Release);
+        Some(open_for)
     }
 }
 
-/// Follows the machine's transitions, so that reading the state takes no lock.
-#[derive(Clone, Default)]
-struct Watch(Arc<AtomicU8>);
+/// Follows the machine, so that looking takes no lock.
+#[derive(Clone)]
+struct Watch(Arc<Seen>);
+
+struct Seen {
+    state: AtomicU8,
+    probing: AtomicBool,
+    /// Something failed since the last success.
+    failing: AtomicBool,
+    /// How long it opens for, in microseconds.
+    open_for: AtomicU64,
+    born: Instant,
+    /// Until when it stays open, in microseconds since `born`.
+    until: AtomicU64,
+    openings: AtomicU64,
+}
 
 impl Watch {
     const CLOSED: u8 = 0;
     const OPEN: u8 = 1;
     const HALF_OPEN: u8 = 2;
+
+    fn state(&self) -> BreakerState {
+        match self.0.state.load(Ordering::Acquire) {
+            Self::CLOSED => BreakerState::Closed,
+            Self::OPEN => BreakerState::Open,
+            _ => BreakerState::HalfOpen,
+        }
+    }
+
+    fn new(now: Instant) -> Self {
+        Self(Arc::new(Seen {
+            state: AtomicU8::new(Self::CLOSED),
+            probing: AtomicBool::new(false),
+            failing: AtomicBool::new(false),
+            open_for: AtomicU64::new(0),
+            born: now,
+            until: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
+        }))
+    }
+
+    fn opened(&self, now: Instant) {
+        let until = self.since_birth(now).saturating_add(self.0.open_for.load(Ordering::Acquire));
+        self.0.until.store(until, Ordering::Release);
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.since_birth(now) > self.0.until.load(Ordering::Acquire)
+    }
+
+    fn since_birth(&self, now: Instant) -> u64 {
+        microseconds(now.saturating_duration_since(self.0.born))
+    }
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Instrument for Watch {
     fn on_call_rejected(&self) {}
 
     fn on_open(&self) {
-        self.0.store(Self::OPEN, Ordering::Release);
+        self.0.openings.fetch_add(1, Ordering::Relaxed);
+        self.0.state.store(Self::OPEN, Ordering::Release);
     }
 
     fn on_half_open(&self) {
-        self.0.store(Self::HALF_OPEN, Ordering::Release);
+        self.0.state.store(Self::HALF_OPEN, Ordering::Release);
     }
 
     fn on_closed(&self) {
-        self.0.store(Self::CLOSED, Ordering::Release);
+        self.0.state.store(Self::CLOSED, Ordering::Release);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-
-    fn tripped() -> Breaker {
-        let breaker = Breaker::new(2, Duration::from_millis(2), Duration::from_millis(4));
-        for _ in 0..2 {
-            breaker.permit().unwrap().failed();
-        }
-        breaker
-    }
-
-    fn half_open(breaker: &Breaker) -> Permit<'_> {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(permit) = breaker.permit() {
-                return permit;
-            }
-            assert!(Instant::now() < deadline, "never half-open: {breaker:?}");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn opens_after_failures_in_a_row_only() {
-        let breaker = Breaker::new(2, Duration::from_secs(1), Duration::from_secs(2));
-        breaker.permit().unwrap().failed();
-        breaker.permit().unwrap().succeeded();
-        breaker.permit().unwrap().failed();
-        assert_eq!(breaker.state(), BreakerState::Closed);
-        breaker.permit().unwrap().failed();
-        assert_eq!(breaker.state(), BreakerState::Open);
-        assert!(breaker.permit().is_none());
-    }
-
-    #[test]
-    fn one_probe_at_a_time_while_half_open() {
-        let breaker = tripped();
-        let probe = half_open(&breaker);
-        assert_eq!(breaker.state(), BreakerState::HalfOpen);
-        assert!(breaker.permit().is_none(), "a second attempt must wait for the probe");
-        drop(probe);
-        half_open(&breaker).succeeded();
-        assert_eq!(breaker.state(), BreakerState::Closed);
-    }
-
-    #[test]
-    fn a_failed_probe_opens_it_again() {
-        let breaker = tripped();
-        half_open(&breaker).failed();
-        assert_eq!(breaker.state(), BreakerState::Open);
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::balance::{Schedule, Selection};
 use crate::config::{self, Config, Members, Name};
+use crate::resilience::{Breaker, BreakerPolicy};
 
 use super::route::WeightedUpstream;
 use super::{Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream};
@@ -86,7 +87,7 @@ fn compile_upstream(
     now: Instant,
 ) -> Upstream {
     let before = || previous.iter().flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving));
-    let states: HashMap<SocketAddr, &Arc<EndpointState>> = before().map(|e| (e.address, &e.state)).collect();
+    let known: HashMap<SocketAddr, &Endpoint> = before().map(|e| (e.address, e)).collect();
     let Found { members, problem } = found_or_kept(upstream, found, previous);
     let endpoints: Vec<Endpoint> = members
         .into_iter()
@@ -94,7 +95,8 @@ fn compile_upstream(
             address,
             weight,
             topology,
-            state: states.get(&address).map_or_else(Arc::default, |state| Arc::clone(state)),
+            breaker: upstream.breaker.map(|policy| breaker(policy, known.get(&address).copied(), now)),
+            state: known.get(&address).map_or_else(Arc::default, |endpoint| Arc::clone(&endpoint.state)),
         })
         .collect();
     let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
@@ -115,6 +117,16 @@ fn compile_upstream(
         drain: upstream.drain,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
     }
+}
+
+/// The endpoint's own as long as the policy stays and the endpoint does: one that left and is back is said to be well.
+fn breaker(policy: config::Breaker, before: Option<&Endpoint>, now: Instant) -> Arc<Breaker> {
+    let config::Breaker { consecutive_failures, base_interval, max_interval } = policy;
+    let policy = BreakerPolicy { consecutive_failures, base_interval, max_interval };
+    let stayed = before.filter(|endpoint| !endpoint.state.has_left());
+    let same =
+        stayed.and_then(|endpoint| endpoint.breaker.as_ref()).filter(|breaker| *breaker.policy() == policy);
+    same.map_or_else(|| Arc::new(Breaker::new(policy, now)), Arc::clone)
 }
 
 fn found_or_kept(

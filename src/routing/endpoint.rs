@@ -15,6 +15,8 @@ pub struct Endpoint {
     /// Share of connections relative to its neighbours; 0 takes none.
     pub weight: u32,
     pub topology: Arc<Topology>,
+    /// `None`: attempts are made however many have failed.
+    pub breaker: Option<Arc<Breaker>>,
     pub state: Arc<EndpointState>,
 }
 
@@ -33,7 +35,6 @@ pub struct Topology {
 #[derive(Debug, Default)]
 pub struct EndpointState {
     active: AtomicUsize,
-    pub breaker: Breaker,
     pub health: Health,
     /// Whether there is a departure: most have none, and looking must not take a lock then.
     leaves: AtomicBool,
@@ -58,6 +59,13 @@ const LATELY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Reservation {
     state: Arc<EndpointState>,
+}
+
+impl Endpoint {
+    /// Whether an attempt may be made now, as far as looking tells.
+    pub fn may_be_tried(&self, now: Instant) -> bool {
+        self.breaker.as_ref().is_none_or(|breaker| breaker.may_permit(now))
+    }
 }
 
 impl EndpointState {

@@ -30,6 +30,8 @@ pub enum Outcome {
     ConnectFailed,
     /// The upstream has no endpoint that may be tried.
     NoEndpoint,
+    /// The breakers of all endpoints that may be tried are open.
+    BreakerOpen,
     /// No route of the listener matches the client.
     NoRoute,
     /// `allow` or `deny` of the listener says no.
@@ -48,7 +50,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -58,6 +60,7 @@ impl Outcome {
         Self::ConnectUnreachable,
         Self::ConnectFailed,
         Self::NoEndpoint,
+        Self::BreakerOpen,
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
@@ -80,6 +83,7 @@ impl Outcome {
             Self::ConnectUnreachable => "connect_unreachable",
             Self::ConnectFailed => "connect_failed",
             Self::NoEndpoint => "no_endpoint",
+            Self::BreakerOpen => "breaker_open",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
@@ -101,7 +105,8 @@ impl Outcome {
             | Self::ConnectTimeout
             | Self::ConnectUnreachable
             | Self::ConnectFailed
-            | Self::NoEndpoint => Side::Upstream,
+            | Self::NoEndpoint
+            | Self::BreakerOpen => Side::Upstream,
             Self::NoRoute
             | Self::Denied
             | Self::Limit

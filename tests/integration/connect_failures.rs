@@ -156,7 +156,8 @@ fn each_round_tries_every_endpoint_once(driver: Driver) {
 /// Each wait is random from nothing up to 50 ms, so only their sum says something: that of twelve is less than 50 ms
 /// once in 12! (480 million) runs.
 fn rounds_back_off(driver: Driver) {
-    let upstream = "retry: {numRetries: 12, perRetry: {backOff: {baseInterval: 50ms, maxInterval: 50ms}}}";
+    let upstream = "retry: {numRetries: 12, perRetry: {backOff: {baseInterval: 50ms, maxInterval: 50ms}}}, \
+                    circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}";
     let proxy = Proxy::start(&Settings::new(driver, &[closed_port()]).upstream(upstream));
     assert_eq!(ask(proxy.address, ""), Err(ErrorKind::ConnectionReset));
     let record = proxy.record();

@@ -10,6 +10,7 @@
 mod addresses;
 mod admission;
 mod backpressure;
+mod breaker;
 mod cancel_safety;
 mod choice;
 mod command_line;

@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
 use crate::config::raw::{self, Field, Later, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
-    Endpoint, LoadBalancer, Members, PortRef, Retry, ServicePort, Upstream, UpstreamDrain, UpstreamTimeouts,
+    Breaker, Endpoint, LoadBalancer, Members, PortRef, Retry, ServicePort, Upstream, UpstreamDrain,
+    UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
 const MAX_WEIGHT: u32 = 10_000;
 /// Each of them is a connect that a client waits for.
 const MAX_RETRIES: u32 = 100;
+/// More in a row is no sign of trouble any more, but trouble.
+const MAX_FAILURES: u32 = 1_000;
 /// More than any endpoint holds.
 const MAX_CLOSES_PER_SECOND: f64 = 100_000.0;
 
@@ -26,6 +30,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let members = members(cx, path, &mut raw, may_follow);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let retry = retry(cx, path, raw.retry.or_default());
+    let breaker = breaker(cx, path, raw.circuit_breaker.or_default().per_endpoint.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
     let balancer = raw.load_balancer.or_default().r#type;
@@ -40,6 +45,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
         timeouts,
         keepalive,
         retry,
+        breaker,
         drain,
     })
 }
@@ -164,21 +170,47 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let back_off = per_retry.back_off.or_default();
     let base_interval = millis(back_off.base_interval, 25);
     let max_interval = millis(back_off.max_interval, 1000);
+    not_less(cx, &format!("{path}.perRetry.backOff.maxInterval"), max_interval, base_interval);
+    Retry {
+        num_retries: if retries_connects { num_retries } else { 0 },
+        per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
+        base_interval,
+        max_interval,
+    }
+}
+
+fn breaker(cx: &Context<'_>, path: &str, raw: raw::PerEndpoint) -> Option<Breaker> {
+    let path = format!("{path}.circuitBreaker.perEndpoint");
+    let at = format!("{path}.consecutiveFailures");
+    let consecutive_failures = cx.within(raw.consecutive_failures.or(5), &at, 0, MAX_FAILURES);
+    let open_for = raw.open_for.or_default();
+    let base_interval = seconds(open_for.base_interval, 1);
+    let max_interval = seconds(open_for.max_interval, 30);
+    if base_interval.is_zero() {
+        cx.report.add(
+            format!("{path}.openFor.baseInterval"),
+            "a breaker that opens for no time never is open; write how long, like 1s, or consecutiveFailures: 0",
+        );
+    }
+    not_less(cx, &format!("{path}.openFor.maxInterval"), max_interval, base_interval);
+    Some(Breaker {
+        consecutive_failures: NonZeroU32::new(consecutive_failures)?,
+        base_interval,
+        max_interval,
+    })
+}
+
+/// A longest interval cannot be shorter than the first.
+fn not_less(cx: &Context<'_>, path: &str, max_interval: Duration, base_interval: Duration) {
     if max_interval < base_interval {
         cx.report.add(
-            format!("{path}.perRetry.backOff.maxInterval"),
+            path,
             format_args!(
                 "{} is less than baseInterval; write {} or more",
                 GatewayDuration(max_interval),
                 GatewayDuration(base_interval)
             ),
         );
-    }
-    Retry {
-        num_retries: if retries_connects { num_retries } else { 0 },
-        per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
-        base_interval,
-        max_interval,
     }
 }
 

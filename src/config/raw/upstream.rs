@@ -28,7 +28,7 @@ pub(in crate::config) struct Upstream {
     /// Further attempts to connect, each to another endpoint while there is one. Bytes are never replayed.
     pub(in crate::config) retry: Field<Retry>,
     /// Limits, and when an endpoint is left alone for a while.
-    circuit_breaker: Field<Later<CircuitBreaker>>,
+    pub(in crate::config) circuit_breaker: Field<CircuitBreaker>,
     /// How it is known which endpoints work.
     health_check: Field<Later<HealthCheck>>,
     /// Send a PROXY protocol header to endpoints. Without it none is sent.
@@ -245,18 +245,18 @@ pub(in crate::config) struct Budget {
 pub(in crate::config) struct CircuitBreaker {
     /// Connections of the upstream at once; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_connections: Field<u32>,
+    max_connections: Field<Later<u32>>,
     /// Connections that wait for a free place; 0: none waits.
     #[schemars(extend("default" = 0))]
-    max_pending_connections: Field<u32>,
+    max_pending_connections: Field<Later<u32>>,
     /// How long one waits.
     #[schemars(extend("default" = "1s"))]
     pending_timeout: Field<GatewayDuration>,
     /// Retries at once; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_parallel_retries: Field<u32>,
+    max_parallel_retries: Field<Later<u32>>,
     /// For each endpoint alone.
-    per_endpoint: Field<PerEndpoint>,
+    pub(in crate::config) per_endpoint: Field<PerEndpoint>,
 }
 
 /// A breaker for each endpoint.
@@ -265,12 +265,12 @@ pub(in crate::config) struct CircuitBreaker {
 pub(in crate::config) struct PerEndpoint {
     /// Connections at once; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_connections: Field<u32>,
+    max_connections: Field<Later<u32>>,
     /// Failed attempts in a row that open the breaker; 0: never.
-    #[schemars(extend("default" = 5))]
-    consecutive_failures: Field<u32>,
-    /// How long the breaker stays open: longer each time.
-    open_for: Field<OpenFor>,
+    #[schemars(range(max = 1_000), extend("default" = 5))]
+    pub(in crate::config) consecutive_failures: Field<u32>,
+    /// How long the breaker stays open: twice as long each time.
+    pub(in crate::config) open_for: Field<OpenFor>,
 }
 
 /// How long a breaker stays open.
@@ -279,10 +279,10 @@ pub(in crate::config) struct PerEndpoint {
 pub(in crate::config) struct OpenFor {
     /// The first time.
     #[schemars(extend("default" = "1s"))]
-    base_interval: Field<GatewayDuration>,
+    pub(in crate::config) base_interval: Field<GatewayDuration>,
     /// At most.
     #[schemars(extend("default" = "30s"))]
-    max_interval: Field<GatewayDuration>,
+    pub(in crate::config) max_interval: Field<GatewayDuration>,
 }
 
 off! {
@@ -291,13 +291,4 @@ off! {
     ZoneAware, "remove it or write preferLocal: false", zone_aware =>
         zone_aware.prefer_local.get().is_some_and(Off::is_off);
     Budget, "remove it", _ => false;
-    CircuitBreaker, "remove it", breaker =>
-        // What is left only matters with one of these.
-        breaker.max_connections.is_off()
-            && breaker.max_pending_connections.is_off()
-            && breaker.max_parallel_retries.is_off()
-            && breaker.per_endpoint.is_off();
-    PerEndpoint, "remove it", breaker =>
-        breaker.max_connections.is_off()
-            && breaker.consecutive_failures.get().is_some_and(Off::is_off);
 }

@@ -131,6 +131,15 @@ fn bounds() {
         (upstream("retry: {perRetry: {backOff: {maxInterval: 1ms}}}"), &[
             r#"t.yaml:11: upstreams[0].retry.perRetry.backOff.maxInterval: 1ms is less than baseInterval; write 25ms or more (upstream "pg")"#,
         ]),
+        (upstream("circuitBreaker: {perEndpoint: {openFor: {baseInterval: 40s}}}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.openFor.maxInterval: 30s is less than baseInterval; write 40s or more (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {perEndpoint: {openFor: {baseInterval: 0s}}}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.openFor.baseInterval: a breaker that opens for no time never is open; write how long, like 1s, or consecutiveFailures: 0 (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 1001}}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
+        ]),
         (upstream("retry: {triggers: [reset]}"), &[
             r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
         ]),

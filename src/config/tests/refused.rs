@@ -63,11 +63,11 @@ fn upstreams() {
             r#"t.yaml:11: upstreams[0].retry.budget: not supported yet; remove it (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConnections: 5}"), &[
-            r#"t.yaml:11: upstreams[0].circuitBreaker: not supported yet; remove it (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: not supported yet; remove it or write 0 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConections: 5}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: there is no such field; write maxConnections (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].circuitBreaker: not supported yet; remove it (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: not supported yet; remove it or write 0 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {active: {type: TCP}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck: not supported yet; remove it (upstream "pg")"#,

@@ -70,6 +70,11 @@ fn defaults_of_an_upstream() {
             base_interval: Duration::from_millis(25),
             max_interval: seconds(1),
         },
+        breaker: Some(Breaker {
+            consecutive_failures: NonZeroU32::new(5).unwrap(),
+            base_interval: seconds(1),
+            max_interval: seconds(30),
+        }),
         drain: UpstreamDrain { timeout: seconds(300), close_per_second: None },
     };
     assert_eq!(config(BASE).upstreams, [upstream]);

@@ -82,7 +82,9 @@ struct Endpoint {
     weight: u32,
     active: usize,
     health: &'static str,
-    breaker: &'static str,
+    /// Absent where nothing opens one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,7 +192,7 @@ impl From<&routing::Endpoint> for Endpoint {
             weight: endpoint.weight,
             active: state.active(),
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
-            breaker: state.breaker.state().label(),
+            breaker: endpoint.breaker.as_ref().map(|breaker| breaker.state().label()),
             zone: topology.zone.as_deref().map(Into::into),
             node_name: topology.node.as_deref().map(Into::into),
             hints: has_hints.then(|| Hints {

@@ -264,6 +264,21 @@ pub(super) static ENDPOINTS: &[Family] = &[
         },
     },
     Family {
+        name: "endpoint_breaker_openings",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "How often the endpoint's breaker opened, failed probes included. One that never did has no series.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                match row.endpoint.breaker.as_ref().map_or(0, |breaker| breaker.openings()) {
+                    0 => Ok(()),
+                    openings => samples.put(&row.labels(), openings),
+                }
+            })
+        },
+    },
+    Family {
         name: "endpoint_breaker_state",
         kind: Kind::Gauge,
         unit: None,
@@ -273,9 +288,9 @@ pub(super) static ENDPOINTS: &[Family] = &[
         samples: |scrape, samples| {
             endpoints(scrape, |row| {
                 let [upstream, address] = row.labels();
-                match row.endpoint.state.breaker.state() {
-                    BreakerState::Closed => Ok(()),
-                    state => samples.put(&[upstream, address, state.label()], true),
+                match row.endpoint.breaker.as_ref().map(|breaker| breaker.state()) {
+                    None | Some(BreakerState::Closed) => Ok(()),
+                    Some(state) => samples.put(&[upstream, address, state.label()], true),
                 }
             })
         },

@@ -149,10 +149,11 @@ fn health_and_breakers_have_series_while_they_are_not_as_they_should_be() {
     };
     assert!(series().is_empty());
     let table = control.handle.shared.publisher.current();
-    let state = &table.upstreams["pg"].endpoints[0].state;
+    let endpoint = &table.upstreams["pg"].endpoints[0];
+    let (state, breaker) = (&endpoint.state, endpoint.breaker.as_ref().unwrap());
     state.health.set(false);
-    while let Some(attempt) = state.breaker.permit() {
-        attempt.failed();
+    while let Some(attempt) = breaker.permit() {
+        attempt.failed(Instant::now());
     }
     assert_eq!(series(), [format!("{UNHEALTHY} 1"), format!("{OPEN} 1")]);
     state.health.set(true);

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -14,6 +15,12 @@ fn none() -> Findings {
 
 const KEEPALIVE: Keepalive =
     Keepalive { idle_time: Duration::from_secs(120), interval: Duration::from_secs(15), probes: 4 };
+
+const BREAKER: config::Breaker = config::Breaker {
+    consecutive_failures: NonZeroU32::new(5).unwrap(),
+    base_interval: Duration::from_secs(1),
+    max_interval: Duration::from_secs(30),
+};
 
 fn config() -> Config {
     Config {
@@ -70,6 +77,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
         },
+        breaker: Some(BREAKER),
         drain: UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

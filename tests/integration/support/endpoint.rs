@@ -52,6 +52,10 @@ impl Endpoint {
         Self::start(echo)
     }
 
+    pub(crate) fn echo_on(listener: TcpListener) -> Self {
+        Self::start_with(listener, echo)
+    }
+
     /// As [`Self::echo`], but it ends the connection itself once that has sent `bye`. Whoever ends a connection keeps its
     /// port for a minute: this way it is one port of ours, and not one of the host's for each of many connections.
     pub(crate) fn polite() -> Self {
