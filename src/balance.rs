@@ -120,7 +120,7 @@ pub(crate) mod tests {
         tried: &Tried,
         act: impl FnOnce(&Choice<'_>) -> T,
     ) -> T {
-        let selection = Selection::new(endpoints);
+        let selection = Selection::new(endpoints, 50);
         act(&Choice { endpoints, tier: &selection.tiers()[0], tried, now: Instant::now() })
     }
 

@@ -186,6 +186,7 @@ pub struct Upstream {
     pub retry: Retry,
     /// `None`: endpoints that fail are tried all the same.
     pub breaker: Option<Breaker>,
+    pub health: HealthCheck,
     pub drain: UpstreamDrain,
 }
 
@@ -276,6 +277,42 @@ pub struct Breaker {
     pub consecutive_failures: NonZeroU32,
     pub base_interval: Duration,
     pub max_interval: Duration,
+}
+
+/// How it is known which endpoints work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// With fewer healthy endpoints than this, in per cent, health is ignored; 0: never.
+    pub panic_threshold: u32,
+    /// `None`: endpoints are not probed, and healthy.
+    pub active: Option<ActiveCheck>,
+}
+
+/// Probes of the endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActiveCheck {
+    pub kind: ProbeKind,
+    pub interval: Duration,
+    /// Up to this much is added to the interval at random.
+    pub jitter: Duration,
+    pub timeout: Duration,
+    /// Failures in a row that make an endpoint unhealthy.
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that make it healthy again.
+    pub healthy_threshold: u32,
+    /// Whether an endpoint may be used before its first probe.
+    pub starts_healthy: bool,
+    /// `None`: the endpoint's own.
+    pub port: Option<u16>,
+}
+
+/// What a probe does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// It connects.
+    Tcp,
+    /// It connects and asks, and one of these statuses is the answer.
+    Http { path: String, host: Option<String>, statuses: Vec<u16> },
 }
 
 /// A file longer than this is none of ours: 100 000 endpoints need 4 MiB.

@@ -1,4 +1,4 @@
-//! The control side: reloads, signals, and the admin port, on one thread of its own.
+//! The control side: reloads, signals, probes, and the admin port, on one thread of its own.
 //!
 //! It reads the file, compiles and publishes tables, answers probes and scrapes, and tells the main thread
 //! what it was asked for. It never carries a connection's bytes, never waits for a worker without a bound,
@@ -8,6 +8,7 @@ mod admin;
 mod kubernetes;
 mod loops;
 pub mod metrics;
+mod probes;
 mod propagation;
 mod reload;
 mod shared;
@@ -30,6 +31,7 @@ use crate::shutdown::Drain;
 use crate::telemetry::{LiveDirectory, WorkerCounters};
 
 use kubernetes::{Discovery, Observation};
+use probes::Prober;
 use reload::{Reloader, Trigger};
 use shared::{Shared, Tuning};
 use signals::Signals;
@@ -235,6 +237,7 @@ impl Side {
             _dropped_or_told = stopped.recv_async() => {}
             () = self.reloader.run(triggered, self.observations) => {}
             () = self.discovery.run() => {}
+            () = Prober::new(Arc::clone(&self.shared)).run() => {}
             () = self.shared.propagation.follow(&self.shared.publisher) => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}

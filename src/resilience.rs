@@ -8,4 +8,4 @@ mod health;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
-pub use health::Health;
+pub use health::{Health, Streak};

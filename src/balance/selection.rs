@@ -8,6 +8,7 @@ use super::Schedule;
 #[derive(Debug, Default)]
 pub struct Selection {
     tiers: Vec<Tier>,
+    panics: bool,
 }
 
 /// Endpoints that are balanced as one.
@@ -20,10 +21,24 @@ pub(super) struct Tier {
 }
 
 impl Selection {
-    pub fn new(endpoints: &[Endpoint]) -> Self {
-        let all = (0u32..).zip(endpoints).filter(|(_, endpoint)| endpoint.weight > 0);
-        let tier = Tier::new(all.map(|(index, _)| index).collect(), endpoints);
-        Self { tiers: vec![tier] }
+    /// The healthy ones of `endpoints`; all of them when fewer than `panic_threshold` per cent are healthy, because then it
+    /// is more likely that the probes are wrong, or that the few would drown in what is meant for all.
+    pub fn new(endpoints: &[Endpoint], panic_threshold: u32) -> Self {
+        let with_weight = || (0u32..).zip(endpoints).filter(|(_, endpoint)| endpoint.weight > 0);
+        let all: Vec<u32> = with_weight().map(|(index, _)| index).collect();
+        let healthy: Vec<u32> = with_weight()
+            .filter(|(_, endpoint)| endpoint.state.health.is_healthy())
+            .map(|(index, _)| index)
+            .collect();
+        let panics = healthy.len() < all.len()
+            && healthy.len() as u64 * 100 < all.len() as u64 * u64::from(panic_threshold);
+        let members = if panics { all } else { healthy };
+        Self { tiers: vec![Tier::new(members, endpoints)], panics }
+    }
+
+    /// Whether so few endpoints are healthy that health is ignored.
+    pub fn panics(&self) -> bool {
+        self.panics
     }
 
     /// Whether there is nothing to choose from.
@@ -55,5 +70,43 @@ impl Tier {
     /// How many turns make one repetition.
     pub(super) fn turns(&self) -> usize {
         self.schedule.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::tests::endpoints;
+
+    fn chosen(healthy: &[bool], panic_threshold: u32) -> (Vec<usize>, bool) {
+        let endpoints = endpoints(&vec![1; healthy.len()]);
+        for (endpoint, healthy) in endpoints.iter().zip(healthy) {
+            endpoint.state.health.set(*healthy);
+        }
+        let selection = Selection::new(&endpoints, panic_threshold);
+        (selection.tiers()[0].members().collect(), selection.panics())
+    }
+
+    #[test]
+    fn the_unhealthy_are_left_out_until_too_few_are_left() {
+        assert_eq!(chosen(&[true, false, true, true], 50), (vec![0, 2, 3], false));
+        assert_eq!(chosen(&[true, false, false, true], 50), (vec![0, 3], false), "half of them is not less");
+        assert_eq!(chosen(&[true, false, false, false], 50), (vec![0, 1, 2, 3], true));
+        assert_eq!(chosen(&[false, false], 50), (vec![0, 1], true));
+        assert_eq!(chosen(&[true, true], 100), (vec![0, 1], false));
+    }
+
+    #[test]
+    fn without_a_threshold_none_may_be_left() {
+        assert_eq!(chosen(&[false, false], 0), (vec![], false));
+    }
+
+    #[test]
+    fn those_without_weight_do_not_count() {
+        let endpoints = endpoints(&[1, 0, 0, 0]);
+        endpoints[1].state.health.set(false);
+        let selection = Selection::new(&endpoints, 100);
+        assert_eq!(selection.tiers()[0].members().collect::<Vec<_>>(), [0]);
+        assert!(!selection.panics());
     }
 }

@@ -13,6 +13,7 @@ use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
 use crate::telemetry::{Ledger, LiveDirectory, WorkerCounters, process_clock_ms};
 
+use super::probes::Tally;
 use super::propagation::Propagation;
 use super::status::Status;
 use super::{ConnectionLimits, Event, kubernetes};
@@ -41,6 +42,9 @@ pub(super) struct Shared {
     pub(super) watches: Arc<kubernetes::Watches>,
     pub(super) propagation: Propagation,
     pub(super) compilations: Count,
+    /// The generation of the table that was published last.
+    pub(super) published: watch::Sender<u64>,
+    pub(super) probes: Tally,
     /// The configuration that the process started with.
     pub(super) started_with: Arc<Config>,
     /// The one that is in effect.
@@ -98,6 +102,8 @@ impl Shared {
             watches: Arc::default(),
             propagation: Propagation::new(),
             compilations: Count::default(),
+            published: watch::Sender::new(0),
+            probes: Tally::default(),
             configs: watch::Sender::new(Arc::clone(&started_with)),
             started_with,
             ledger: Mutex::default(),

@@ -204,6 +204,7 @@ impl Tables {
         let published =
             Published { generation: table.generation, listeners: table.listeners.len(), endpoints, at };
         self.shared.publisher.publish(Arc::new(table), sockets);
+        self.shared.published.send_replace(published.generation);
         self.last_table = at;
         published
     }

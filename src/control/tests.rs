@@ -233,6 +233,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
             max_interval: Duration::from_secs(1),
         },
         breaker: Some(BREAKER),
+        health: config::HealthCheck { panic_threshold: 50, active: None },
         drain: config::UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

@@ -1,4 +1,4 @@
-//! The verdict on an endpoint: one atomic, written on the control side, read by every pick.
+//! The verdict on an endpoint: one atomic, written on the control side, read when a table is made; and how probes come to one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +9,10 @@ pub struct Health {
 }
 
 impl Health {
+    pub fn new(healthy: bool) -> Self {
+        Self { unhealthy: AtomicBool::new(!healthy) }
+    }
+
     pub fn is_healthy(&self) -> bool {
         !self.unhealthy.load(Ordering::Relaxed)
     }
@@ -19,9 +23,55 @@ impl Health {
     }
 }
 
+/// The probes of one endpoint in a row, and what they come to. The verdict changes after so many that speak against
+/// it, one after the other; an endpoint that starts unhealthy is healthy after its first success.
+#[derive(Debug, Clone)]
+pub struct Streak {
+    healthy: bool,
+    is_first: bool,
+    against: u32,
+}
+
+impl Streak {
+    pub fn new(healthy: bool) -> Self {
+        Self { healthy, is_first: true, against: 0 }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+
+    /// Takes in a probe; the verdict, if this changed it.
+    pub fn enter(
+        &mut self,
+        succeeded: bool,
+        healthy_threshold: u32,
+        unhealthy_threshold: u32,
+    ) -> Option<bool> {
+        let needed = match succeeded {
+            true if self.is_first => 1,
+            true => healthy_threshold,
+            false => unhealthy_threshold,
+        };
+        self.is_first = false;
+        if succeeded == self.healthy {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        if self.against < needed {
+            return None;
+        }
+        self.against = 0;
+        self.healthy = succeeded;
+        Some(succeeded)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn starts_healthy_and_tells_a_change_from_a_repetition() {
@@ -31,5 +81,46 @@ mod tests {
         assert!(!health.set(false));
         assert!(!health.is_healthy());
         assert!(health.set(true));
+    }
+
+    #[test]
+    fn the_first_success_is_enough_and_later_ones_are_counted() {
+        let mut streak = Streak::new(false);
+        assert_eq!(streak.enter(true, 2, 3), Some(true));
+        assert_eq!([false, false].map(|probe| streak.enter(probe, 2, 3)), [None, None]);
+        assert_eq!(streak.enter(false, 2, 3), Some(false));
+        assert_eq!(streak.enter(true, 2, 3), None);
+        assert_eq!(streak.enter(true, 2, 3), Some(true));
+        let mut unlucky = Streak::new(false);
+        assert_eq!(
+            [false, true].map(|probe| unlucky.enter(probe, 2, 3)),
+            [None, None],
+            "only the very first"
+        );
+    }
+
+    proptest! {
+        /// The verdict turns exactly when the last `threshold` probes all say the contrary.
+        #[test]
+        fn it_turns_after_a_row_and_not_before(
+            probes in prop::collection::vec(any::<bool>(), 1..100),
+            healthy_threshold in 1..4_u32,
+            unhealthy_threshold in 1..4_u32,
+        ) {
+            let mut streak = Streak::new(true);
+            let mut since_change = 0;
+            for (number, probe) in probes.iter().enumerate() {
+                since_change += 1;
+                let before = streak.is_healthy();
+                let threshold = if before { unhealthy_threshold } else { healthy_threshold } as usize;
+                let last = &probes[(number + 1).saturating_sub(threshold)..=number];
+                let row = last.len() == threshold && last.iter().all(|probe| *probe != before);
+                let changed = streak.enter(*probe, healthy_threshold, unhealthy_threshold);
+                prop_assert_eq!(changed, (row && since_change >= threshold).then_some(!before));
+                if changed.is_some() {
+                    since_change = 0;
+                }
+            }
+        }
     }
 }

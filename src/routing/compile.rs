@@ -89,6 +89,7 @@ fn compile_upstream(
     let before = || previous.iter().flat_map(|upstream| upstream.endpoints.iter().chain(&upstream.leaving));
     let known: HashMap<SocketAddr, &Endpoint> = before().map(|e| (e.address, e)).collect();
     let Found { members, problem } = found_or_kept(upstream, found, previous);
+    let starts_healthy = upstream.health.active.as_ref().is_none_or(|check| check.starts_healthy);
     let endpoints: Vec<Endpoint> = members
         .into_iter()
         .map(|Member { address, weight, topology }| Endpoint {
@@ -96,7 +97,9 @@ fn compile_upstream(
             weight,
             topology,
             breaker: upstream.breaker.map(|policy| breaker(policy, known.get(&address).copied(), now)),
-            state: known.get(&address).map_or_else(Arc::default, |endpoint| Arc::clone(&endpoint.state)),
+            state: known
+                .get(&address)
+                .map_or_else(|| Arc::new(EndpointState::new(starts_healthy)), |e| Arc::clone(&e.state)),
         })
         .collect();
     let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
@@ -106,7 +109,7 @@ fn compile_upstream(
     Upstream {
         name: upstream.name.clone(),
         service: upstream.members.followed().cloned(),
-        selection: Selection::new(&endpoints),
+        selection: Selection::new(&endpoints, upstream.health.panic_threshold),
         leaving: leaving.cloned().collect(),
         endpoints,
         problem,
@@ -114,6 +117,7 @@ fn compile_upstream(
         timeouts: upstream.timeouts,
         keepalive: upstream.keepalive,
         retry: upstream.retry,
+        health: upstream.health.clone(),
         drain: upstream.drain,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
     }

@@ -69,6 +69,10 @@ impl Endpoint {
 }
 
 impl EndpointState {
+    pub fn new(healthy: bool) -> Self {
+        Self { health: Health::new(healthy), ..Self::default() }
+    }
+
     /// Connections and attempts that hold this endpoint now.
     pub fn active(&self) -> usize {
         self.active.load(Ordering::Acquire)

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::balance::Selection;
-use crate::config::{Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts};
+use crate::config::{
+    HealthCheck, Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts,
+};
 
 use super::Endpoint;
 
@@ -26,6 +28,7 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,
+    pub health: HealthCheck,
     pub drain: UpstreamDrain,
     pub state: Arc<UpstreamState>,
 }

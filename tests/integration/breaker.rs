@@ -1,13 +1,12 @@
 //! An endpoint that fails again and again is left alone for a while, and found again by one probe.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
+    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
     on_both_drivers,
 };
 
@@ -149,25 +148,6 @@ fn a_reload_keeps_it_unless_its_policy_changes(driver: Driver) {
     }
     let table: Value = serde_json::from_str(&admin_get(proxy.admin, "/table")).unwrap();
     assert!(table["upstreams"][0]["endpoints"][0].get("breaker").is_none(), "{table:#}");
-}
-
-/// An address that refuses, until it listens.
-struct Bound {
-    address: SocketAddr,
-    socket: Socket,
-}
-
-impl Bound {
-    fn new() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        Self { address: socket.local_addr().unwrap().as_socket().unwrap(), socket }
-    }
-
-    fn listen(self) -> Endpoint {
-        self.socket.listen(64).unwrap();
-        Endpoint::echo_on(TcpListener::from(self.socket))
-    }
 }
 
 /// Of the endpoints of the upstream `main`, in the table.

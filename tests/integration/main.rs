@@ -20,6 +20,7 @@ mod discovery;
 mod drain;
 mod faults;
 mod half_close;
+mod probes;
 mod relay_bytes;
 mod reload;
 mod resets;

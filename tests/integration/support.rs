@@ -16,7 +16,7 @@ mod settings;
 
 pub(crate) use api_server::{ApiServer, Gone, Reply, Request, Verb};
 pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
-pub(crate) use endpoint::{Endpoint, closed_port};
+pub(crate) use endpoint::{Bound, Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use full::FullEndpoint;
 pub(crate) use load::{Load, echoed, exchange, say_bye};

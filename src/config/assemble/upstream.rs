@@ -31,6 +31,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let retry = retry(cx, path, raw.retry.or_default());
     let breaker = breaker(cx, path, raw.circuit_breaker.or_default().per_endpoint.or_default());
+    let health = super::health::health_check(cx, path, raw.health_check.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
     let balancer = raw.load_balancer.or_default().r#type;
@@ -46,6 +47,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
         keepalive,
         retry,
         breaker,
+        health,
         drain,
     })
 }

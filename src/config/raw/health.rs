@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, List, Off, off};
+use super::field::{Field, Later, List, Off, off};
 use super::listener::{CaCertificateRef, CertificateRef};
 use crate::config::scalar::GatewayDuration;
 
@@ -13,11 +13,11 @@ use crate::config::scalar::GatewayDuration;
 pub(in crate::config) struct HealthCheck {
     /// With fewer healthy endpoints than this, in per cent, health is ignored; 0: never.
     #[schemars(range(max = 100), extend("default" = 50))]
-    panic_threshold: Field<u32>,
+    pub(in crate::config) panic_threshold: Field<u32>,
     /// Probe the endpoints. Without it they are not probed.
-    active: Field<ActiveHealthCheck>,
+    pub(in crate::config) active: Field<ActiveHealthCheck>,
     /// Learn from the connections that fail.
-    passive: Field<PassiveHealthCheck>,
+    passive: Field<Later<PassiveHealthCheck>>,
 }
 
 /// Probes of the endpoints.
@@ -26,31 +26,31 @@ pub(in crate::config) struct HealthCheck {
 pub(in crate::config) struct ActiveHealthCheck {
     /// What a probe does.
     #[schemars(extend("default" = "TCP"))]
-    r#type: Field<ProbeType>,
+    pub(in crate::config) r#type: Field<Later<ProbeType>>,
     /// Time between two probes of an endpoint.
     #[schemars(extend("default" = "5s"))]
-    interval: Field<GatewayDuration>,
+    pub(in crate::config) interval: Field<GatewayDuration>,
     /// Up to this much is added to the interval at random.
     #[schemars(extend("default" = "1s"))]
-    jitter: Field<GatewayDuration>,
+    pub(in crate::config) jitter: Field<GatewayDuration>,
     /// A probe must succeed in this time.
     #[schemars(extend("default" = "1s"))]
-    timeout: Field<GatewayDuration>,
+    pub(in crate::config) timeout: Field<GatewayDuration>,
     /// Failed probes in a row that make an endpoint unhealthy.
     #[schemars(extend("default" = 3))]
-    unhealthy_threshold: Field<u32>,
+    pub(in crate::config) unhealthy_threshold: Field<u32>,
     /// Successful probes in a row that make it healthy again.
     #[schemars(extend("default" = 2))]
-    healthy_threshold: Field<u32>,
+    pub(in crate::config) healthy_threshold: Field<u32>,
     /// What an endpoint is before its first probe.
     #[schemars(extend("default" = "Healthy"))]
-    initial_state: Field<InitialState>,
+    pub(in crate::config) initial_state: Field<InitialState>,
     /// The port to probe, where it is not the endpoint's own.
-    port: Field<u16>,
+    pub(in crate::config) port: Field<u16>,
     /// What an HTTP probe asks for, for type HTTP.
-    http: Field<HttpProbe>,
+    pub(in crate::config) http: Field<HttpProbe>,
     /// What a gRPC probe asks for, for type GRPC.
-    grpc: Field<GrpcProbe>,
+    grpc: Field<Later<GrpcProbe>>,
 }
 
 /// What a probe does.
@@ -61,6 +61,22 @@ pub(in crate::config) enum ProbeType {
     Tls,
     Http,
     Grpc,
+}
+
+impl Off for ProbeType {
+    const INSTEAD: &'static str = "write TCP or HTTP";
+
+    fn is_off(&self) -> bool {
+        self.value_name().is_none()
+    }
+
+    fn value_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls => Some("TLS"),
+            Self::Grpc => Some("GRPC"),
+            Self::Tcp | Self::Http => None,
+        }
+    }
 }
 
 /// What an endpoint is before its first probe.
@@ -76,13 +92,13 @@ pub(in crate::config) enum InitialState {
 pub(in crate::config) struct HttpProbe {
     /// The path of the request.
     #[schemars(extend("default" = "/"))]
-    path: Field<String>,
+    pub(in crate::config) path: Field<String>,
     /// The statuses that mean healthy.
     #[schemars(extend("default" = [200]))]
-    expected_statuses: List<u16>,
+    pub(in crate::config) expected_statuses: List<u16>,
     /// The Host of the request; empty: the endpoint's address.
     #[schemars(extend("default" = ""))]
-    hostname: Field<String>,
+    pub(in crate::config) hostname: Field<String>,
 }
 
 /// What a gRPC probe asks for.
@@ -201,8 +217,7 @@ pub(in crate::config) struct UpstreamDrain {
 }
 
 off! {
-    HealthCheck, "remove it", check =>
-        check.panic_threshold.is_off() && check.active.is_absent() && check.passive.is_off();
+    GrpcProbe, "remove it", _ => false;
     PassiveHealthCheck, "remove it or write consecutiveFailures: 0", check =>
         check.consecutive_failures.get().is_some_and(Off::is_off);
     UpstreamProxyProtocol, "remove it", _ => false;

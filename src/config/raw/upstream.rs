@@ -30,7 +30,7 @@ pub(in crate::config) struct Upstream {
     /// Limits, and when an endpoint is left alone for a while.
     pub(in crate::config) circuit_breaker: Field<CircuitBreaker>,
     /// How it is known which endpoints work.
-    health_check: Field<Later<HealthCheck>>,
+    pub(in crate::config) health_check: Field<HealthCheck>,
     /// Send a PROXY protocol header to endpoints. Without it none is sent.
     proxy_protocol: Field<Later<UpstreamProxyProtocol>>,
     /// Speak TLS to endpoints. Without it plain TCP is spoken.

@@ -140,6 +140,20 @@ fn bounds() {
         (upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 1001}}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
         ]),
+        (upstream("healthCheck: {panicThreshold: 101, active: {interval: 0s, unhealthyThreshold: 0, port: 0}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.panicThreshold: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.interval: no time at all; write one like 5s (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.port: nothing listens on port 0; write the port to probe (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.unhealthyThreshold: 0 is out of range; write a number from 1 to 100 (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {path: healthz, hostname: \"a b\", expectedStatuses: [99]}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "healthz" is no path; write one that begins with / and has no spaces, like /healthz (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.hostname: "a b" is no host name; write one like pg.db.svc, with :port if need be (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: 99 is no final status of HTTP; write one from 200 to 599 (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {http: {path: /healthz}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for something; write type: HTTP (upstream "pg")"#,
+        ]),
         (upstream("retry: {triggers: [reset]}"), &[
             r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
         ]),

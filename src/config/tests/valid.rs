@@ -75,6 +75,7 @@ fn defaults_of_an_upstream() {
             base_interval: seconds(1),
             max_interval: seconds(30),
         }),
+        health: HealthCheck { panic_threshold: 50, active: None },
         drain: UpstreamDrain { timeout: seconds(300), close_per_second: None },
     };
     assert_eq!(config(BASE).upstreams, [upstream]);
@@ -145,6 +146,9 @@ fn what_is_off_may_be_written() {
         upstream("circuitBreaker: {maxConnections: 0, pendingTimeout: 1s}"),
         upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}"),
         upstream("healthCheck: {panicThreshold: 0, passive: {consecutiveFailures: 0}}"),
+        upstream(
+            "healthCheck: {active: {type: HTTP, initialState: Unhealthy, http: {hostname: \"[fd00::8]:80\"}}}",
+        ),
         upstream("rebalance: {percentPerMinute: 0, minAge: 5m, dryRun: true}"),
         upstream("drain: {closePerSecond: 0}"),
     ] {

@@ -57,6 +57,8 @@ struct Upstream {
     /// What keeps it from having the endpoints that it should have.
     problem: Option<Problem>,
     endpoints: Vec<Endpoint>,
+    /// So few endpoints are healthy that health is ignored.
+    panics: bool,
     /// Endpoints that left the table, with their last connections.
     leaving: Vec<Endpoint>,
 }
@@ -82,6 +84,9 @@ struct Endpoint {
     weight: u32,
     active: usize,
     health: &'static str,
+    /// Why its last probe failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_failure: Option<String>,
     /// Absent where nothing opens one.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<&'static str>,
@@ -104,7 +109,14 @@ struct Hints {
 pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let publisher: &Publisher = &admin.shared.publisher;
     let acknowledged = publisher.acknowledged_by_worker();
-    Json(Table::new(&publisher.current(), acknowledged))
+    let mut table = Table::new(&publisher.current(), acknowledged);
+    for upstream in &mut table.upstreams {
+        let Some(probes) = admin.shared.probes.of(&upstream.name.as_str().into()) else { continue };
+        for endpoint in &mut upstream.endpoints {
+            endpoint.probe_failure = probes.failure(endpoint.address).map(ToString::to_string);
+        }
+    }
+    Json(table)
 }
 
 impl Table {
@@ -157,6 +169,7 @@ impl From<&routing::Upstream> for Upstream {
             service: upstream.service.as_ref().map(Service::from),
             problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
+            panics: upstream.selection.panics(),
             leaving: leaving.map(Endpoint::from).collect(),
         }
     }
@@ -191,6 +204,7 @@ impl From<&routing::Endpoint> for Endpoint {
             address: endpoint.address,
             weight: endpoint.weight,
             active: state.active(),
+            probe_failure: None,
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
             breaker: endpoint.breaker.as_ref().map(|breaker| breaker.state().label()),
             zone: topology.zone.as_deref().map(Into::into),

@@ -198,6 +198,33 @@ pub(super) static UPSTREAMS: &[Family] = &[
             })
         },
     },
+    Family {
+        name: "upstream_panics",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "1 while fewer endpoints are healthy than `healthCheck.panicThreshold` asks for, and health is ignored.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| match upstream.selection.panics() {
+                true => samples.put(&[&upstream.name], true),
+                false => Ok(()),
+            })
+        },
+    },
+    Family {
+        name: "upstream_probes",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "result"],
+        help: "Probes of its endpoints; `result` is `success` or `failure`. Only with `healthCheck.active`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let Some(probes) = scrape.shared.probes.of(&upstream.name) else { return Ok(()) };
+                samples.put(&[&upstream.name, "success"], probes.succeeded)?;
+                samples.put(&[&upstream.name, "failure"], probes.failed)
+            })
+        },
+    },
 ];
 
 pub(super) static ENDPOINTS: &[Family] = &[

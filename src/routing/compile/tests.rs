@@ -78,6 +78,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
             max_interval: Duration::from_secs(1),
         },
         breaker: Some(BREAKER),
+        health: config::HealthCheck { panic_threshold: 50, active: None },
         drain: UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

@@ -104,3 +104,22 @@ pub(crate) fn closed_port() -> SocketAddr {
     std::mem::forget(socket);
     address
 }
+
+/// An address that refuses, until it listens.
+pub(crate) struct Bound {
+    pub(crate) address: SocketAddr,
+    socket: socket2::Socket,
+}
+
+impl Bound {
+    pub(crate) fn new() -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        Self { address: socket.local_addr().unwrap().as_socket().unwrap(), socket }
+    }
+
+    pub(crate) fn listen(self) -> Endpoint {
+        self.socket.listen(64).unwrap();
+        Endpoint::echo_on(TcpListener::from(self.socket))
+    }
+}

@@ -1,0 +1,101 @@
+//! How it is known which endpoints work.
+
+use super::{Context, seconds};
+use crate::config::raw::{self, Field, Later};
+use crate::config::scalar::GatewayDuration;
+use crate::config::{ActiveCheck, HealthCheck, ProbeKind};
+
+/// More failures, or successes, in a row than anybody waits for.
+const MAX_THRESHOLD: u32 = 100;
+/// Of statuses that mean healthy.
+const MAX_STATUSES: usize = 100;
+
+pub(super) fn health_check(cx: &Context<'_>, path: &str, raw: raw::HealthCheck) -> HealthCheck {
+    let path = format!("{path}.healthCheck");
+    let panic_threshold = raw.panic_threshold.or(50);
+    HealthCheck {
+        panic_threshold: cx.within(panic_threshold, &format!("{path}.panicThreshold"), 0, 100),
+        active: raw.active.value().map(|raw| active(cx, &format!("{path}.active"), raw)),
+    }
+}
+
+fn active(cx: &Context<'_>, path: &str, raw: raw::ActiveHealthCheck) -> ActiveCheck {
+    let interval = seconds(raw.interval, 5);
+    let timeout = seconds(raw.timeout, 1);
+    for (name, duration, example) in [("interval", interval, "5s"), ("timeout", timeout, "1s")] {
+        if duration.is_zero() {
+            cx.report.add(format!("{path}.{name}"), format_args!("no time at all; write one like {example}"));
+        }
+    }
+    let threshold = |field: Field<u32>, default, name: &str| {
+        cx.within(field.or(default), &format!("{path}.{name}"), 1, MAX_THRESHOLD)
+    };
+    let port = raw.port.value().filter(|port| {
+        if *port == 0 {
+            cx.report.add(format!("{path}.port"), "nothing listens on port 0; write the port to probe");
+        }
+        *port != 0
+    });
+    let is_http = matches!(raw.r#type.get(), Some(Later(raw::ProbeType::Http)));
+    if !is_http && !raw.http.is_absent() {
+        cx.report.add(format!("{path}.http"), "only probes of type HTTP ask for something; write type: HTTP");
+    }
+    ActiveCheck {
+        unhealthy_threshold: threshold(raw.unhealthy_threshold, 3, "unhealthyThreshold"),
+        healthy_threshold: threshold(raw.healthy_threshold, 2, "healthyThreshold"),
+        kind: if is_http { http(cx, &format!("{path}.http"), raw.http.or_default()) } else { ProbeKind::Tcp },
+        interval,
+        jitter: raw
+            .jitter
+            .value()
+            .map_or(std::time::Duration::from_secs(1), |GatewayDuration(jitter)| jitter),
+        timeout,
+        starts_healthy: !matches!(raw.initial_state.value(), Some(raw::InitialState::Unhealthy)),
+        port,
+    }
+}
+
+fn http(cx: &Context<'_>, path: &str, raw: raw::HttpProbe) -> ProbeKind {
+    let target = raw.path.value().unwrap_or_else(|| "/".to_owned());
+    let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    if !target.starts_with('/') || !target.bytes().all(is_visible) {
+        cx.report.add(
+            format!("{path}.path"),
+            format_args!(
+                "{target:?} is no path; write one that begins with / and has no spaces, like /healthz"
+            ),
+        );
+    }
+    let host = raw.hostname.value().filter(|host| !host.is_empty());
+    if let Some(host) = &host
+        && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
+    {
+        cx.report.add(
+            format!("{path}.hostname"),
+            format_args!("{host:?} is no host name; write one like pg.db.svc, with :port if need be"),
+        );
+    }
+    let at = format!("{path}.expectedStatuses");
+    let is_absent = raw.expected_statuses.is_absent();
+    let mut statuses: Vec<u16> =
+        cx.items(raw.expected_statuses, &at).map(|(at, status)| status_code(cx, &at, status)).collect();
+    if is_absent {
+        statuses.push(200);
+    } else if statuses.is_empty() || statuses.len() > MAX_STATUSES {
+        cx.report.add(
+            &at,
+            format_args!(
+                "{} statuses; write from 1 to {MAX_STATUSES} that mean healthy, like [200]",
+                statuses.len()
+            ),
+        );
+    }
+    ProbeKind::Http { path: target, host, statuses }
+}
+
+fn status_code(cx: &Context<'_>, path: &str, status: u16) -> u16 {
+    if !(200..=599).contains(&status) {
+        cx.report.add(path, format_args!("{status} is no final status of HTTP; write one from 200 to 599"));
+    }
+    status
+}

@@ -1,0 +1,190 @@
+//! Active health checks: probes the endpoints of the published table, and states the verdicts.
+//!
+//! Once per process and never on a worker. A verdict is in the state that endpoints share; telling `routing::Verdicts` makes
+//! the control side choose anew which endpoints connections go to. What is probed follows the table: an endpoint that
+//! leaves is not probed any more, and a check that changes begins anew.
+
+mod probe;
+mod tally;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Aborted, abortable};
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::config::{ActiveCheck, Name};
+use crate::resilience::Streak;
+use crate::routing::{EndpointState, RouteTable, Upstream};
+
+use super::shared::Shared;
+
+pub(super) use tally::Tally;
+
+/// Probes that may be under way; more wait for their turn.
+const AT_ONCE: usize = 256;
+/// Who may not be used before a probe has succeeded is probed this soon.
+const SOON: Duration = Duration::from_millis(200);
+
+pub(super) struct Prober {
+    shared: Arc<Shared>,
+    turns: Arc<Semaphore>,
+    probed: HashMap<Name, Probed>,
+}
+
+/// An upstream whose endpoints are probed.
+struct Probed {
+    upstream: Arc<Upstream>,
+    endpoints: HashMap<SocketAddr, (Arc<EndpointState>, AbortHandle)>,
+}
+
+type Watch = Pin<Box<dyn Future<Output = Result<(), Aborted>>>>;
+
+impl Prober {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, turns: Arc::new(Semaphore::new(AT_ONCE)), probed: HashMap::new() }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut published = self.shared.published.subscribe();
+        let mut watches: FuturesUnordered<Watch> = FuturesUnordered::new();
+        loop {
+            let table = self.shared.publisher.current();
+            self.forget(&table);
+            for upstream in table.upstreams.values() {
+                self.follow(upstream, &watches);
+            }
+            loop {
+                tokio::select! {
+                    changed = published.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return std::future::pending().await,
+                    },
+                    Some(_aborted) = watches.next() => {}
+                }
+            }
+        }
+    }
+
+    /// Stops probing upstreams that are gone or have no check any more. What was said of their endpoints is void.
+    fn forget(&mut self, table: &RouteTable) {
+        let is_checked =
+            |name: &Name| table.upstreams.get(name).is_some_and(|upstream| upstream.health.active.is_some());
+        let gone: Vec<Name> = self.probed.keys().filter(|name| !is_checked(name)).cloned().collect();
+        for name in gone {
+            self.probed.remove(&name);
+            self.shared.probes.remove(&name);
+            if let Some(upstream) = table.upstreams.get(&name) {
+                self.judge_all(upstream, true);
+            }
+        }
+    }
+
+    fn follow(&mut self, upstream: &Arc<Upstream>, watches: &FuturesUnordered<Watch>) {
+        let Some(check) = &upstream.health.active else { return };
+        let before = self.probed.remove(&upstream.name);
+        if let Some(before) = before.filter(|before| before.upstream.health.active.as_ref() == Some(check)) {
+            if Arc::ptr_eq(&before.upstream, upstream) {
+                self.probed.insert(upstream.name.clone(), before);
+                return;
+            }
+            self.probed.insert(upstream.name.clone(), before);
+        } else {
+            // Of another check, what was found says nothing.
+            self.judge_all(upstream, check.starts_healthy);
+        }
+        let known = self
+            .probed
+            .entry(upstream.name.clone())
+            .or_insert_with(|| Probed { upstream: Arc::clone(upstream), endpoints: HashMap::new() });
+        known.upstream = Arc::clone(upstream);
+        let mut before = std::mem::take(&mut known.endpoints);
+        for endpoint in &upstream.endpoints {
+            let same =
+                before.remove(&endpoint.address).filter(|(state, _)| Arc::ptr_eq(state, &endpoint.state));
+            let watched = same.unwrap_or_else(|| {
+                let subject = Subject {
+                    shared: Arc::clone(&self.shared),
+                    turns: Arc::clone(&self.turns),
+                    upstream: upstream.name.clone(),
+                    address: endpoint.address,
+                    state: Arc::clone(&endpoint.state),
+                    check: check.clone(),
+                };
+                let (watch, handle) = abortable(subject.watch());
+                watches.push(Box::pin(watch));
+                (Arc::clone(&endpoint.state), handle)
+            });
+            known.endpoints.insert(endpoint.address, watched);
+        }
+        before.into_values().for_each(|(_, handle)| handle.abort());
+        let endpoints = &known.endpoints;
+        self.shared.probes.forget(&upstream.name, |address| !endpoints.contains_key(address));
+    }
+
+    /// Says the same of all endpoints.
+    fn judge_all(&self, upstream: &Upstream, healthy: bool) {
+        let changed = upstream.endpoints.iter().filter(|endpoint| endpoint.state.health.set(healthy)).count();
+        if changed > 0 {
+            self.shared.publisher.verdicts().tell(&upstream.name);
+        }
+    }
+}
+
+impl Drop for Probed {
+    fn drop(&mut self) {
+        self.endpoints.values().for_each(|(_, handle)| handle.abort());
+    }
+}
+
+/// An endpoint, and how it is probed.
+struct Subject {
+    shared: Arc<Shared>,
+    turns: Arc<Semaphore>,
+    upstream: Name,
+    address: SocketAddr,
+    state: Arc<EndpointState>,
+    check: ActiveCheck,
+}
+
+impl Subject {
+    /// Probes it for ever.
+    async fn watch(self) {
+        let check = &self.check;
+        let mut streak = Streak::new(self.state.health.is_healthy());
+        // Those of one upstream are spread over the interval.
+        let within = if check.starts_healthy { check.interval } else { check.interval.min(SOON) };
+        tokio::time::sleep(within.mul_f64(fastrand::f64())).await;
+        loop {
+            // Nobody closes it.
+            let turn = self.turns.acquire().await;
+            let started = Instant::now();
+            let result = probe::probe(check, self.address).await;
+            drop(turn);
+            self.shared.probes.enter(&self.upstream, self.address, result.as_ref().err());
+            let verdict = streak.enter(result.is_ok(), check.healthy_threshold, check.unhealthy_threshold);
+            if let Some(healthy) = verdict {
+                self.state(healthy, result.err());
+            }
+            let wait = check.interval + check.jitter.mul_f64(fastrand::f64());
+            tokio::time::sleep_until(started + wait).await;
+        }
+    }
+
+    fn state(&self, healthy: bool, failure: Option<String>) {
+        self.state.health.set(healthy);
+        self.shared.publisher.verdicts().tell(&self.upstream);
+        let (upstream, endpoint) = (&self.upstream, self.address);
+        match failure {
+            Some(failure) => tracing::warn!(%upstream, %endpoint, "the endpoint is unhealthy: {failure}"),
+            None => tracing::info!(%upstream, %endpoint, "the endpoint is healthy"),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! One probe: does the endpoint take a connection, and answer as it should?
+
+use std::net::SocketAddr;
+
+use hyper::Request;
+use hyper::client::conn::http1;
+use hyper::header::{CONNECTION, HOST, USER_AGENT};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::config::{ActiveCheck, ProbeKind};
+
+/// Of the head of an answer; its body is not read.
+const HEAD_MAX: usize = 8 * 1024;
+
+/// The error says what was wrong, for people.
+pub(super) async fn probe(check: &ActiveCheck, endpoint: SocketAddr) -> Result<(), String> {
+    let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or_else(|| endpoint.port()));
+    let outcome = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
+        match &check.kind {
+            ProbeKind::Tcp => Ok(()),
+            ProbeKind::Http { path, host, statuses } => {
+                let host = host.clone().unwrap_or_else(|| address.to_string());
+                let status = ask(stream, path, &host).await.map_err(|error| format!("asking: {error}"))?;
+                if statuses.contains(&status) { Ok(()) } else { Err(unexpected(status, statuses)) }
+            }
+        }
+    };
+    let timeout = check.timeout;
+    let outcome = tokio::time::timeout(timeout, outcome).await;
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(timeout))))
+}
+
+/// The status of the answer to a GET.
+async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Box<dyn std::error::Error>> {
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_MAX);
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let request = Request::get(path)
+        .header(HOST, host)
+        .header(USER_AGENT, concat!("sheave-probe/", env!("CARGO_PKG_VERSION")))
+        .header(CONNECTION, "close")
+        .body(String::new())?;
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        answer = &mut answer => Ok(answer?.status().as_u16()),
+        ended = &mut connection => {
+            ended?;
+            // The answer may have come with the end.
+            Ok(answer.await?.status().as_u16())
+        }
+    }
+}
+
+fn unexpected(status: u16, expected: &[u16]) -> String {
+    let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    format!("status {status}, expected {}", expected.join(" or "))
+}
