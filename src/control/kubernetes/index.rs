@@ -10,9 +10,9 @@ use std::time::{Instant, SystemTime};
 use crate::config::{self, Name};
 use crate::routing::Found;
 
-use super::object::{Service, Slice};
+use super::object::{Protocol, Service, ServicePort, Slice};
 use super::plan::Scope;
-use super::select::{Reachable, select};
+use super::select::{Reachable, UNRESOLVED, select};
 
 /// What a watch has seen.
 #[derive(Debug)]
@@ -68,6 +68,24 @@ pub(in crate::control) struct Index {
 struct Entry {
     service: Option<Option<Service>>,
     slices: Option<BTreeMap<Name, Slice>>,
+    /// The Service as it was when the slices last had all of its ports. They follow a renamed port a moment later, or
+    /// not at all while only their own watch fails.
+    resolved: Option<Service>,
+}
+
+impl Entry {
+    /// Remembers the Service if the slices have all of its ports.
+    fn resolve(&mut self) {
+        let (Some(Some(service)), Some(slices)) = (&self.service, &self.slices) else { return };
+        let is_in_slices = |port: &ServicePort| {
+            slices.values().flat_map(|slice| &slice.ports).any(|other| other.name == port.name)
+        };
+        if service.ports.iter().filter(|port| port.protocol == Protocol::Tcp).all(is_in_slices)
+            && self.resolved.as_ref() != Some(service)
+        {
+            self.resolved = Some(service.clone());
+        }
+    }
 }
 
 impl ServiceKey {
@@ -99,7 +117,18 @@ impl Index {
     ) -> Option<Found> {
         let entry = self.entries.get(&ServiceKey::of(port))?;
         let (service, slices) = (entry.service.as_ref()?, entry.slices.as_ref()?);
-        Some(select(port, service.as_ref(), slices.values(), reachable))
+        let select = |service| select(port, service, slices.values(), reachable);
+        let mut found = select(service.as_ref());
+        if let (Some(problem), Some(before)) = (&mut found.problem, &entry.resolved)
+            && problem.reason == UNRESOLVED
+        {
+            found.members = select(Some(before)).members;
+            if !found.members.is_empty() {
+                problem.text =
+                    format!("{}; the endpoints from before are kept meanwhile", problem.text).into();
+            }
+        }
+        Some(found)
     }
 
     /// Takes an observation in. What it says of Services that nobody follows is passed over.
@@ -126,6 +155,7 @@ impl Index {
             let service = Some(listed.remove(&key.name));
             if entry.service != service {
                 entry.service = service;
+                entry.resolve();
                 changed.push(Changed { service: key, stamp: None });
             }
         }
@@ -143,6 +173,7 @@ impl Index {
         match self.entries.get_mut(&key) {
             Some(entry) if entry.service.as_ref() != Some(&service) => {
                 entry.service = Some(service);
+                entry.resolve();
                 vec![Changed { service: key, stamp: Some(Stamp { changed_at: None, received }) }]
             }
             _ => Vec::new(),
@@ -159,6 +190,7 @@ impl Index {
             let slices = Some(listed.remove(&key.name).unwrap_or_default());
             if entry.slices != slices {
                 entry.slices = slices;
+                entry.resolve();
                 changed.push(Changed { service: key, stamp: None });
             }
         }
@@ -175,8 +207,8 @@ impl Index {
             }
         }
         // Before the complete list there is nothing to change: it will have this one too.
-        let slices = self.entries.get_mut(&key).and_then(|entry| entry.slices.as_mut());
-        let Some(slices) = slices else { return changed };
+        let Some(entry) = self.entries.get_mut(&key) else { return changed };
+        let Some(slices) = &mut entry.slices else { return changed };
         let before = slices.get(&slice.name);
         if before == Some(&slice) {
             return changed;
@@ -184,6 +216,7 @@ impl Index {
         let told_before = before.and_then(|slice| slice.changed_at);
         let stamp = Stamp { changed_at: slice.changed_at.filter(|at| Some(*at) > told_before), received };
         slices.insert(slice.name.clone(), slice);
+        entry.resolve();
         changed.push(Changed { service: key, stamp: Some(stamp) });
         changed
     }

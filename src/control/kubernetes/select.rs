@@ -61,6 +61,8 @@ pub(super) fn select<'a>(
     found
 }
 
+/// There are pods, and their slices have no port of the name that the Service gives it.
+pub(super) const UNRESOLVED: &str = "port_unresolved";
 /// How many ports of a Service a text lists.
 const PORTS_SHOWN: usize = 10;
 
@@ -185,7 +187,7 @@ fn usable<'a>(
             Named(wanted),
             Shown(&wanted.port)
         );
-        return nothing("port_unresolved", text);
+        return nothing(UNRESOLVED, text);
     }
     nothing("no_endpoint", format!("{} has no endpoints", Named(wanted)))
 }

@@ -22,11 +22,19 @@ fn scope(resource: Resource, services: &[&str]) -> Arc<Scope> {
 }
 
 fn service(name: &str) -> Service {
-    let object = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    service_with_port(name, "")
+}
+
+fn service_with_port(name: &str, port: &str) -> Service {
+    let object = json!({"metadata": {"name": name}, "spec": {"ports": [{"name": port, "port": 80}]}});
     Service::new(serde_json::from_value::<core::Service>(object).unwrap()).unwrap()
 }
 
 fn slice(name: &str, service: &str, address: &str, changed_at: &str) -> Slice {
+    slice_with_port(name, service, "", address, changed_at)
+}
+
+fn slice_with_port(name: &str, service: &str, port: &str, address: &str, changed_at: &str) -> Slice {
     let object = json!({
         "metadata": {
             "name": name,
@@ -34,7 +42,7 @@ fn slice(name: &str, service: &str, address: &str, changed_at: &str) -> Slice {
             "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": changed_at},
         },
         "addressType": "IPv4",
-        "ports": [{"port": 1}],
+        "ports": [{"name": port, "port": 1}],
         "endpoints": [{"addresses": [address], "zone": "a", "nodeName": "n", "hints": {"forZones": [{"name": "b"}]}}],
     });
     Slice::new(serde_json::from_value::<discovery::EndpointSlice>(object).unwrap()).unwrap()
@@ -229,4 +237,26 @@ fn only_what_is_named_is_watched() {
             ("endpointslices in namespace shop".into(), labels("web"), None),
         ]
     );
+}
+
+/// The slices follow in a moment, or not while their watch is down: neither takes the endpoints away.
+#[test]
+fn a_renamed_port_keeps_its_endpoints_until_the_slices_follow() {
+    let mut watched = Watched::new(&["pg"]);
+    watched.service(Change::All(vec![service_with_port("pg", "old")]));
+    watched.slice(Change::All(vec![slice_with_port("a", "pg", "old", "10.0.0.1", "")]));
+    let problem = |watched: &Watched| watched.index.find(&port("pg"), REACHABLE).unwrap().problem;
+    assert!(problem(&watched).is_none());
+    for name in ["new", "newer"] {
+        assert_eq!(names(&watched.service(Change::Set(service_with_port("pg", name)))), ["pg"]);
+        assert_eq!(watched.addresses("pg").unwrap(), ["10.0.0.1:1"], "{name}");
+        let problem = problem(&watched).unwrap();
+        assert!(problem.reason == UNRESOLVED && problem.text.contains("are kept"), "{problem:?}");
+    }
+    watched.slice(Change::Set(slice_with_port("a", "pg", "newer", "10.0.0.2", "")));
+    assert_eq!(watched.addresses("pg").unwrap(), ["10.0.0.2:1"]);
+    assert!(problem(&watched).is_none());
+    // A name that no slice has any more leads nowhere.
+    watched.slice(Change::Set(slice_with_port("a", "pg", "other", "10.0.0.2", "")));
+    assert_eq!(watched.addresses("pg").unwrap(), Vec::<String>::new());
 }
