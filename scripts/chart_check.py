@@ -29,6 +29,12 @@ BASE = {
     }
 }
 
+TWO_LISTENERS = {
+    **BASE["config"],
+    "listeners": [*BASE["config"]["listeners"], {"name": "more", "address": "[::]:9000"}],
+    "routes": [*BASE["config"]["routes"], {"name": "more", "listener": "more", "backendRefs": [{"upstream": "web"}]}],
+}
+
 # (what is set, as path and value; parts of the message: the field, and what is the matter)
 REFUSED = [
     ("replica", 3, ["additional properties 'replica'"]),
@@ -58,6 +64,23 @@ FAILED = [
     ("config.listeners.0.address", "[::]:0", ["config.listeners[0].address", "1 to 65535"]),
     ("config.listeners.0.address", "127.0.0.1:8080", ["config.listeners[0].address", '"[::]:8080"']),
     ("config.listeners.0.address", "0.0.0.0:9901", ["config.listeners[0].address", "config.admin.address"]),
+    ("config.listeners.1", {"name": "web", "address": "[::]:9000"}, ["config.listeners[1].name", '"web"', "already"]),
+    ("config.listeners.1", {"name": "more", "address": "[::]:8080"}, ["config.listeners[1].address", "[::]:8080", '"web"']),
+    ("config.listeners.1", {"name": "more", "address": "[::]:9000"}, ["config.listeners[1]", '"more"', "no route"]),
+    ("config.upstreams.1", {"name": "more"}, ["config.upstreams[1]", '"more"', "has no endpoints"]),
+    (
+        "config.upstreams.1",
+        {"name": "more", "endpoints": [{"address": "10.0.0.8:80"}], "service": {"namespace": "a", "name": "b", "port": 1}},
+        ["config.upstreams[1]", "both endpoints and a service"],
+    ),
+    ("config.upstreams.1", {"name": "more", "endpoints": [{"address": "999.1.1.1:80"}]}, ["endpoints[0].address", "999"]),
+    ("config.upstreams.1", {"name": "more", "endpoints": [{"address": "10.0.0.8"}]}, ["endpoints[0].address", "10.0.0.8"]),
+    (
+        "config.upstreams.1",
+        {"name": "more", "endpoints": [{"address": "10.0.0.8:80", "weight": 0}]},
+        ["config.upstreams[1]", "every weight is 0"],
+    ),
+    ("config.routes.0.backendRefs.0.weight", 0, ["config.routes[0].backendRefs", "every weight is 0"]),
     ("config.routes.0.listener", "wbe", ["config.routes[0].listener", '"wbe"', "there are: web"]),
     ("config.routes.0.backendRefs.0.upstream", "wbe", ["config.routes[0].backendRefs", '"wbe"', "there are: web"]),
     ("config.admin", None, ["config.admin.address", "kubelet", '"[::]:9901"']),
@@ -73,7 +96,7 @@ FAILED = [
 # What may change while pods run: their template must stay as it is, byte by byte.
 LIVE = [
     ("config.listeners.0.address", "[::]:8081"),
-    ("config.listeners.1", {"name": "more", "address": "[::]:9000"}),
+    ("config", TWO_LISTENERS),
     ("config.routes.0.sources", ["10.0.0.0/8"]),
     ("config.upstreams.1", {"name": "more", "endpoints": [{"address": "10.0.0.8:80"}]}),
     ("config.metrics.perEndpoint", False),

@@ -138,6 +138,9 @@ replaces the pods, and a change of anything else does not.
 {{- end }}
 {{- end }}
 {{- end }}
+{{- /* What the rest of the file tells. */}}
+{{- include "sheave.checkNames" . }}
+{{- include "sheave.checkUpstreams" . }}
 {{- if and .Values.autoscaling.enabled (ne .Values.kind "Deployment") }}
 {{- fail "autoscaling.enabled: only a Deployment can be scaled; leave it out, or write kind: Deployment" }}
 {{- end }}
@@ -146,5 +149,62 @@ replaces the pods, and a change of anything else does not.
 {{- end }}
 {{- if and (eq .Values.seccompProfile.type "Localhost") (not .Values.seccompProfile.localhostProfile) }}
 {{- fail "seccompProfile.localhostProfile: missing; write the file's path below the kubelet's seccomp folder, like profiles/sheave.json" }}
+{{- end }}
+{{- end }}
+
+{{/* Names and addresses that appear twice, and listeners that lead nowhere. */}}
+{{- define "sheave.checkNames" -}}
+{{- range $list := list "listeners" "routes" "upstreams" }}
+{{- $seen := dict }}
+{{- range $i, $item := get $.Values.config $list }}
+{{- if hasKey $seen $item.name }}
+{{- fail (printf "config.%s[%d].name: %q is already config.%s[%d]; write another name" $list $i $item.name $list (get $seen $item.name)) }}
+{{- end }}
+{{- $_ := set $seen $item.name $i }}
+{{- end }}
+{{- end }}
+{{- $addresses := dict }}
+{{- $routed := dict }}
+{{- range .Values.config.routes }}{{ $_ := set $routed .listener true }}{{ end }}
+{{- range $i, $listener := .Values.config.listeners }}
+{{- if hasKey $addresses $listener.address }}
+{{- fail (printf "config.listeners[%d].address (listener %q): %s is already that of listener %q; write another address or port" $i $listener.name $listener.address (get $addresses $listener.address)) }}
+{{- end }}
+{{- $_ := set $addresses $listener.address $listener.name }}
+{{- if not (hasKey $routed $listener.name) }}
+{{- fail (printf "config.listeners[%d] (listener %q): no route leads from it; add one like {name: %s, listener: %s, backendRefs: [{upstream: ...}]}, or remove it" $i $listener.name $listener.name $listener.name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where endpoints come from, and whether a connection can go to any. */}}
+{{- define "sheave.checkUpstreams" -}}
+{{- $octet := "(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])" }}
+{{- $socket := printf "^(\\[[0-9A-Fa-f:.]+\\]|%s(\\.%s){3}):[1-9][0-9]{0,4}$" $octet $octet }}
+{{- range $i, $upstream := .Values.config.upstreams }}
+{{- $field := printf "config.upstreams[%d] (upstream %q)" $i $upstream.name }}
+{{- if and $upstream.service $upstream.endpoints }}
+{{- fail (printf "%s: it has both endpoints and a service; keep one of the two" $field) }}
+{{- else if not (or $upstream.service $upstream.endpoints) }}
+{{- fail (printf "%s: it has no endpoints; write at least one, like endpoints: [{address: \"10.0.0.7:5432\"}], or the Service to follow, like service: {namespace: db, name: pg, port: 5432}" $field) }}
+{{- end }}
+{{- range $n, $endpoint := $upstream.endpoints }}
+{{- if not (regexMatch $socket $endpoint.address) }}
+{{- fail (printf "%s.endpoints[%d].address: %q is not an IP address with a port; write one like \"10.0.0.7:5432\" or \"[fd00::7]:5432\"" $field $n $endpoint.address) }}
+{{- end }}
+{{- end }}
+{{- include "sheave.checkWeights" (dict "items" $upstream.endpoints "field" (printf "%s.endpoints" $field)) }}
+{{- end }}
+{{- range $i, $route := .Values.config.routes }}
+{{- include "sheave.checkWeights" (dict "items" $route.backendRefs "field" (printf "config.routes[%d].backendRefs (route %q)" $i $route.name)) }}
+{{- end }}
+{{- end }}
+
+{{/* Takes (dict "items" a list that may have weights "field" its name). */}}
+{{- define "sheave.checkWeights" -}}
+{{- $sum := 0 }}
+{{- range .items }}{{ $sum = add $sum (dig "weight" 1 .) }}{{ end }}
+{{- if and .items (eq (int $sum) 0) }}
+{{- fail (printf "%s: every weight is 0, so no connection could go anywhere; write a weight of at least 1" .field) }}
 {{- end }}
 {{- end }}
