@@ -24,7 +24,7 @@ use futures_util::future::{AbortHandle, abortable};
 use futures_util::stream::FuturesUnordered;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::config::Config;
 
@@ -40,6 +40,9 @@ pub(super) use status::Watches;
 const LISTS_AT_ONCE: usize = 8;
 /// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Credentials that are not accepted are read again at most this often.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the watches that the newest configuration asks for.
 pub(super) struct Discovery {
@@ -70,7 +73,8 @@ impl Discovery {
             }
             scopes = self.plan();
         }
-        let client = self.client().await;
+        let mut client = self.client().await;
+        let (refused, mut renewed) = (Arc::new(Notify::new()), None);
         let turns = Arc::new(Semaphore::new(LISTS_AT_ONCE));
         let mut running: HashMap<Arc<Scope>, AbortHandle> = HashMap::new();
         let mut watches = FuturesUnordered::new();
@@ -93,6 +97,7 @@ impl Discovery {
                     status: Arc::clone(&self.status),
                     observations: self.observations.clone(),
                     turns: Arc::clone(&turns),
+                    refused: Arc::clone(&refused),
                 };
                 let (watch, handle) = abortable(watch.run());
                 running.insert(scope, handle);
@@ -107,6 +112,17 @@ impl Discovery {
                         break;
                     }
                     Some(_aborted) = watches.next() => {}
+                    () = refused.notified() => {
+                        if renewed.is_some_and(|last: Instant| last.elapsed() < RENEW_EVERY) {
+                            continue;
+                        }
+                        renewed = Some(Instant::now());
+                        // A kubeconfig that changed, as those of people and cloud providers do.
+                        let Ok(fresh) = self::client(self.kubeconfig.as_ref()).await else { continue };
+                        client = fresh;
+                        running.drain().for_each(|(_, watch)| watch.abort());
+                        break;
+                    }
                 }
             }
         }

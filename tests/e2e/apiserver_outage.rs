@@ -58,6 +58,10 @@ fn an_outage_of_the_api_server_fails_no_connection() {
         "the metric shows the outage: {worst_synced} of {all} were in step at its end"
     );
     assert!(
+        worst_age >= length.as_secs_f64() / 2.0,
+        "the age of the last event shows the outage: {worst_age} s after {length:?}"
+    );
+    assert!(
         after.count(names::WATCH_ERRORS, &[]) > before.count(names::WATCH_ERRORS, &[]),
         "failed watches are counted"
     );

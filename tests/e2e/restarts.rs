@@ -52,17 +52,22 @@ pub(crate) fn roll(name: &str, stage: &Stage<'_>, restarts: usize) {
 fn scaling_fails_no_connection_while_an_endpoint_is_ready() {
     let namespace = Namespace::create("scaling");
     let stage = Stage::set(&namespace, json!({}), json!({}));
+    scale("scaling", &stage);
+}
+
+/// 3 -> 9 -> 0 -> 3, again and again.
+pub(crate) fn scale(name: &str, stage: &Stage<'_>) {
     let cycles = if is_full() { 20 } else { 1 };
     let (mut attempted, mut refused, mut slowest_return, mut longest_outage) = (0, 0, 0, 0);
     for cycle in 1..=cycles {
-        let (seen, back_after) = cycle_once(&stage, cycle);
+        let (seen, back_after) = cycle_once(stage, cycle);
         attempted += seen.attempted;
         refused += seen.failed;
         slowest_return = slowest_return.max(back_after);
         longest_outage = longest_outage.max(seen.longest_gap);
     }
     figures!(
-        "scaling",
+        name,
         cycles = cycles,
         attempted = attempted,
         failed_while_ready = 0,

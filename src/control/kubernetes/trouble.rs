@@ -22,6 +22,7 @@ pub(super) enum Verb {
 }
 
 const FORBIDDEN: &str = "forbidden";
+const UNAUTHORIZED: &str = "unauthorized";
 const EXPIRED: &str = "expired";
 const REFUSED: &str = "refused";
 const UNREADABLE: &str = "unreadable";
@@ -66,10 +67,10 @@ impl Trouble {
                 ),
             ),
             401 => Self::new(
-                "unauthorized",
+                UNAUTHORIZED,
                 format!(
-                    "the API server does not accept the credentials for {doing} {scope}: {}; a pod's token is read \
-                     again every minute, so look whether its ServiceAccount still exists",
+                    "the API server does not accept the credentials for {doing} {scope}: {}; they are read \
+                     again, a pod's token every minute, a kubeconfig after this; does the ServiceAccount or user still exist?",
                     brief(&status.message)
                 ),
             ),
@@ -92,6 +93,10 @@ impl Trouble {
             }
             _ => Self::new("unreachable", format!("{} {scope}: {}", verb.doing(), chain(error))),
         }
+    }
+
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.reason == UNAUTHORIZED
     }
 
     pub(super) fn is_forbidden(&self) -> bool {

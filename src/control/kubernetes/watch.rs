@@ -16,7 +16,7 @@ use kube::api::{Api, ListParams, WatchParams};
 use kube::core::{NamespaceResourceScope, WatchEvent};
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::backoff::Pause;
 use super::index::{Change, Object, Observation};
@@ -48,6 +48,8 @@ pub(super) struct Watch {
     pub(super) observations: flume::Sender<Observation>,
     /// For listing: a thousand at once would keep probes waiting, and the API server busy.
     pub(super) turns: Arc<Semaphore>,
+    /// Told when the API server does not accept the client's credentials.
+    pub(super) refused: Arc<Notify>,
 }
 
 /// An object of the API that has a compact value.
@@ -84,6 +86,9 @@ impl Watch {
             let Err(trouble) = result else { continue };
             if trouble.needs_list() {
                 version = None;
+            }
+            if trouble.is_unauthorized() {
+                self.refused.notify_one();
             }
             self.report(trouble);
             pause.wait().await;

@@ -47,7 +47,8 @@ fn only_what_is_named_is_requested() {
     known["spec"]["ports"][0]["name"] = "renamed".into();
     api.put_all([other.clone(), known]);
     api.delete(&other);
-    eventually("the change of `a`", || addresses(admin, "a"), Vec::is_empty);
+    eventually("the change of `a`", || problem(admin, "a"), |reason| *reason == "port_unresolved");
+    assert_eq!(addresses(admin, "a"), [nowhere(2)], "kept until the slices have the new name");
     assert_eq!(generation(admin), before + 1);
 }
 

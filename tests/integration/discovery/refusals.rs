@@ -88,13 +88,35 @@ fn every_refusal_has_its_reason_and_takes_nothing_away() {
         assert_eq!(readiness(admin).0, 200, "{code}");
         api.reply(|_| Reply::Served);
         in_step(admin);
-        // What asking again does not change needs a new list; nothing else does.
+        // What asking again does not change needs a new list, and so do new credentials; nothing else does.
         let again = api.count(Verb::List, "endpointslices") > listed;
-        assert_eq!(again, reason == "refused", "{code}");
+        assert_eq!(again, ["refused", "unauthorized"].contains(&reason), "{code}");
     }
     api.put(slice("db", "pg", "second", second.address));
     has(admin, "main", &[&first, &second]);
     assert!(load.stop().unwrap() > 0);
+}
+
+/// As with credentials that were renewed while they ran out.
+#[test]
+fn a_changed_kubeconfig_is_read_when_the_old_one_is_refused() {
+    let (first, second) = (Endpoint::polite(), Endpoint::polite());
+    let (old, new) = (ApiServer::start(), ApiServer::start());
+    old.put_all([service("db", "pg"), slice("db", "pg", "first", first.address)]);
+    new.put_all([service("db", "pg"), slice("db", "pg", "first", second.address)]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kubeconfig");
+    std::fs::write(&file, old.kubeconfig()).unwrap();
+    let settings = following(Driver::Epoll, &old).top(&format!("kubernetes: {{kubeconfig: {file:?}}}"));
+    let proxy = Proxy::start(&settings);
+    has(proxy.admin, "main", &[&first]);
+    in_step(proxy.admin);
+    std::fs::write(&file, new.kubeconfig()).unwrap();
+    old.reply(|_| Reply::Status(401));
+    old.break_connections();
+    has(proxy.admin, "main", &[&second]);
+    in_step(proxy.admin);
+    exchange(proxy.address).unwrap();
 }
 
 /// The client library would wait for longer and longer by itself, without a word.
