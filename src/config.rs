@@ -268,6 +268,10 @@ pub struct Retry {
     pub per_retry_timeout: Option<Duration>,
     pub base_interval: Duration,
     pub max_interval: Duration,
+    /// Retries per hundred connections, beside those that are always allowed.
+    pub budget_percent: u32,
+    /// Retries per second that are always allowed.
+    pub budget_floor: u32,
 }
 
 /// When an endpoint is left alone, and for how long.

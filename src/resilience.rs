@@ -1,11 +1,13 @@
-//! What keeps trouble small: breaker, backoff, health verdicts.
+//! What keeps trouble small: breaker, backoff, retry budget, health verdicts.
 //!
 //! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
 
 mod backoff;
 mod breaker;
+mod budget;
 mod health;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
+pub use budget::{Budget, BudgetPolicy};
 pub use health::{Health, Streak};

@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::balance::{self, Pick, Tried};
 use crate::config::Keepalive;
-use crate::resilience::{Backoff, Permit};
+use crate::resilience::{Backoff, BudgetPolicy, Permit};
 use crate::routing::{Endpoint, Reservation, Upstream};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::{self, SocketHandle, Stream};
@@ -44,13 +44,19 @@ pub(super) async fn connect(
     upstream: &Arc<Upstream>,
     recorder: &mut Recorder,
 ) -> Result<Connected, Outcome> {
-    let deadline = Instant::now() + upstream.timeouts.connect;
+    let begun = Instant::now();
+    let deadline = begun + upstream.timeouts.connect;
     let retry = &upstream.retry;
     let mut tried = Tried::default();
     let mut backoff = Backoff::new(retry.base_interval, retry.max_interval);
     // What it comes to if no attempt can be made.
     let mut failure = if upstream.selection.is_empty() { Outcome::NoEndpoint } else { Outcome::BreakerOpen };
-    for _ in 0..=retry.num_retries {
+    let policy = BudgetPolicy { percent: retry.budget_percent, min_per_second: retry.budget_floor };
+    upstream.state.begin(begun);
+    for number in 0..=retry.num_retries {
+        if number > 0 && !upstream.state.may_retry(policy, Instant::now()) {
+            return Err(failure);
+        }
         let chosen = loop {
             if let Some(chosen) = choose(context, upstream, &mut tried) {
                 break chosen;

@@ -231,6 +231,8 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
             per_retry_timeout: None,
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
+            budget_percent: 20,
+            budget_floor: 10,
         },
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None },

@@ -1,12 +1,15 @@
 //! A named group of endpoints balanced as one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::balance::Selection;
 use crate::config::{
     HealthCheck, Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts,
 };
+
+use crate::resilience::{Budget, BudgetPolicy};
 
 use super::Endpoint;
 
@@ -46,9 +49,37 @@ pub struct Problem {
 #[derive(Debug, Default)]
 pub struct UpstreamState {
     cursor: AtomicUsize,
+    connections: AtomicU64,
+    budget: Mutex<Budget>,
+    retries_refused: AtomicU64,
 }
 
 impl UpstreamState {
+    /// Counts a connection that is to be made.
+    pub fn begin(&self, now: Instant) {
+        let connections = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        if connections.is_multiple_of(Budget::MARK_EVERY) {
+            self.budget().mark(connections, now);
+        }
+    }
+
+    /// Asks for a retry. Whether the budget has one; a refusal is counted.
+    pub fn may_retry(&self, policy: BudgetPolicy, now: Instant) -> bool {
+        let connections = self.connections.load(Ordering::Relaxed);
+        let granted = self.budget().withdraw(policy, connections, now);
+        self.retries_refused.fetch_add(u64::from(!granted), Ordering::Relaxed);
+        granted
+    }
+
+    /// Retries that the budget did not have.
+    pub fn retries_refused(&self) -> u64 {
+        self.retries_refused.load(Ordering::Relaxed)
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The next turn of round robin, one for the whole process.
     pub fn turn(&self) -> usize {
         self.cursor.fetch_add(1, Ordering::Relaxed)

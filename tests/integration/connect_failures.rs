@@ -21,6 +21,7 @@ on_both_drivers!(
     a_reset_at_accept_is_never_an_empty_answer,
     each_round_tries_every_endpoint_once,
     rounds_back_off,
+    an_outage_is_no_storm_of_retries,
     the_connect_timeout_bounds_silence,
     the_connect_timeout_bounds_refusals,
     one_attempt_is_bounded,
@@ -151,6 +152,26 @@ fn each_round_tries_every_endpoint_once(driver: Driver) {
         assert_eq!((&record["outcome"], &record["side"]), (&"connect_refused".into(), &"upstream".into()));
         nothing_is_held(&proxy);
     }
+}
+
+/// The budget is all connections' together: two of a hundred percent, and none that is always allowed.
+fn an_outage_is_no_storm_of_retries(driver: Driver) {
+    const CONNECTIONS: usize = 20;
+    let upstream = "retry: {numRetries: 10, budget: {percent: 200, minRetriesPerSecond: 0}, \
+                    perRetry: {backOff: {baseInterval: 1ms, maxInterval: 1ms}}}, \
+                    circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}";
+    let proxy = Proxy::start(&Settings::new(driver, &[closed_port(), closed_port()]).upstream(upstream));
+    for _ in 0..CONNECTIONS {
+        assert_eq!(ask(proxy.address, ""), Err(ErrorKind::ConnectionReset));
+    }
+    let records = proxy.records(CONNECTIONS);
+    let retries: usize = records.iter().map(|record| attempts(record).len() - 1).sum();
+    assert!(retries > 0 && retries <= 2 * CONNECTIONS, "{retries} retries");
+    assert_eq!(attempts(&records[0]).len(), 3, "the first connection has two, and asks for a third");
+    assert!(records.iter().all(|record| record["outcome"] == "connect_refused"), "{records:#?}");
+    let refused = proxy.metric("sheave_upstream_retries_refused_total", &["upstream=\"main\""]);
+    assert_eq!(refused, CONNECTIONS as f64, "each of them was refused one in the end");
+    nothing_is_held(&proxy);
 }
 
 /// Each wait is random from nothing up to 50 ms, so only their sum says something: that of twelve is less than 50 ms

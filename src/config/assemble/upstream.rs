@@ -17,6 +17,10 @@ use crate::config::{
 const MAX_WEIGHT: u32 = 10_000;
 /// Each of them is a connect that a client waits for.
 const MAX_RETRIES: u32 = 100;
+/// Each connection may be tried so many times at most, and then as many times again.
+const MAX_BUDGET_PERCENT: u32 = 100 * MAX_RETRIES;
+/// More than any process makes.
+const MAX_RETRIES_PER_SECOND: u32 = 1_000_000;
 /// More in a row is no sign of trouble any more, but trouble.
 const MAX_FAILURES: u32 = 1_000;
 /// More than any endpoint holds.
@@ -173,7 +177,16 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let base_interval = millis(back_off.base_interval, 25);
     let max_interval = millis(back_off.max_interval, 1000);
     not_less(cx, &format!("{path}.perRetry.backOff.maxInterval"), max_interval, base_interval);
+    let budget = raw.budget.or_default();
+    let at = |name: &str| format!("{path}.budget.{name}");
     Retry {
+        budget_percent: cx.within(budget.percent.or(20), &at("percent"), 0, MAX_BUDGET_PERCENT),
+        budget_floor: cx.within(
+            budget.min_retries_per_second.or(10),
+            &at("minRetriesPerSecond"),
+            0,
+            MAX_RETRIES_PER_SECOND,
+        ),
         num_retries: if retries_connects { num_retries } else { 0 },
         per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
         base_interval,

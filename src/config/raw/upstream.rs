@@ -193,7 +193,7 @@ pub(in crate::config) struct Retry {
     #[schemars(extend("default" = "0s"))]
     hedge_after: Field<Later<GatewayDuration>>,
     /// How many retries there may be, relative to connections.
-    budget: Field<Later<Budget>>,
+    pub(in crate::config) budget: Field<Budget>,
 }
 
 /// A failure that is retried.
@@ -231,12 +231,12 @@ pub(in crate::config) struct BackOff {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Budget {
-    /// Retries per hundred connections.
-    #[schemars(extend("default" = 20))]
-    percent: Field<u32>,
-    /// Retries per second that are always allowed.
-    #[schemars(extend("default" = 10))]
-    min_retries_per_second: Field<u32>,
+    /// Retries per hundred connections of the last ten seconds.
+    #[schemars(range(max = 10_000), extend("default" = 20))]
+    pub(in crate::config) percent: Field<u32>,
+    /// Retries per second that are always allowed, on average over ten seconds.
+    #[schemars(range(max = 1_000_000), extend("default" = 10))]
+    pub(in crate::config) min_retries_per_second: Field<u32>,
 }
 
 /// Limits, and when an endpoint is left alone for a while.
@@ -290,5 +290,4 @@ off! {
     SlowStart, "remove it or write window: 0s", slow_start => slow_start.window.is_off();
     ZoneAware, "remove it or write preferLocal: false", zone_aware =>
         zone_aware.prefer_local.get().is_some_and(Off::is_off);
-    Budget, "remove it", _ => false;
 }

@@ -154,6 +154,10 @@ fn bounds() {
         (upstream("healthCheck: {active: {http: {path: /healthz}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for something; write type: HTTP (upstream "pg")"#,
         ]),
+        (upstream("retry: {budget: {percent: 10001, minRetriesPerSecond: 1000001}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.budget.percent: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: 1000001 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
+        ]),
         (upstream("retry: {triggers: [reset]}"), &[
             r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
         ]),

@@ -69,6 +69,8 @@ fn defaults_of_an_upstream() {
             per_retry_timeout: Some(seconds(1)),
             base_interval: Duration::from_millis(25),
             max_interval: seconds(1),
+            budget_percent: 20,
+            budget_floor: 10,
         },
         breaker: Some(Breaker {
             consecutive_failures: NonZeroU32::new(5).unwrap(),
@@ -149,6 +151,7 @@ fn what_is_off_may_be_written() {
         upstream(
             "healthCheck: {active: {type: HTTP, initialState: Unhealthy, http: {hostname: \"[fd00::8]:80\"}}}",
         ),
+        upstream("retry: {budget: {percent: 0, minRetriesPerSecond: 0}}"),
         upstream("rebalance: {percentPerMinute: 0, minAge: 5m, dryRun: true}"),
         upstream("drain: {closePerSecond: 0}"),
     ] {

@@ -158,6 +158,16 @@ pub(super) static UPSTREAMS: &[Family] = &[
         },
     },
     Family {
+        name: "upstream_retries_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Retries that were not made because `retry.budget` had none left; the connection ended with its last failure.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| samples.put(&[&upstream.name], upstream.state.retries_refused()))
+        },
+    },
+    Family {
         name: "upstream_leaving_endpoints",
         kind: Kind::Gauge,
         unit: None,

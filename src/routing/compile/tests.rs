@@ -76,6 +76,8 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
             per_retry_timeout: None,
             base_interval: Duration::from_millis(25),
             max_interval: Duration::from_secs(1),
+            budget_percent: 20,
+            budget_floor: 10,
         },
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None },
