@@ -57,6 +57,18 @@ pub fn pick(
     })
 }
 
+/// Whether a place is all that is missing: some endpoint that was not tried yet is full.
+pub fn is_full(upstream: &Upstream, tried: &Tried, now: Instant) -> bool {
+    upstream.selection.tiers().iter().any(|tier| {
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, now };
+        let waits = |index: usize| {
+            let endpoint = upstream.endpoints.get(index);
+            endpoint.is_some_and(|endpoint| endpoint.is_full() && choice.may_be_tried(index, endpoint))
+        };
+        tier.members().any(waits)
+    })
+}
+
 /// What one pick chooses from.
 struct Choice<'a> {
     endpoints: &'a [Endpoint],
@@ -88,7 +100,12 @@ impl<'a> Choice<'a> {
     /// The endpoint at `index`, if it may be chosen now.
     fn candidate(&self, index: usize) -> Option<&'a Endpoint> {
         let endpoint = self.endpoints.get(index)?;
-        (!self.tried.contains(index) && endpoint.may_be_tried(self.now)).then_some(endpoint)
+        (!endpoint.is_full() && self.may_be_tried(index, endpoint)).then_some(endpoint)
+    }
+
+    /// Whether nothing but its connections is in the way.
+    fn may_be_tried(&self, index: usize, endpoint: &Endpoint) -> bool {
+        !self.tried.contains(index) && endpoint.may_be_tried(self.now)
     }
 
     /// All that may be chosen now, with their index.
@@ -108,6 +125,7 @@ pub(crate) mod tests {
             address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
             weight: *weight,
             topology: Arc::default(),
+            max_connections: None,
             breaker: None,
             state: Arc::default(),
         };

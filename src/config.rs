@@ -186,6 +186,7 @@ pub struct Upstream {
     pub retry: Retry,
     /// `None`: endpoints that fail are tried all the same.
     pub breaker: Option<Breaker>,
+    pub limits: UpstreamLimits,
     pub health: HealthCheck,
     pub drain: UpstreamDrain,
 }
@@ -264,6 +265,8 @@ pub struct UpstreamTimeouts {
 pub struct Retry {
     /// Attempts after the first.
     pub num_retries: u32,
+    /// When a second attempt joins one that has no answer yet; `None`: never.
+    pub hedge_after: Option<Duration>,
     /// `None`: the upstream's connect timeout alone bounds an attempt.
     pub per_retry_timeout: Option<Duration>,
     pub base_interval: Duration,
@@ -272,6 +275,21 @@ pub struct Retry {
     pub budget_percent: u32,
     /// Retries per second that are always allowed.
     pub budget_floor: u32,
+}
+
+/// How much at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Connections of the upstream, those being made included; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
+    /// The same of each endpoint.
+    pub max_per_endpoint: Option<NonZeroUsize>,
+    /// Connections that wait for a place; 0: none does.
+    pub max_pending: usize,
+    /// How long one waits.
+    pub pending_timeout: Duration,
+    /// Retries, hedged ones included; `None`: any number.
+    pub max_parallel_retries: Option<NonZeroUsize>,
 }
 
 /// When an endpoint is left alone, and for how long.

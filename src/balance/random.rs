@@ -1,22 +1,30 @@
 //! A random endpoint, by weight.
 
+use crate::routing::Endpoint;
+
 use super::{Choice, Pick};
 
 /// Each candidate with a chance in proportion to its weight.
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
-    let total: u64 = choice.candidates().map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
-    if total == 0 {
-        return None;
-    }
-    let mut ticket = random.u64(0..total);
-    for (index, endpoint) in choice.candidates() {
-        let weight = u64::from(endpoint.weight);
-        if ticket < weight {
-            return Some(Pick { index, reservation: endpoint.state.reserve() });
+    loop {
+        let (index, endpoint) = draw(choice, random)?;
+        // Else another worker took its last place, or its breaker opened, between the choice and the reservation.
+        if let Some(reservation) = endpoint.reserve() {
+            return Some(Pick { index, reservation });
         }
-        ticket -= weight;
     }
-    None
+}
+
+fn draw<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<(usize, &'a Endpoint)> {
+    let candidates: Vec<(usize, &Endpoint)> = choice.candidates().collect();
+    let total: u64 = candidates.iter().map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
+    let mut ticket = random.u64(0..total.max(1));
+    candidates.into_iter().find(|(_, endpoint)| {
+        let weight = u64::from(endpoint.weight);
+        let is_drawn = ticket < weight;
+        ticket = ticket.saturating_sub(weight);
+        is_drawn
+    })
 }
 
 #[cfg(test)]
@@ -24,7 +32,6 @@ mod tests {
     use super::*;
     use crate::balance::Tried;
     use crate::balance::tests::{endpoints, with_choice};
-    use crate::routing::Endpoint;
 
     fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
         with_choice(endpoints, tried, |choice| super::pick(choice, random))

@@ -6,7 +6,7 @@ use super::{Choice, Pick};
 pub(super) fn pick(choice: &Choice<'_>, turn: usize) -> Option<Pick> {
     (0..choice.tier.turns()).find_map(|ahead| {
         let index = choice.tier.at(turn.wrapping_add(ahead))?;
-        let reservation = choice.candidate(index)?.state.reserve();
+        let reservation = choice.candidate(index)?.reserve()?;
         Some(Pick { index, reservation })
     })
 }

@@ -20,7 +20,9 @@ pub(super) use process::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
 };
 pub(super) use route::{BackendRef, Route};
-pub(super) use upstream::{Endpoint, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream, UpstreamTcp};
+pub(super) use upstream::{
+    CircuitBreaker, Endpoint, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream, UpstreamTcp,
+};
 
 use schemars::JsonSchema;
 use serde::Deserialize;

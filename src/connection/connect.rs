@@ -1,41 +1,35 @@
-//! From an upstream to a connected endpoint: pick, dial, and on failure another endpoint.
+//! From an upstream to a connected endpoint: a place, a pick, a dial, and on failure another endpoint.
 //!
 //! Only connecting is ever tried again: no byte has been read from the client yet. Endpoints that were not tried come first;
 //! once all were, the next round waits (exponential backoff with full jitter). `connectTimeout` bounds all of it,
 //! and a client that leaves ends it.
 
+mod admit;
 mod breaker;
+mod dial;
+mod hedge;
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use std::{io, pin::pin};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use std::time::Instant;
 
 use crate::balance::{self, Pick, Tried};
-use crate::config::Keepalive;
-use crate::resilience::{Backoff, BudgetPolicy, Permit};
-use crate::routing::{Endpoint, Reservation, Upstream};
+use crate::resilience::{Backoff, Permit};
+use crate::routing::{Endpoint, Reservation, Upstream, UpstreamPlace};
 use crate::telemetry::Outcome;
-use crate::worker::runtime::{self, SocketHandle, Stream};
+use crate::worker::runtime::Stream;
 
 use super::record::Recorder;
 use super::{Context, Live};
 
-/// A connection to an endpoint, counted on it as long as this lives.
+use dial::{Failed, dial, pause};
+
+/// A connection to an endpoint, counted on it and on its upstream as long as this lives.
 pub(super) struct Connected {
     pub(super) stream: Stream,
+    // In this order: who is called because the place is free must find the endpoint's free too.
     _reservation: Reservation,
+    _place: UpstreamPlace,
 }
-
-/// How often a connection that waits for an endpoint looks after its client and its own end.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long after accept a client that sent FIN and nothing else still counts as one that only listens
-/// (`nc host port </dev/null`): connecting normally takes less.
-const SILENT_CLIENT_GRACE: Duration = Duration::from_millis(100);
 
 /// Connects to an endpoint of `upstream`.
 pub(super) async fn connect(
@@ -44,63 +38,23 @@ pub(super) async fn connect(
     upstream: &Arc<Upstream>,
     recorder: &mut Recorder,
 ) -> Result<Connected, Outcome> {
-    let begun = Instant::now();
-    let deadline = begun + upstream.timeouts.connect;
-    let retry = &upstream.retry;
+    upstream.state.begin(Instant::now());
     let mut tried = Tried::default();
-    let mut backoff = Backoff::new(retry.base_interval, retry.max_interval);
-    // What it comes to if no attempt can be made.
-    let mut failure = if upstream.selection.is_empty() { Outcome::NoEndpoint } else { Outcome::BreakerOpen };
-    let policy = BudgetPolicy { percent: retry.budget_percent, min_per_second: retry.budget_floor };
-    upstream.state.begin(begun);
-    for number in 0..=retry.num_retries {
-        if number > 0 && !upstream.state.may_retry(policy, Instant::now()) {
-            return Err(failure);
-        }
-        let chosen = loop {
-            if let Some(chosen) = choose(context, upstream, &mut tried) {
-                break chosen;
-            }
-            // Who may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
-            if (tried.is_empty() && !breaker::may_permit_by(upstream, deadline)) || Instant::now() >= deadline
-            {
-                return Err(failure);
-            }
-            let wait = backoff.next_wait(&mut context.random.borrow_mut());
-            pause(live, (Instant::now() + wait).min(deadline)).await?;
-            tried.clear();
-        };
-        let Chosen { index, endpoint, reservation, permit } = chosen;
-        let started = Instant::now();
-        if started >= deadline {
-            break;
-        }
-        let until = retry.per_retry_timeout.map_or(deadline, |timeout| deadline.min(started + timeout));
-        match dial(live, endpoint.address, &upstream.keepalive, until).await {
-            Ok(stream) => {
-                recorder.attempted(endpoint.address, started, None);
-                breaker::succeeded(permit, upstream, endpoint);
-                live.attach_upstream(endpoint, stream.handle());
-                context.registry.schedule(live);
-                if endpoint.state.has_left() {
-                    context.departures.tell();
-                }
-                return Ok(Connected { stream, _reservation: reservation });
-            }
-            Err(Failed::Attempt(outcome)) => {
-                recorder.attempted(endpoint.address, started, Some(outcome));
-                breaker::failed(permit, upstream, endpoint, outcome);
-                tried.insert(index);
-                failure = outcome;
-            }
-            Err(Failed::Connection(outcome)) => {
-                // Who has waited for which endpoint, and left, is worth knowing too.
-                recorder.attempted(endpoint.address, started, Some(outcome));
-                return Err(outcome);
-            }
-        }
-    }
-    Err(failure)
+    let (place, first) = admit::admit(context, live, upstream, &mut tried).await?;
+    let deadline = Instant::now() + upstream.timeouts.connect;
+    let mut attempts = Attempts { context, live, upstream, recorder, tried, deadline };
+    let (stream, reservation) = attempts.make(first).await?;
+    Ok(Connected { stream, _reservation: reservation, _place: place })
+}
+
+/// The attempts of one connection.
+struct Attempts<'a> {
+    context: &'a Context,
+    live: &'a Live,
+    upstream: &'a Arc<Upstream>,
+    recorder: &'a mut Recorder,
+    tried: Tried,
+    deadline: Instant,
 }
 
 /// The endpoint of an attempt, and the leave to make it.
@@ -112,150 +66,140 @@ struct Chosen<'a> {
     permit: Option<Permit<'a>>,
 }
 
-/// An endpoint that was not tried yet and that its breaker lets be tried.
-fn choose<'a>(context: &Context, upstream: &'a Upstream, tried: &mut Tried) -> Option<Chosen<'a>> {
-    loop {
-        let Pick { index, reservation } =
-            balance::pick(upstream, tried, &mut context.random.borrow_mut(), Instant::now())?;
-        let endpoint = upstream.endpoints.get(index)?;
-        match endpoint.breaker.as_ref().map(|breaker| breaker.permit()) {
-            None => return Some(Chosen { index, endpoint, reservation, permit: None }),
-            Some(Some(permit)) => return Some(Chosen { index, endpoint, reservation, permit: Some(permit) }),
-            // Another attempt became the probe between the choice and the question.
-            Some(None) => tried.insert(index),
-        }
-    }
+/// Why none was chosen.
+enum Unchosen {
+    /// No endpoint is left to try.
+    NoneLeft,
+    /// Those that are left hold as many connections as they may.
+    Full,
 }
 
-/// Why there is no connection to this endpoint.
-enum Failed {
-    /// The endpoint's doing: another may do.
-    Attempt(Outcome),
-    /// No endpoint would do any more: the client left, or the connection was ended from outside.
-    Connection(Outcome),
-}
+type Won = (Stream, Reservation);
 
-/// One attempt at one endpoint.
-async fn dial(
-    live: &Live,
-    address: SocketAddr,
-    keepalive: &Keepalive,
-    deadline: Instant,
-) -> Result<Stream, Failed> {
-    let socket = loop {
-        match open_socket(address, keepalive) {
-            Ok(socket) => break socket,
-            // Out of descriptors or memory for a moment: no endpoint's fault, so none is given up for it.
-            Err(error) if is_exhaustion(&error) && Instant::now() < deadline => {
-                pause(live, Instant::now() + LOOK_INTERVAL).await.map_err(Failed::Connection)?;
+impl<'a> Attempts<'a> {
+    /// One attempt after the other, the first at `first` if that is chosen already.
+    async fn make(&mut self, mut first: Option<Chosen<'a>>) -> Result<Won, Outcome> {
+        let Upstream { retry, state, limits, .. } = &**self.upstream;
+        let mut backoff = Backoff::new(retry.base_interval, retry.max_interval);
+        // What it comes to if no attempt can be made.
+        let mut failure =
+            if self.upstream.selection.is_empty() { Outcome::NoEndpoint } else { Outcome::BreakerOpen };
+        for number in 0..=retry.num_retries {
+            let mut _in_parallel = None;
+            if number > 0 {
+                _in_parallel = Some(state.begin_retry(retry, limits, Instant::now()).ok_or(failure)?);
             }
-            Err(error) => {
-                tracing::warn!(%address, %error, "no socket for a connection to an endpoint");
-                return Err(Failed::Attempt(Outcome::Internal));
+            let chosen = match first.take() {
+                Some(chosen) => chosen,
+                None => self.next(&mut backoff, failure).await?,
+            };
+            if Instant::now() >= self.deadline {
+                break;
+            }
+            let result = match retry.hedge_after {
+                None => self.attempt(chosen).await,
+                // In a box: it is large, and most connections that could be hedged never are.
+                Some(after) => Box::pin(self.race(chosen, after)).await,
+            };
+            match result {
+                Ok(won) => return Ok(won),
+                Err(Failed::Attempt(outcome)) => failure = outcome,
+                Err(Failed::Connection(outcome)) => return Err(outcome),
             }
         }
-    };
-    let stream = Stream::new(socket).map_err(|_| Failed::Attempt(Outcome::Internal))?;
-    match connected(live, &stream, address, deadline).await? {
-        Ok(()) => Ok(stream),
-        Err(error) => Err(Failed::Attempt(classify(&error))),
+        Err(failure)
+    }
+
+    /// The endpoint of the next attempt; `failure` if there is none to wait for.
+    async fn next(&mut self, backoff: &mut Backoff, failure: Outcome) -> Result<Chosen<'a>, Outcome> {
+        loop {
+            if let Ok(chosen) = choose(self.context, self.upstream, &mut self.tried) {
+                return Ok(chosen);
+            }
+            // Who may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
+            let nobody_to_wait_for =
+                self.tried.is_empty() && !breaker::may_permit_by(self.upstream, self.deadline);
+            if nobody_to_wait_for || Instant::now() >= self.deadline {
+                return Err(failure);
+            }
+            let wait = backoff.next_wait(&mut self.context.random.borrow_mut());
+            pause(self.live, (Instant::now() + wait).min(self.deadline)).await?;
+            self.tried.clear();
+        }
+    }
+
+    async fn attempt(&mut self, chosen: Chosen<'a>) -> Result<Won, Failed> {
+        let started = Instant::now();
+        let result = self.dial(&chosen, started).await;
+        self.settle(chosen, started, result)
+    }
+
+    /// The attempt itself. It borrows nothing of this, so that two can be under way.
+    fn dial(
+        &self,
+        chosen: &Chosen<'a>,
+        started: Instant,
+    ) -> impl Future<Output = Result<Stream, Failed>> + use<'a> {
+        let timeout = self.upstream.retry.per_retry_timeout;
+        let until = timeout.map_or(self.deadline, |timeout| self.deadline.min(started + timeout));
+        dial(self.live, chosen.endpoint.address, &self.upstream.keepalive, until)
+    }
+
+    /// An attempt has ended: tells whom it concerns.
+    fn settle(
+        &mut self,
+        chosen: Chosen<'a>,
+        started: Instant,
+        result: Result<Stream, Failed>,
+    ) -> Result<Won, Failed> {
+        let Chosen { index, endpoint, reservation, permit } = chosen;
+        match result {
+            Ok(stream) => {
+                self.recorder.attempted(endpoint.address, started, None);
+                breaker::succeeded(permit, self.upstream, endpoint);
+                self.live.attach_upstream(endpoint, stream.handle());
+                self.context.registry.schedule(self.live);
+                if endpoint.state.has_left() {
+                    self.context.departures.tell();
+                }
+                Ok((stream, reservation))
+            }
+            Err(failed) => {
+                // Who has waited for which endpoint, and left, is worth knowing too.
+                let (Failed::Attempt(outcome) | Failed::Connection(outcome)) = failed;
+                self.recorder.attempted(endpoint.address, started, Some(outcome));
+                if let Failed::Attempt(outcome) = failed {
+                    breaker::failed(permit, self.upstream, endpoint, outcome);
+                    self.tried.insert(index);
+                }
+                drop(reservation);
+                self.upstream.state.freed();
+                Err(failed)
+            }
+        }
     }
 }
 
-/// Waits for the connection attempt itself.
-async fn connected(
-    live: &Live,
-    stream: &Stream,
-    address: SocketAddr,
-    deadline: Instant,
-) -> Result<io::Result<()>, Failed> {
-    let mut connecting = pin!(stream.connect(address));
+/// An endpoint that was not tried yet, has a place and is let be tried by its breaker.
+fn choose<'a>(context: &Context, upstream: &'a Upstream, tried: &mut Tried) -> Result<Chosen<'a>, Unchosen> {
     loop {
-        let look = deadline.min(Instant::now() + LOOK_INTERVAL);
-        if let Some(result) = runtime::timeout_at(look, connecting.as_mut()).await {
-            return Ok(result);
-        }
-        look_after(live).map_err(Failed::Connection)?;
-        if Instant::now() >= deadline {
-            return Err(Failed::Attempt(Outcome::ConnectTimeout));
-        }
-    }
-}
-
-/// Waits without losing sight of the client and of verdicts from outside.
-async fn pause(live: &Live, until: Instant) -> Result<(), Outcome> {
-    loop {
-        look_after(live)?;
         let now = Instant::now();
-        if now >= until {
-            return Ok(());
+        let Some(Pick { index, reservation }) =
+            balance::pick(upstream, tried, &mut context.random.borrow_mut(), now)
+        else {
+            let is_full = balance::is_full(upstream, tried, now);
+            return Err(if is_full { Unchosen::Full } else { Unchosen::NoneLeft });
+        };
+        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(Unchosen::NoneLeft) };
+        match endpoint.breaker.as_ref().map(|breaker| breaker.permit()) {
+            None => return Ok(Chosen { index, endpoint, reservation, permit: None }),
+            Some(Some(permit)) => return Ok(Chosen { index, endpoint, reservation, permit: Some(permit) }),
+            // Another attempt became the probe between the choice and the question.
+            Some(None) => {
+                tried.insert(index);
+                drop(reservation);
+                upstream.state.freed();
+            }
         }
-        runtime::sleep((until - now).min(LOOK_INTERVAL)).await;
-    }
-}
-
-/// Whether it still makes sense to go on connecting.
-fn look_after(live: &Live) -> Result<(), Outcome> {
-    if let Some(outcome) = live.verdict() {
-        return Err(outcome);
-    }
-    let gone = live.with_downstream(has_left).flatten();
-    match gone {
-        // The FIN of a client that only listens is no reason to go, unless it has waited for nothing long enough.
-        Some(Outcome::DownstreamClosed) if live.accepted.elapsed() < SILENT_CLIENT_GRACE => Ok(()),
-        Some(outcome) => Err(outcome),
-        None => Ok(()),
-    }
-}
-
-/// Looks, without reading, whether the client reset the connection, or closed it without having sent a byte.
-/// A client that sent something and then FIN has only half-closed: it still wants its answer.
-fn has_left(downstream: &SocketHandle) -> Option<Outcome> {
-    let mut polled = [PollFd::new(downstream, PollFlags::RDHUP)];
-    let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));
-    let events = polled[0].revents();
-    if events.intersects(PollFlags::ERR | PollFlags::HUP) {
-        return Some(Outcome::DownstreamReset);
-    }
-    if !events.contains(PollFlags::RDHUP) {
-        return None;
-    }
-    let sent_something = rustix::io::ioctl_fionread(downstream).is_ok_and(|bytes| bytes > 0);
-    (!sent_something).then_some(Outcome::DownstreamClosed)
-}
-
-fn open_socket(address: SocketAddr, keepalive: &Keepalive) -> io::Result<OwnedFd> {
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::from(keepalive))?;
-    Ok(socket.into())
-}
-
-impl From<&Keepalive> for TcpKeepalive {
-    fn from(keepalive: &Keepalive) -> Self {
-        Self::new()
-            .with_time(keepalive.idle_time)
-            .with_interval(keepalive.interval)
-            .with_retries(keepalive.probes)
-    }
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-fn classify(error: &io::Error) -> Outcome {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => Outcome::ConnectRefused,
-        io::ErrorKind::TimedOut => Outcome::ConnectTimeout,
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown => {
-            Outcome::ConnectUnreachable
-        }
-        // No local port is left for this endpoint (or no local address of its family): not the endpoint's doing.
-        io::ErrorKind::AddrNotAvailable => Outcome::Internal,
-        _ => Outcome::ConnectFailed,
     }
 }

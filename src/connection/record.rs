@@ -50,8 +50,11 @@ impl Recorder {
     /// One attempt has ended. `failure` is `None` when it connected.
     pub(super) fn attempted(&mut self, endpoint: SocketAddr, started: Instant, failure: Option<Outcome>) {
         let ended = Instant::now();
-        self.connect_started.get_or_insert(started);
-        self.connect_ended = Some(ended);
+        // Of two at once, the one that began later may end first; and who was outpaced ends when it is connected already.
+        self.connect_started = Some(self.connect_started.map_or(started, |first| first.min(started)));
+        if failure != Some(Outcome::Outpaced) {
+            self.connect_ended = Some(ended);
+        }
         let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
         let attempt =
             Attempt { endpoint, started: since_accept(started), ended: since_accept(ended), failure };

@@ -96,6 +96,7 @@ fn compile_upstream(
             address,
             weight,
             topology,
+            max_connections: upstream.limits.max_per_endpoint,
             breaker: upstream.breaker.map(|policy| breaker(policy, known.get(&address).copied(), now)),
             state: known
                 .get(&address)
@@ -119,6 +120,7 @@ fn compile_upstream(
         retry: upstream.retry,
         health: upstream.health.clone(),
         drain: upstream.drain,
+        limits: upstream.limits,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
     }
 }

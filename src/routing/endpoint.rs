@@ -1,6 +1,7 @@
 //! One address of an upstream, and the state that all workers and all tables share about it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ pub struct Endpoint {
     /// Share of connections relative to its neighbours; 0 takes none.
     pub weight: u32,
     pub topology: Arc<Topology>,
+    /// Connections and attempts at once; `None`: any number.
+    pub max_connections: Option<NonZeroUsize>,
     /// `None`: attempts are made however many have failed.
     pub breaker: Option<Arc<Breaker>>,
     pub state: Arc<EndpointState>,
@@ -66,6 +69,19 @@ impl Endpoint {
     pub fn may_be_tried(&self, now: Instant) -> bool {
         self.breaker.as_ref().is_none_or(|breaker| breaker.may_permit(now))
     }
+
+    /// Whether it holds as many connections as it may.
+    pub fn is_full(&self) -> bool {
+        self.max_connections.is_some_and(|max| self.state.active() >= max.get())
+    }
+
+    /// Counts one more, unless it is full.
+    pub fn reserve(&self) -> Option<Reservation> {
+        match self.max_connections {
+            None => Some(self.state.reserve()),
+            Some(max) => self.state.reserve_below(max.get()),
+        }
+    }
 }
 
 impl EndpointState {
@@ -75,18 +91,25 @@ impl EndpointState {
 
     /// Connections and attempts that hold this endpoint now.
     pub fn active(&self) -> usize {
-        self.active.load(Ordering::Acquire)
+        self.active.load(Ordering::SeqCst)
     }
 
     /// Counts one more.
     pub fn reserve(self: &Arc<Self>) -> Reservation {
-        self.active.fetch_add(1, Ordering::AcqRel);
+        self.active.fetch_add(1, Ordering::SeqCst);
         Reservation { state: Arc::clone(self) }
+    }
+
+    /// Counts one more unless there are `limit`: exact across workers.
+    fn reserve_below(self: &Arc<Self>, limit: usize) -> Option<Reservation> {
+        let more = |active: usize| (active < limit).then_some(active + 1);
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Reservation { state: Arc::clone(self) })
     }
 
     /// Counts one more if there are still `seen`: what makes a choice by count exact across workers.
     pub fn reserve_if(self: &Arc<Self>, seen: usize) -> Option<Reservation> {
-        self.active.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        self.active.compare_exchange(seen, seen + 1, Ordering::SeqCst, Ordering::Relaxed).ok()?;
         Some(Reservation { state: Arc::clone(self) })
     }
 
@@ -146,13 +169,35 @@ impl EndpointState {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.state.active.fetch_sub(1, Ordering::AcqRel);
+        // Told to those who wait for it right after: `routing::Queue::call` says why in this order.
+        self.state.active.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_is_exact_when_threads_reserve_at_once() {
+        let endpoint = Endpoint {
+            address: ([127, 0, 0, 1], 1).into(),
+            weight: 1,
+            topology: Arc::default(),
+            max_connections: NonZeroUsize::new(7),
+            breaker: None,
+            state: Arc::default(),
+        };
+        let held: Vec<Reservation> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| scope.spawn(|| (0..100).filter_map(|_| endpoint.reserve()).collect::<Vec<_>>()))
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!((held.len(), endpoint.state.active(), endpoint.is_full()), (7, 7, true));
+        drop(held);
+        assert!(!endpoint.is_full() && endpoint.reserve().is_some());
+    }
 
     #[test]
     fn connections_of_a_leaving_endpoint_are_closed_at_its_pace() {

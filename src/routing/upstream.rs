@@ -1,17 +1,19 @@
 //! A named group of endpoints balanced as one.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::balance::Selection;
 use crate::config::{
-    HealthCheck, Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamTimeouts,
+    HealthCheck, Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamLimits,
+    UpstreamTimeouts,
 };
 
 use crate::resilience::{Budget, BudgetPolicy};
 
-use super::Endpoint;
+use super::{Endpoint, Place, Places, Queue, Ticket};
 
 /// An upstream and its policies.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub struct Upstream {
     pub retry: Retry,
     pub health: HealthCheck,
     pub drain: UpstreamDrain,
+    pub limits: UpstreamLimits,
     pub state: Arc<UpstreamState>,
 }
 
@@ -52,6 +55,41 @@ pub struct UpstreamState {
     connections: AtomicU64,
     budget: Mutex<Budget>,
     retries_refused: AtomicU64,
+    /// Those under way.
+    retries: Arc<Places>,
+    active: AtomicUsize,
+    queue: Arc<Queue>,
+    /// In the order of [`Rejection::ALL`].
+    rejections: [AtomicU64; Rejection::ALL.len()],
+}
+
+/// One connection, counted on its upstream until dropped.
+#[derive(Debug)]
+pub struct UpstreamPlace {
+    state: Arc<UpstreamState>,
+}
+
+/// Why a connection got no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// All places are taken, and nobody may wait for one.
+    Full,
+    /// As many wait already as may.
+    QueueFull,
+    /// It waited long enough.
+    QueueTimeout,
+}
+
+impl Rejection {
+    pub const ALL: [Self; 3] = [Self::Full, Self::QueueFull, Self::QueueTimeout];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+        }
+    }
 }
 
 impl UpstreamState {
@@ -63,17 +101,56 @@ impl UpstreamState {
         }
     }
 
-    /// Asks for a retry. Whether the budget has one; a refusal is counted.
-    pub fn may_retry(&self, policy: BudgetPolicy, now: Instant) -> bool {
+    /// Asks for a retry, which lasts until the place is given back. `None`: there are enough; that is counted.
+    pub fn begin_retry(&self, retry: &Retry, limits: &UpstreamLimits, now: Instant) -> Option<Place> {
+        let place = self.retries.try_take(limits.max_parallel_retries.map_or(usize::MAX, NonZeroUsize::get));
+        let policy = BudgetPolicy { percent: retry.budget_percent, min_per_second: retry.budget_floor };
         let connections = self.connections.load(Ordering::Relaxed);
-        let granted = self.budget().withdraw(policy, connections, now);
-        self.retries_refused.fetch_add(u64::from(!granted), Ordering::Relaxed);
+        let granted = place.filter(|_| self.budget().withdraw(policy, connections, now));
+        self.retries_refused.fetch_add(u64::from(granted.is_none()), Ordering::Relaxed);
         granted
     }
 
-    /// Retries that the budget did not have.
+    /// Retries that the budget, or the limit of parallel ones, did not have.
     pub fn retries_refused(&self) -> u64 {
         self.retries_refused.load(Ordering::Relaxed)
+    }
+
+    /// Takes a place unless `limit` are taken: exact across workers. `None` is no limit.
+    pub fn take_place(self: &Arc<Self>, limit: Option<usize>) -> Option<UpstreamPlace> {
+        let more = |active: usize| limit.is_none_or(|limit| active < limit).then_some(active + 1);
+        self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(UpstreamPlace { state: Arc::clone(self) })
+    }
+
+    /// Whether there is a place now, as far as looking tells.
+    pub fn has_place(&self, limit: Option<usize>) -> bool {
+        limit.is_none_or(|limit| self.active.load(Ordering::SeqCst) < limit)
+    }
+
+    /// Joins those who wait for a place.
+    pub fn queue(&self, limit: usize) -> Option<Ticket> {
+        self.queue.join(limit)
+    }
+
+    /// How many wait for a place.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// A place of one of its endpoints became free.
+    pub fn freed(&self) {
+        self.queue.call();
+    }
+
+    /// Counts a connection that got no place.
+    pub fn reject(&self, rejection: Rejection) {
+        self.rejections[rejection as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many got none for this reason.
+    pub fn rejections(&self, rejection: Rejection) -> u64 {
+        self.rejections[rejection as usize].load(Ordering::Relaxed)
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -83,5 +160,12 @@ impl UpstreamState {
     /// The next turn of round robin, one for the whole process.
     pub fn turn(&self) -> usize {
         self.cursor.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Drop for UpstreamPlace {
+    fn drop(&mut self) {
+        self.state.active.fetch_sub(1, Ordering::SeqCst);
+        self.state.freed();
     }
 }

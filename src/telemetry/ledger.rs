@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use crate::config::Name;
 use crate::routing::RouteTable;
 
-use super::{ConnectionRecord, Histogram, Outcome, Side};
+use super::{Attempt, ConnectionRecord, Histogram, Outcome, Side};
 
 #[derive(Debug, Default, Clone)]
 pub struct Ledger {
@@ -37,6 +37,8 @@ pub struct UpstreamLedger {
     pub connections: u64,
     /// Attempts after the first of their connection.
     pub retries: u64,
+    /// Attempts given up because the one beside them was faster.
+    pub outpaced: u64,
     /// From the first attempt until connected.
     pub connect: Histogram,
     /// From connected until the endpoint's first byte.
@@ -71,6 +73,8 @@ impl Ledger {
         let upstream = entry(&mut self.upstreams, name);
         upstream.connections += 1;
         upstream.retries += record.attempts.len().saturating_sub(1) as u64;
+        let outpaced = |attempt: &&Attempt| attempt.failure == Some(Outcome::Outpaced);
+        upstream.outpaced += record.attempts.iter().filter(outpaced).count() as u64;
         let timeline = &record.timeline;
         if let (Some(started), Some(ended)) = (timeline.connect_started, timeline.connect_ended)
             && record.endpoint.is_some()
@@ -110,6 +114,7 @@ impl Ledger {
             let upstream = entry(&mut self.upstreams, name);
             upstream.connections += more.connections;
             upstream.retries += more.retries;
+            upstream.outpaced += more.outpaced;
             upstream.connect.merge(&more.connect);
             upstream.first_byte.merge(&more.first_byte);
         }

@@ -32,12 +32,16 @@ pub enum Outcome {
     NoEndpoint,
     /// The breakers of all endpoints that may be tried are open.
     BreakerOpen,
+    /// The upstream, or each of its endpoints, holds as many connections as it may.
+    UpstreamLimit,
     /// No route of the listener matches the client.
     NoRoute,
     /// `allow` or `deny` of the listener says no.
     Denied,
     /// `connection.limit` of the listener is reached.
     Limit,
+    /// Of an attempt, never of a connection: another attempt of the same connection was faster.
+    Outpaced,
     IdleTimeout,
     HalfCloseTimeout,
     MaxDuration,
@@ -50,7 +54,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -61,9 +65,11 @@ impl Outcome {
         Self::ConnectFailed,
         Self::NoEndpoint,
         Self::BreakerOpen,
+        Self::UpstreamLimit,
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
+        Self::Outpaced,
         Self::IdleTimeout,
         Self::HalfCloseTimeout,
         Self::MaxDuration,
@@ -84,9 +90,11 @@ impl Outcome {
             Self::ConnectFailed => "connect_failed",
             Self::NoEndpoint => "no_endpoint",
             Self::BreakerOpen => "breaker_open",
+            Self::UpstreamLimit => "upstream_limit",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
+            Self::Outpaced => "outpaced",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::MaxDuration => "max_duration",
@@ -107,9 +115,11 @@ impl Outcome {
             | Self::ConnectFailed
             | Self::NoEndpoint
             | Self::BreakerOpen => Side::Upstream,
-            Self::NoRoute
+            Self::UpstreamLimit
+            | Self::NoRoute
             | Self::Denied
             | Self::Limit
+            | Self::Outpaced
             | Self::IdleTimeout
             | Self::HalfCloseTimeout
             | Self::MaxDuration

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
@@ -10,7 +10,7 @@ use crate::config::raw::{self, Field, Later, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
     Breaker, Endpoint, LoadBalancer, Members, PortRef, Retry, ServicePort, Upstream, UpstreamDrain,
-    UpstreamTimeouts,
+    UpstreamLimits, UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
@@ -21,6 +21,8 @@ const MAX_RETRIES: u32 = 100;
 const MAX_BUDGET_PERCENT: u32 = 100 * MAX_RETRIES;
 /// More than any process makes.
 const MAX_RETRIES_PER_SECOND: u32 = 1_000_000;
+/// Nobody waits behind so many.
+const MAX_PENDING: u32 = 1_000_000;
 /// More in a row is no sign of trouble any more, but trouble.
 const MAX_FAILURES: u32 = 1_000;
 /// More than any endpoint holds.
@@ -34,7 +36,9 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let members = members(cx, path, &mut raw, may_follow);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let retry = retry(cx, path, raw.retry.or_default());
-    let breaker = breaker(cx, path, raw.circuit_breaker.or_default().per_endpoint.or_default());
+    let circuit_breaker = raw.circuit_breaker.or_default();
+    let limits = limits(cx, path, &circuit_breaker);
+    let breaker = breaker(cx, path, circuit_breaker.per_endpoint.or_default());
     let health = super::health::health_check(cx, path, raw.health_check.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
@@ -51,6 +55,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
         keepalive,
         retry,
         breaker,
+        limits,
         health,
         drain,
     })
@@ -188,9 +193,43 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
             MAX_RETRIES_PER_SECOND,
         ),
         num_retries: if retries_connects { num_retries } else { 0 },
+        hedge_after: unless_zero(seconds(raw.hedge_after, 0)).filter(|_| retries_connects),
         per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
         base_interval,
         max_interval,
+    }
+}
+
+fn limits(cx: &Context<'_>, path: &str, raw: &raw::CircuitBreaker) -> UpstreamLimits {
+    let path = format!("{path}.circuitBreaker");
+    let limit =
+        |field: &Field<u32>| field.get().and_then(|limit| NonZeroUsize::new(usize::try_from(*limit).ok()?));
+    let max_connections = limit(&raw.max_connections);
+    let max_per_endpoint = raw.per_endpoint.get().and_then(|each| limit(&each.max_connections));
+    let at = format!("{path}.maxPendingConnections");
+    let max_pending = cx.within(raw.max_pending_connections.get().copied().unwrap_or(0), &at, 0, MAX_PENDING);
+    let per_endpoint_known = !raw.per_endpoint.is_wrong()
+        && raw.per_endpoint.get().is_none_or(|each| !each.max_connections.is_wrong());
+    let limits_known = !raw.max_connections.is_wrong() && per_endpoint_known;
+    if max_pending > 0 && limits_known && max_connections.is_none() && max_per_endpoint.is_none() {
+        cx.report.add(
+            &at,
+            "without a limit there is no place to wait for; write maxConnections or perEndpoint.maxConnections too, or 0",
+        );
+    }
+    let pending_timeout = raw.pending_timeout.get().map_or(Duration::from_secs(1), |timeout| timeout.0);
+    if max_pending > 0 && pending_timeout.is_zero() {
+        cx.report.add(
+            format!("{path}.pendingTimeout"),
+            "waiting for no time is no waiting; write how long, like 1s, or maxPendingConnections: 0",
+        );
+    }
+    UpstreamLimits {
+        max_connections,
+        max_per_endpoint,
+        max_pending: usize::try_from(max_pending).unwrap_or(usize::MAX),
+        pending_timeout,
+        max_parallel_retries: limit(&raw.max_parallel_retries),
     }
 }
 

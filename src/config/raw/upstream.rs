@@ -189,9 +189,9 @@ pub(in crate::config) struct Retry {
     pub(in crate::config) triggers: List<Trigger>,
     /// Bounds of each attempt.
     pub(in crate::config) per_retry: Field<PerRetry>,
-    /// Start a second connect after this long without an answer; 0s: never.
+    /// Start a second attempt, at another endpoint, after this long without an answer; the first that connects wins. 0s: never.
     #[schemars(extend("default" = "0s"))]
-    hedge_after: Field<Later<GatewayDuration>>,
+    pub(in crate::config) hedge_after: Field<GatewayDuration>,
     /// How many retries there may be, relative to connections.
     pub(in crate::config) budget: Field<Budget>,
 }
@@ -243,18 +243,18 @@ pub(in crate::config) struct Budget {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct CircuitBreaker {
-    /// Connections of the upstream at once; 0: no limit.
+    /// Connections of the upstream at once, those being made included; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_connections: Field<Later<u32>>,
-    /// Connections that wait for a free place; 0: none waits.
-    #[schemars(extend("default" = 0))]
-    max_pending_connections: Field<Later<u32>>,
+    pub(in crate::config) max_connections: Field<u32>,
+    /// Connections that wait for a free place of the upstream or of an endpoint; 0: none waits.
+    #[schemars(range(max = 1_000_000), extend("default" = 0))]
+    pub(in crate::config) max_pending_connections: Field<u32>,
     /// How long one waits.
     #[schemars(extend("default" = "1s"))]
-    pending_timeout: Field<GatewayDuration>,
-    /// Retries at once; 0: no limit.
+    pub(in crate::config) pending_timeout: Field<GatewayDuration>,
+    /// Retries at once, hedged attempts included; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_parallel_retries: Field<Later<u32>>,
+    pub(in crate::config) max_parallel_retries: Field<u32>,
     /// For each endpoint alone.
     pub(in crate::config) per_endpoint: Field<PerEndpoint>,
 }
@@ -263,9 +263,9 @@ pub(in crate::config) struct CircuitBreaker {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct PerEndpoint {
-    /// Connections at once; 0: no limit.
+    /// Connections at once, those being made included; 0: no limit.
     #[schemars(extend("default" = 0))]
-    max_connections: Field<Later<u32>>,
+    pub(in crate::config) max_connections: Field<u32>,
     /// Failed attempts in a row that open the breaker; 0: never.
     #[schemars(range(max = 1_000), extend("default" = 5))]
     pub(in crate::config) consecutive_failures: Field<u32>,

@@ -58,15 +58,21 @@ fn upstreams() {
             r#"t.yaml:10: upstreams[0].endpoints[0].zone: not supported yet; remove it or write "" (upstream "pg")"#,
             r#"t.yaml:10: upstreams[0].endpoints[0].priority: not supported yet; remove it or write 0 (upstream "pg")"#,
         ]),
-        (upstream("retry: {hedgeAfter: 10ms}"), &[
-            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: not supported yet; remove it or write 0s (upstream "pg")"#,
+        (upstream("retry: {hedgeAfter: 10}"), &[
+            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: 10 has no unit; write 10s for seconds, or use ms, m or h (upstream "pg")"#,
         ]),
-        (upstream("circuitBreaker: {maxConnections: 5}"), &[
-            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: not supported yet; remove it or write 0 (upstream "pg")"#,
+        (upstream("circuitBreaker: {maxConnections: many}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: "many" is text; write a whole number from 0 to 4294967295 (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {maxPendingConnections: 5, perEndpoint: {consecutiveFailures: 1}}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxPendingConnections: without a limit there is no place to wait for; write maxConnections or perEndpoint.maxConnections too, or 0 (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {maxConnections: 5, maxPendingConnections: 2000000, pendingTimeout: 0s}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxPendingConnections: 2000000 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.pendingTimeout: waiting for no time is no waiting; write how long, like 1s, or maxPendingConnections: 0 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConections: 5}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: there is no such field; write maxConnections (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: not supported yet; remove it or write 0 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {active: {type: GRPC, grpc: {service: a}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.type: GRPC is not supported yet; write TCP or HTTP (upstream "pg")"#,

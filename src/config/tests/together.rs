@@ -27,7 +27,7 @@ upstreams:
   - name: pg
     endpoints: [{address: db.internal:5432}]
     loadBalancer: {type: leastconnections}
-    circuitBreaker: {maxConnections: 100}
+    circuitBreaker: {maxPendingConnections: 100}
 "#;
 
 #[test]
@@ -47,7 +47,7 @@ fn all_mistakes_are_reported_at_once() {
         r#"t.yaml:21: routes[1].backendRefs[0].upstream: there is no upstream "redis"; write pg, or add it under upstreams (route "redis")"#,
         r#"t.yaml:24: upstreams[0].endpoints[0].address: "db.internal" is a host name, and static endpoints take IP addresses; write the address it resolves to (upstream "pg")"#,
         r#"t.yaml:25: upstreams[0].loadBalancer.type: "leastconnections" is not a known value; write LeastConnections (upstream "pg")"#,
-        r#"t.yaml:26: upstreams[0].circuitBreaker.maxConnections: not supported yet; remove it or write 0 (upstream "pg")"#,
+        r#"t.yaml:26: upstreams[0].circuitBreaker.maxPendingConnections: without a limit there is no place to wait for; write maxConnections or perEndpoint.maxConnections too, or 0 (upstream "pg")"#,
     ];
     assert_eq!(lines(TEXT), expected);
     let errors = parse(TEXT).unwrap_err();

@@ -66,12 +66,14 @@ fn defaults_of_an_upstream() {
         keepalive: KEEPALIVE,
         retry: Retry {
             num_retries: 2,
+            hedge_after: None,
             per_retry_timeout: Some(seconds(1)),
             base_interval: Duration::from_millis(25),
             max_interval: seconds(1),
             budget_percent: 20,
             budget_floor: 10,
         },
+        limits: UpstreamLimits { pending_timeout: Duration::from_secs(1), ..UpstreamLimits::default() },
         breaker: Some(Breaker {
             consecutive_failures: NonZeroU32::new(5).unwrap(),
             base_interval: seconds(1),
@@ -157,6 +159,30 @@ fn what_is_off_may_be_written() {
     ] {
         config(&text);
     }
+}
+
+#[test]
+fn limits_and_hedging_are_off_unless_written() {
+    let config = config(&upstream("retry: {numRetries: 1}"));
+    let pg = &config.upstreams[0];
+    let limits = pg.limits;
+    assert_eq!(
+        (limits.max_connections, limits.max_per_endpoint, limits.max_parallel_retries, limits.max_pending),
+        (None, None, None, 0)
+    );
+    assert_eq!(pg.retry.hedge_after, None);
+    let written = "retry: {hedgeAfter: 20ms}\n    circuitBreaker: {maxConnections: 9, maxPendingConnections: 8, \
+                   pendingTimeout: 7s, maxParallelRetries: 6, perEndpoint: {maxConnections: 5}}";
+    let config = self::config(&upstream(written));
+    let pg = &config.upstreams[0];
+    let expected = UpstreamLimits {
+        max_connections: NonZeroUsize::new(9),
+        max_per_endpoint: NonZeroUsize::new(5),
+        max_pending: 8,
+        pending_timeout: Duration::from_secs(7),
+        max_parallel_retries: NonZeroUsize::new(6),
+    };
+    assert_eq!((pg.limits, pg.retry.hedge_after), (expected, Some(Duration::from_millis(20))));
 }
 
 #[test]

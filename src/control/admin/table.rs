@@ -1,6 +1,7 @@
 //! `/table`: the route table as it is now, in the words of the configuration file.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 
 use axum::Json;
 use axum::extract::State;
@@ -57,6 +58,11 @@ struct Upstream {
     /// What keeps it from having the endpoints that it should have.
     problem: Option<Problem>,
     endpoints: Vec<Endpoint>,
+    /// How many connections it may have; absent without a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// Connections that wait for a place.
+    pending: usize,
     /// So few endpoints are healthy that health is ignored.
     panics: bool,
     /// Endpoints that left the table, with their last connections.
@@ -83,6 +89,8 @@ struct Endpoint {
     address: SocketAddr,
     weight: u32,
     active: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
     health: &'static str,
     /// Why its last probe failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,6 +177,8 @@ impl From<&routing::Upstream> for Upstream {
             service: upstream.service.as_ref().map(Service::from),
             problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
+            limit: upstream.limits.max_connections.map(NonZeroUsize::get),
+            pending: upstream.state.queued(),
             panics: upstream.selection.panics(),
             leaving: leaving.map(Endpoint::from).collect(),
         }
@@ -204,6 +214,7 @@ impl From<&routing::Endpoint> for Endpoint {
             address: endpoint.address,
             weight: endpoint.weight,
             active: state.active(),
+            limit: endpoint.max_connections.map(NonZeroUsize::get),
             probe_failure: None,
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
             breaker: endpoint.breaker.as_ref().map(|breaker| breaker.state().label()),

@@ -76,7 +76,7 @@ fn the_table_is_shown_in_the_files_words() {
             }],
         }],
         "upstreams": [{
-            "name": "pg", "loadBalancer": "LeastConnections", "problem": null, "panics": false, "leaving": [],
+            "name": "pg", "loadBalancer": "LeastConnections", "problem": null, "panics": false, "pending": 0, "leaving": [],
             "endpoints": [{
                 "address": "127.0.0.1:1", "weight": 1, "active": 0,
                 "health": "healthy", "breaker": "closed",

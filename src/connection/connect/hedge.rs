@@ -1,0 +1,65 @@
+//! A second attempt beside one that is slow to connect: the first that connects wins.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+
+use crate::telemetry::Outcome;
+use crate::worker::runtime;
+
+use super::dial::Failed;
+use super::{Attempts, Chosen, Won, choose};
+
+impl<'a> Attempts<'a> {
+    /// Dials the endpoint, and another beside it if this takes longer than `after`.
+    pub(super) async fn race(&mut self, first: Chosen<'a>, after: Duration) -> Result<Won, Failed> {
+        let started = Instant::now();
+        let mut dialing = pin!(self.dial(&first, started));
+        if let Some(result) = runtime::timeout_at(started + after, dialing.as_mut()).await {
+            return self.settle(first, started, result);
+        }
+        let Some((second, _in_parallel)) = self.hedge(&first) else {
+            let result = dialing.await;
+            return self.settle(first, started, result);
+        };
+        let second_started = Instant::now();
+        let second_dialing = pin!(self.dial(&second, second_started));
+        let (first, second) = ((first, started), (second, second_started));
+        let (result, ended, (other, other_started), rest) = match select(dialing, second_dialing).await {
+            Either::Left((result, rest)) => (result, first, second, rest),
+            Either::Right((result, rest)) => (result, second, first, rest),
+        };
+        match self.settle(ended.0, ended.1, result) {
+            Err(Failed::Attempt(_)) => {
+                let result = rest.await;
+                self.settle(other, other_started, result)
+            }
+            Ok(won) => {
+                self.abandon(other, other_started, Outcome::Outpaced);
+                Ok(won)
+            }
+            Err(Failed::Connection(outcome)) => {
+                self.abandon(other, other_started, outcome);
+                Err(Failed::Connection(outcome))
+            }
+        }
+    }
+
+    /// Another endpoint for a second attempt. It adds to what the upstream has to bear, so it is a retry to the
+    /// budget and to the limit of parallel ones.
+    fn hedge(&mut self, first: &Chosen<'a>) -> Option<(Chosen<'a>, impl Sized + use<>)> {
+        self.tried.insert(first.index);
+        let second = choose(self.context, self.upstream, &mut self.tried).ok()?;
+        let state = &self.upstream.state;
+        let retry = state.begin_retry(&self.upstream.retry, &self.upstream.limits, Instant::now())?;
+        Some((second, retry))
+    }
+
+    /// An attempt that does not matter any more, and says nothing of its endpoint.
+    fn abandon(&mut self, chosen: Chosen<'a>, started: Instant, outcome: Outcome) {
+        self.recorder.attempted(chosen.endpoint.address, started, Some(outcome));
+        drop(chosen);
+        self.upstream.state.freed();
+    }
+}

@@ -1,0 +1,147 @@
+//! Connections and verdicts by endpoint.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+
+use crate::config::Name;
+use crate::resilience::BreakerState;
+use crate::routing::{Endpoint, RouteTable};
+use crate::telemetry::{EndpointLedger, Ledger};
+
+use super::super::{Family, Kind, Scrape};
+
+pub(in crate::control::metrics) static ENDPOINTS: &[Family] = &[
+    Family {
+        name: "endpoint_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "Connections that ended and had been connected to this endpoint.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| samples.put(&row.labels(), row.ledger.connections))
+        },
+    },
+    Family {
+        name: "endpoint_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "Live connections and attempts.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| samples.put(&row.labels(), row.endpoint.state.active()))
+        },
+    },
+    Family {
+        name: "endpoint_failures",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint", "outcome"],
+        help: "Attempts that failed, by how; a connection may fail at several endpoints and succeed at another.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                let mut failures = row.ledger.failures.iter();
+                failures.try_for_each(|(failure, count)| {
+                    samples.put(&[upstream, address, failure.label()], *count)
+                })
+            })
+        },
+    },
+    Family {
+        name: "endpoint",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["upstream", "endpoint", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                let (received, sent) = (row.ledger.bytes_received, row.ledger.bytes_sent);
+                samples.put(&[upstream, address, "received"], received)?;
+                samples.put(&[upstream, address, "sent"], sent)
+            })
+        },
+    },
+    Family {
+        name: "endpoint_unhealthy",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "1 while the endpoint is unhealthy; a healthy one has no series.",
+        samples: |scrape, samples| {
+            let healthy = |row: &EndpointRow<'_>| row.endpoint.state.health.is_healthy();
+            endpoints(scrape, |row| if healthy(row) { Ok(()) } else { samples.put(&row.labels(), true) })
+        },
+    },
+    Family {
+        name: "endpoint_breaker_openings",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "How often the endpoint's breaker opened, failed probes included. One that never did has no series.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                match row.endpoint.breaker.as_ref().map_or(0, |breaker| breaker.openings()) {
+                    0 => Ok(()),
+                    openings => samples.put(&row.labels(), openings),
+                }
+            })
+        },
+    },
+    Family {
+        name: "endpoint_breaker_state",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint", "state"],
+        help: "1 while the endpoint's breaker is in this state: `open` lets nothing through, `half_open` one attempt. \
+               One that is closed, as it should be, has no series.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                let [upstream, address] = row.labels();
+                match row.endpoint.breaker.as_ref().map(|breaker| breaker.state()) {
+                    None | Some(BreakerState::Closed) => Ok(()),
+                    Some(state) => samples.put(&[upstream, address, state.label()], true),
+                }
+            })
+        },
+    },
+];
+
+fn endpoints(scrape: &Scrape<'_>, each: impl FnMut(&EndpointRow<'_>) -> fmt::Result) -> fmt::Result {
+    scrape.endpoints.iter().try_for_each(each)
+}
+
+/// An endpoint of the table, looked up and written out once for all families.
+pub(in crate::control::metrics) struct EndpointRow<'a> {
+    upstream: &'a str,
+    address: String,
+    endpoint: &'a Endpoint,
+    ledger: &'a EndpointLedger,
+}
+
+impl<'a> EndpointRow<'a> {
+    pub(in crate::control::metrics) fn all(table: &'a RouteTable, ledger: &'a Ledger) -> Vec<Self> {
+        static NOTHING: EndpointLedger =
+            EndpointLedger { connections: 0, bytes_received: 0, bytes_sent: 0, failures: BTreeMap::new() };
+        let upstreams = table.upstreams.values();
+        let rows = upstreams.flat_map(|upstream| {
+            upstream.endpoints.iter().map(|endpoint| {
+                let key = (Name::clone(&upstream.name), endpoint.address);
+                Self {
+                    upstream: &upstream.name,
+                    address: endpoint.address.to_string(),
+                    endpoint,
+                    ledger: ledger.endpoints.get(&key).unwrap_or(&NOTHING),
+                }
+            })
+        });
+        rows.collect()
+    }
+
+    /// The values of the labels that all families of endpoints begin with.
+    fn labels(&self) -> [&str; 2] {
+        [self.upstream, &self.address]
+    }
+}

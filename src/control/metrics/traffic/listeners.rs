@@ -1,0 +1,101 @@
+//! Connections by listener and route.
+
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+
+use crate::routing::Listener;
+use crate::telemetry::ListenerLedger;
+
+use super::super::{Family, Kind, Scrape};
+
+pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
+    Family {
+        name: "listener_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["listener", "outcome", "side"],
+        help: "Connections that ended, by how and by whose doing.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| {
+                let mut outcomes = ledger.outcomes.iter();
+                outcomes.try_for_each(|(outcome, count)| {
+                    let (outcome, side) = (outcome.label(), outcome.side().label());
+                    samples.put(&[&listener.name, outcome, side], *count)
+                })
+            })
+        },
+    },
+    Family {
+        name: "listener_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["listener"],
+        help: "Live connections.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, _| samples.put(&[&listener.name], listener.state.places.taken()))
+        },
+    },
+    Family {
+        name: "listener_connection_limit",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["listener"],
+        help: "How many there may be; only with `connection.limit`.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, _| {
+                listener.limit.map_or(Ok(()), |limit| samples.put(&[&listener.name], limit.limit.get()))
+            })
+        },
+    },
+    Family {
+        name: "listener",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["listener", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| {
+                let (received, sent) = (ledger.bytes_received, ledger.bytes_sent);
+                samples.put(&[&listener.name, "received"], received)?;
+                samples.put(&[&listener.name, "sent"], sent)
+            })
+        },
+    },
+    Family {
+        name: "listener_connection_duration",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["listener"],
+        help: "From accepting a connection until its end.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| samples.histogram(&[&listener.name], &ledger.duration))
+        },
+    },
+    Family {
+        name: "route_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["route"],
+        help: "Connections that ended and had taken this route.",
+        samples: |scrape, samples| {
+            let listeners = scrape.table.listeners.iter();
+            let mut routes = listeners.flat_map(|listener| &listener.routes);
+            routes.try_for_each(|route| {
+                let ledger = scrape.ledger.routes.get(&route.name);
+                samples.put(&[&route.name], ledger.map_or(0, |ledger| ledger.connections))
+            })
+        },
+    },
+];
+
+fn listeners(
+    scrape: &Scrape<'_>,
+    mut each: impl FnMut(&Listener, &ListenerLedger) -> fmt::Result,
+) -> fmt::Result {
+    let nothing = ListenerLedger::default();
+    scrape.table.listeners.iter().try_for_each(|listener| {
+        let ledger = scrape.ledger.listeners.get(&listener.name);
+        each(listener, ledger.unwrap_or(&nothing))
+    })
+}

@@ -1,0 +1,219 @@
+//! Connections, attempts and endpoints by upstream.
+
+use std::fmt;
+
+use prometheus_client::registry::Unit;
+
+use crate::routing::{Rejection, Upstream};
+use crate::telemetry::UpstreamLedger;
+
+use super::super::{Family, Kind, Scrape};
+
+pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
+    Family {
+        name: "upstream_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Connections that ended and had been sent to this upstream, connected or not.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.connections))
+        },
+    },
+    Family {
+        name: "upstream_active_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Live connections and attempts, of all its endpoints, those that leave included.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let endpoints = upstream.endpoints.iter().chain(&upstream.leaving);
+                let active: usize = endpoints.map(|endpoint| endpoint.state.active()).sum();
+                samples.put(&[&upstream.name], active)
+            })
+        },
+    },
+    Family {
+        name: "upstream_retries",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Attempts after the first of their connection.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.retries))
+        },
+    },
+    Family {
+        name: "upstream_connect",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream"],
+        help: "From the first attempt until connected, retries included.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.histogram(&[&upstream.name], &ledger.connect))
+        },
+    },
+    Family {
+        name: "upstream_first_byte",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream"],
+        help: "From connected until the endpoint's first byte.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.histogram(&[&upstream.name], &ledger.first_byte))
+        },
+    },
+    Family {
+        name: "upstream_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints in the table.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| samples.put(&[&upstream.name], upstream.endpoints.len()))
+        },
+    },
+    Family {
+        name: "upstream_retries_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Retries, hedged attempts included, that were not made because `retry.budget` had none left or as many \
+               as `circuitBreaker.maxParallelRetries` were under way.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| samples.put(&[&upstream.name], upstream.state.retries_refused()))
+        },
+    },
+    Family {
+        name: "upstream_outpaced_attempts",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Attempts given up because the one beside them connected first: with `retry.hedgeAfter`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.outpaced))
+        },
+    },
+    Family {
+        name: "upstream_connection_limit",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "How many there may be; only with `circuitBreaker.maxConnections`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let limit = upstream.limits.max_connections;
+                limit.map_or(Ok(()), |limit| samples.put(&[&upstream.name], limit.get()))
+            })
+        },
+    },
+    Family {
+        name: "upstream_pending_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Connections that wait for a place; only with `circuitBreaker.maxPendingConnections`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| match upstream.limits.max_pending {
+                0 => Ok(()),
+                _ => samples.put(&[&upstream.name], upstream.state.queued()),
+            })
+        },
+    },
+    Family {
+        name: "upstream_rejections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "reason"],
+        help: "Connections that got no place: `full` where none waits, `queue_full` where enough do, `queue_timeout` after \
+               `circuitBreaker.pendingTimeout`. They end as `upstream_limit`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                Rejection::ALL.into_iter().try_for_each(|reason| match upstream.state.rejections(reason) {
+                    0 => Ok(()),
+                    count => samples.put(&[&upstream.name, reason.label()], count),
+                })
+            })
+        },
+    },
+    Family {
+        name: "upstream_leaving_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints that left the table and have live connections yet.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let left = upstream.leaving.iter().filter(|endpoint| endpoint.state.active() > 0);
+                samples.put(&[&upstream.name], left.count())
+            })
+        },
+    },
+    Family {
+        name: "upstream_problem",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "reason"],
+        help: "1 while the upstream has not the endpoints it should have; docs/kubernetes.md says what each reason \
+               means, `/table` says it in words.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let reason = upstream.problem.as_ref().map(|problem| problem.reason);
+                reason.map_or(Ok(()), |reason| samples.put(&[&upstream.name, reason], true))
+            })
+        },
+    },
+    Family {
+        name: "upstream_healthy_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Those of them that are healthy.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let endpoints = upstream.endpoints.iter();
+                let healthy = endpoints.filter(|endpoint| endpoint.state.health.is_healthy());
+                samples.put(&[&upstream.name], healthy.count())
+            })
+        },
+    },
+    Family {
+        name: "upstream_panics",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "1 while fewer endpoints are healthy than `healthCheck.panicThreshold` asks for, and health is ignored.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| match upstream.selection.panics() {
+                true => samples.put(&[&upstream.name], true),
+                false => Ok(()),
+            })
+        },
+    },
+    Family {
+        name: "upstream_probes",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "result"],
+        help: "Probes of its endpoints; `result` is `success` or `failure`. Only with `healthCheck.active`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let Some(probes) = scrape.shared.probes.of(&upstream.name) else { return Ok(()) };
+                samples.put(&[&upstream.name, "success"], probes.succeeded)?;
+                samples.put(&[&upstream.name, "failure"], probes.failed)
+            })
+        },
+    },
+];
+
+fn upstreams(
+    scrape: &Scrape<'_>,
+    mut each: impl FnMut(&Upstream, &UpstreamLedger) -> fmt::Result,
+) -> fmt::Result {
+    let nothing = UpstreamLedger::default();
+    scrape.table.upstreams.values().try_for_each(|upstream| {
+        let ledger = scrape.ledger.upstreams.get(&upstream.name);
+        each(upstream, ledger.unwrap_or(&nothing))
+    })
+}

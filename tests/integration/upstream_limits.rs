@@ -1,0 +1,174 @@
+//! An upstream and its endpoints take as many connections as they may, and who waits for a place gets it in turn.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::{
+    Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
+    on_both_drivers, reset_on_close, round_trip,
+};
+
+on_both_drivers!(
+    an_upstream_takes_no_more_than_it_may,
+    a_full_endpoint_is_passed_over,
+    the_wait_is_in_turn,
+    the_queue_is_bounded_and_the_wait_too,
+    who_leaves_gives_up_its_turn,
+    a_failed_attempt_gives_its_place_back,
+    retries_at_once_are_bounded,
+);
+
+fn held(proxy: &Proxy) -> TcpStream {
+    let mut stream = connect(proxy.address);
+    round_trip(&mut stream);
+    stream
+}
+
+fn table(proxy: &Proxy) -> Value {
+    let table: Value = serde_json::from_str(&admin_get(proxy.admin, "/table")).unwrap();
+    table["upstreams"][0].clone()
+}
+
+fn wait_for_pending(proxy: &Proxy, count: u64) {
+    eventually("pending connections", || table(proxy)["pending"].clone(), |pending| *pending == count);
+}
+
+fn rejections(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric("sheave_upstream_rejections_total", &[&format!("reason=\"{reason}\"")])
+}
+
+fn an_upstream_takes_no_more_than_it_may(driver: Driver) {
+    let (one, other) = (Endpoint::echo(), Endpoint::echo());
+    let settings = Settings::new(driver, &[one.address, other.address]);
+    let proxy = Proxy::start(&settings.clone().upstream("circuitBreaker: {maxConnections: 3}"));
+    let mut connections: Vec<TcpStream> = (0..3).map(|_| held(&proxy)).collect();
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+    let record = proxy.record();
+    assert_eq!(
+        (&record["outcome"], &record["side"]),
+        (&"upstream_limit".into(), &"sheave".into()),
+        "{record}"
+    );
+    assert_eq!(rejections(&proxy, "full"), 1.0);
+    assert_eq!(proxy.metric("sheave_upstream_connection_limit", &[]), 3.0);
+    assert_eq!(table(&proxy)["limit"], 3);
+    connections.pop();
+    eventually("a place", || ask(proxy.address, "hello"), |answer| *answer == Ok("hello".to_owned()))
+        .unwrap();
+    // Connections from before the limit count too.
+    proxy.reload(&settings.upstream("circuitBreaker: {maxConnections: 2}")).unwrap();
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+    drop(connections);
+    proxy.wait_for_live(0);
+    assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+}
+
+fn a_full_endpoint_is_passed_over(driver: Driver) {
+    for balancer in ["RoundRobin", "LeastConnections", "Random"] {
+        let (small, large) = (Endpoint::echo(), Endpoint::echo());
+        let settings = Settings::new(driver, &[small.address, large.address]).upstream(&format!(
+            "loadBalancer: {{type: {balancer}}}, circuitBreaker: {{perEndpoint: {{maxConnections: 2}}}}"
+        ));
+        let proxy = Proxy::start(&settings);
+        let connections: Vec<TcpStream> = (0..4).map(|_| held(&proxy)).collect();
+        assert_eq!((small.accepted(), large.accepted()), (2, 2), "{balancer}");
+        assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset), "{balancer}");
+        assert_eq!(proxy.record()["outcome"], "upstream_limit", "{balancer}");
+        assert_eq!(table(&proxy)["endpoints"][0]["limit"], 2);
+        drop(connections);
+    }
+}
+
+const QUEUE: &str = "circuitBreaker: {maxConnections: 1, maxPendingConnections: 2, pendingTimeout: 20s}";
+
+fn the_wait_is_in_turn(driver: Driver) {
+    let echo = Endpoint::echo();
+    for limits in [QUEUE, &QUEUE.replace("{maxConnections: 1,", "{perEndpoint: {maxConnections: 1},")] {
+        let proxy = Proxy::start(&Settings::new(driver, &[echo.address]).upstream(limits));
+        let first = held(&proxy);
+        let mut second = connect(proxy.address);
+        wait_for_pending(&proxy, 1);
+        let mut third = connect(proxy.address);
+        wait_for_pending(&proxy, 2);
+        assert_eq!(proxy.metric("sheave_upstream_pending_connections", &[]), 2.0);
+        drop(first);
+        round_trip(&mut second);
+        wait_for_pending(&proxy, 1);
+        drop(second);
+        round_trip(&mut third);
+        wait_for_pending(&proxy, 0);
+        drop(third);
+        for record in proxy.records(3) {
+            assert_eq!(record["outcome"], "downstream_closed", "{record}");
+        }
+    }
+}
+
+fn the_queue_is_bounded_and_the_wait_too(driver: Driver) {
+    let echo = Endpoint::echo();
+    let limits = QUEUE.replace("pendingTimeout: 20s", "pendingTimeout: 300ms");
+    let proxy = Proxy::start(&Settings::new(driver, &[echo.address]).upstream(&limits));
+    let first = held(&proxy);
+    let waiting = [connect(proxy.address), connect(proxy.address)];
+    wait_for_pending(&proxy, 2);
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset), "the queue is full");
+    assert_eq!(rejections(&proxy, "queue_full"), 1.0);
+    let records = proxy.records(3);
+    assert!(records.iter().all(|record| record["outcome"] == "upstream_limit"), "{records:#?}");
+    assert_eq!(rejections(&proxy, "queue_timeout"), 2.0);
+    wait_for_pending(&proxy, 0);
+    drop((first, waiting));
+}
+
+fn who_leaves_gives_up_its_turn(driver: Driver) {
+    let echo = Endpoint::echo();
+    let proxy = Proxy::start(&Settings::new(driver, &[echo.address]).upstream(QUEUE));
+    let first = held(&proxy);
+    let second = connect(proxy.address);
+    wait_for_pending(&proxy, 1);
+    let mut third = connect(proxy.address);
+    wait_for_pending(&proxy, 2);
+    reset_on_close(&second);
+    drop(second);
+    wait_for_pending(&proxy, 1);
+    assert_eq!(proxy.record()["outcome"], "downstream_reset");
+    drop(first);
+    round_trip(&mut third);
+}
+
+/// Places of attempts that failed are called for like those of connections that ended.
+fn a_failed_attempt_gives_its_place_back(driver: Driver) {
+    let echo = Endpoint::echo();
+    let upstream = "loadBalancer: {type: RoundRobin}, retry: {numRetries: 1}, circuitBreaker: {maxConnections: 1, \
+                    maxPendingConnections: 50, pendingTimeout: 20s, perEndpoint: {maxConnections: 1, consecutiveFailures: 0}}";
+    let proxy = Proxy::start(&Settings::new(driver, &[closed_port(), echo.address]).upstream(upstream));
+    let answers: Vec<Result<String, ErrorKind>> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..20).map(|_| scope.spawn(|| ask(proxy.address, "hello"))).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert!(answers.iter().all(|answer| *answer == Ok("hello".to_owned())), "{answers:?}");
+    proxy.records(20);
+    assert_eq!(table(&proxy)["pending"], 0);
+}
+
+fn retries_at_once_are_bounded(driver: Driver) {
+    let full = FullEndpoint::start();
+    // The first attempt is refused; the retry waits at the other endpoint, which never answers.
+    let upstream = "loadBalancer: {type: RoundRobin}, retry: {numRetries: 1, perRetry: {timeout: 20s}}, timeout: {tcp: \
+                    {connectTimeout: 20s}}, circuitBreaker: {maxParallelRetries: 1, perEndpoint: {consecutiveFailures: 0}}";
+    let proxy = Proxy::start(&Settings::new(driver, &[closed_port(), full.address]).upstream(upstream));
+    let mut first = connect(proxy.address);
+    first.write_all(b"hello").unwrap();
+    let active = || table(&proxy)["endpoints"][1]["active"].clone();
+    eventually("a retry under way", active, |active| *active == 1);
+    // Its turn is the silent endpoint's; the one after that begins with the refusal again.
+    let second = connect(proxy.address);
+    eventually("an attempt under way", active, |active| *active == 2);
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+    let record = proxy.record();
+    assert_eq!(record["outcome"], "connect_refused", "{record}");
+    assert_eq!(proxy.metric("sheave_upstream_retries_refused_total", &[]), 1.0);
+    drop((first, second));
+}
