@@ -189,6 +189,8 @@ pub struct Upstream {
     pub limits: UpstreamLimits,
     pub health: HealthCheck,
     pub drain: UpstreamDrain,
+    /// `None`: connections stay where they are.
+    pub rebalance: Option<Rebalance>,
 }
 
 /// Where an upstream's endpoints come from.
@@ -236,6 +238,17 @@ pub struct UpstreamDrain {
     pub timeout: Duration,
     /// Of each endpoint, close this many per second before that; `None`: none.
     pub close_per_second: Option<f64>,
+}
+
+/// Closing connections of endpoints above their fair share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rebalance {
+    /// Of the upstream's connections, at most.
+    pub percent_per_minute: f64,
+    /// Younger connections are left alone.
+    pub min_age: Duration,
+    /// Only counts.
+    pub dry_run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What keeps trouble small: breaker, backoff, retry budget, health verdicts.
+//! What keeps trouble small: breaker, backoff, retry budget, health verdicts, rebalancing.
 //!
 //! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
 
@@ -6,8 +6,10 @@ mod backoff;
 mod breaker;
 mod budget;
 mod health;
+mod rebalance;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
 pub use budget::{Budget, BudgetPolicy};
 pub use health::{Health, Streak};
+pub use rebalance::{ClosePace, Share, excess};

@@ -7,6 +7,7 @@ mod accept;
 pub mod cores;
 mod drain;
 mod leave;
+mod rebalance;
 pub(crate) mod runtime;
 mod slots;
 pub mod socket;
@@ -141,6 +142,7 @@ impl Worker {
         self.spawn_vital(|worker| async move { crate::connection::watch(&worker.context.registry).await });
         self.spawn_vital(|worker| async move { drain::follow(&worker).await });
         self.spawn_vital(|worker| async move { leave::follow(&worker).await });
+        self.spawn_vital(|worker| async move { rebalance::follow(&worker).await });
     }
 
     /// Waits for the end. Polled on every turn of the loop, so a look at a cell has to do.

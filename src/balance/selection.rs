@@ -46,6 +46,11 @@ impl Selection {
         self.tiers.iter().all(|tier| tier.members.is_empty())
     }
 
+    /// The indices of all that may be chosen.
+    pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        self.tiers.iter().flat_map(Tier::members)
+    }
+
     pub(super) fn tiers(&self) -> &[Tier] {
         &self.tiers
     }

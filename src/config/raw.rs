@@ -14,7 +14,9 @@ mod route;
 mod upstream;
 
 pub(super) use field::{Field, Later, List};
-pub(super) use health::{ActiveHealthCheck, HealthCheck, HttpProbe, InitialState, ProbeType, UpstreamDrain};
+pub(super) use health::{
+    ActiveHealthCheck, HealthCheck, HttpProbe, InitialState, ProbeType, Rebalance, UpstreamDrain,
+};
 pub(super) use listener::{Listener, TcpKeepalive, WhenFull};
 pub(super) use process::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,

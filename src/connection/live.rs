@@ -199,6 +199,11 @@ impl Live {
         }
     }
 
+    /// Whether somebody has ended it from outside.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.verdict.get().is_some()
+    }
+
     /// Why it was ended from outside, if it was.
     pub(super) fn verdict(&self) -> Option<Outcome> {
         self.verdict.get()
@@ -240,14 +245,21 @@ impl Live {
         let half_close = listener.half_close.filter(|_| self.half_closed.get());
         [
             self.leave_by().map(|by| (by, Outcome::TableRemoved)),
-            listener.max_duration.map(|max| (self.opened + max, Outcome::MaxDuration)),
-            upstream_max.map(|max| (self.connected.get() + max, Outcome::MaxDuration)),
+            listener.max_duration.map(|max| (self.opened + self.spread(max), Outcome::MaxDuration)),
+            upstream_max.map(|max| (self.connected.get() + self.spread(max), Outcome::MaxDuration)),
             half_close.map(|half_close| (active + half_close, Outcome::HalfCloseTimeout)),
             idle.map(|idle| (active + idle, Outcome::IdleTimeout)),
         ]
         .into_iter()
         .flatten()
         .min_by_key(|(deadline, _)| *deadline)
+    }
+
+    /// Up to a tenth less, so that connections that were made together do not all come back together.
+    fn spread(&self, max: Duration) -> Duration {
+        // Fibonacci hashing: neighbours end far apart.
+        let hash = self.id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48;
+        max - max.mul_f64(f64::from(u32::try_from(hash).unwrap_or(0)) / f64::from(1 << 16) / 10.0)
     }
 
     pub(super) fn snapshot(&self, worker: usize, now: CoarseTime) -> LiveConnection {
@@ -268,5 +280,33 @@ impl Live {
     /// Lets go of the sockets, so that they close with the connection's task.
     pub(super) fn detach(&self) {
         self.sockets.borrow_mut().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::routing::{Findings, RouteTable, compile};
+
+    #[test]
+    fn ends_of_old_age_are_spread_over_a_tenth() {
+        let text = "listeners: [{name: a, address: \"127.0.0.1:1\"}]\n\
+                    routes: [{name: a, listener: a, backendRefs: [{upstream: a}]}]\n\
+                    upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}]}]\n";
+        let config = Config::parse(text, "test").unwrap();
+        let table = compile(&config, &Findings::default(), &RouteTable::empty(), Instant::now());
+        let max = Duration::from_secs(1_000);
+        let ends: Vec<Duration> = (1..=1_000)
+            .map(|id| {
+                Live::new(id, "127.0.0.1:3".parse().unwrap(), Arc::clone(&table.listeners[0])).spread(max)
+            })
+            .collect();
+        assert!(ends.iter().all(|end| (Duration::from_secs(900)..=max).contains(end)));
+        for second in (900..1_000).step_by(10) {
+            let tenth = Duration::from_secs(second)..Duration::from_secs(second + 10);
+            let ends = ends.iter().filter(|end| tenth.contains(*end)).count();
+            assert!((80..=120).contains(&ends), "{ends} of 1000 from {second} s");
+        }
     }
 }

@@ -235,6 +235,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
             budget_percent: 20,
             budget_floor: 10,
         },
+        rebalance: None,
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None },

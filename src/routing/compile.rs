@@ -120,6 +120,7 @@ fn compile_upstream(
         retry: upstream.retry,
         health: upstream.health.clone(),
         drain: upstream.drain,
+        rebalance: upstream.rebalance,
         limits: upstream.limits,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
     }

@@ -1,5 +1,6 @@
 //! A named group of endpoints balanced as one.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,11 +8,11 @@ use std::time::Instant;
 
 use crate::balance::Selection;
 use crate::config::{
-    HealthCheck, Keepalive, LoadBalancer, Name, Retry, ServicePort, UpstreamDrain, UpstreamLimits,
+    HealthCheck, Keepalive, LoadBalancer, Name, Rebalance, Retry, ServicePort, UpstreamDrain, UpstreamLimits,
     UpstreamTimeouts,
 };
 
-use crate::resilience::{Budget, BudgetPolicy};
+use crate::resilience::{BreakerState, Budget, BudgetPolicy, ClosePace, Share, excess};
 
 use super::{Endpoint, Place, Places, Queue, Ticket};
 
@@ -35,8 +36,37 @@ pub struct Upstream {
     pub retry: Retry,
     pub health: HealthCheck,
     pub drain: UpstreamDrain,
+    pub rebalance: Option<Rebalance>,
     pub limits: UpstreamLimits,
     pub state: Arc<UpstreamState>,
+}
+
+impl Upstream {
+    /// The endpoints that have connections above their fair share, and how many.
+    pub fn excess(&self) -> impl Iterator<Item = (SocketAddr, usize)> + '_ {
+        let taking: Vec<&Endpoint> = self.taking().collect();
+        let shares: Vec<Share> =
+            taking.iter().map(|e| Share { weight: e.weight, active: e.state.active() }).collect();
+        let above = taking.into_iter().zip(excess(&shares)).filter(|(_, excess)| *excess > 0);
+        above.map(|(endpoint, excess)| (endpoint.address, excess))
+    }
+
+    /// Whether one more connection is to be closed by then for its endpoint's excess; it now counts as closed.
+    pub fn claim_rebalance(&self, rebalance: Rebalance, by: Instant) -> bool {
+        let connections: usize = self.taking().map(|endpoint| endpoint.state.active()).sum();
+        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
+        let per_minute = connections as f64 * rebalance.percent_per_minute / 100.0;
+        let mut pace = self.state.rebalance.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = pace.claim(per_minute, by);
+        self.state.rebalanced.fetch_add(u64::from(is_due), Ordering::Relaxed);
+        is_due
+    }
+
+    /// The endpoints that new connections go to.
+    fn taking(&self) -> impl Iterator<Item = &Endpoint> {
+        let members = self.selection.members().filter_map(|index| self.endpoints.get(index));
+        members.filter(|endpoint| endpoint.breaker.as_ref().is_none_or(|b| b.state() == BreakerState::Closed))
+    }
 }
 
 /// What keeps an upstream from having the endpoints that it should have.
@@ -59,6 +89,8 @@ pub struct UpstreamState {
     retries: Arc<Places>,
     active: AtomicUsize,
     queue: Arc<Queue>,
+    rebalance: Mutex<ClosePace>,
+    rebalanced: AtomicU64,
     /// In the order of [`Rejection::ALL`].
     rejections: [AtomicU64; Rejection::ALL.len()],
 }
@@ -141,6 +173,11 @@ impl UpstreamState {
     /// A place of one of its endpoints became free.
     pub fn freed(&self) {
         self.queue.call();
+    }
+
+    /// Connections closed for the excess of their endpoints, or that would have been.
+    pub fn rebalanced(&self) -> u64 {
+        self.rebalanced.load(Ordering::Relaxed)
     }
 
     /// Counts a connection that got no place.

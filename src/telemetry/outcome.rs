@@ -49,12 +49,14 @@ pub enum Outcome {
     Drain,
     /// Its listener or its endpoint is no longer in the table, and its time to drain is over.
     TableRemoved,
+    /// Its endpoint had more than its fair share of connections, and the upstream's `rebalance` asks to close some.
+    Rebalance,
     /// A defect or an exhausted resource of this process.
     Internal,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -75,6 +77,7 @@ impl Outcome {
         Self::MaxDuration,
         Self::Drain,
         Self::TableRemoved,
+        Self::Rebalance,
         Self::Internal,
     ];
 
@@ -100,6 +103,7 @@ impl Outcome {
             Self::MaxDuration => "max_duration",
             Self::Drain => "drain",
             Self::TableRemoved => "table_removed",
+            Self::Rebalance => "rebalance",
             Self::Internal => "internal",
         }
     }
@@ -125,6 +129,7 @@ impl Outcome {
             | Self::MaxDuration
             | Self::Drain
             | Self::TableRemoved
+            | Self::Rebalance
             | Self::Internal => Side::Sheave,
         }
     }
@@ -141,6 +146,7 @@ impl Outcome {
                 | Self::MaxDuration
                 | Self::Drain
                 | Self::TableRemoved
+                | Self::Rebalance
         )
     }
 }

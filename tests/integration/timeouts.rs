@@ -137,7 +137,8 @@ fn the_maximum_duration_ends_a_busy_connection(driver: Driver) {
         assert!(ends.contains(&error.kind()), "{error:?}");
         let record = proxy.record();
         ended_by_sheave(&record, "max_duration");
-        assert!(duration(&record) >= Duration::from_millis(280), "{record}");
+        // Up to a tenth sooner, and the coarse clock's resolution.
+        assert!(duration(&record) >= Duration::from_millis(250), "{record}");
         assert!(record["bytes_sent"].as_u64() > Some(1), "there was traffic: {record}");
     }
 }
@@ -160,7 +161,7 @@ fn the_upstreams_maximum_duration_begins_with_the_connection(driver: Driver) {
     ended_by_sheave(&record, "max_duration");
     let connected = record["connect_end_ms"].as_f64().unwrap();
     let lived = record["duration_ms"].as_f64().unwrap() - connected;
-    assert!(connected > 600.0 && lived >= 580.0, "{record}");
+    assert!(connected > 600.0 && lived >= 520.0, "{record}");
 }
 
 fn the_half_close_timeout_ends_what_is_left(driver: Driver) {

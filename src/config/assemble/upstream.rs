@@ -9,8 +9,8 @@ use super::{Context, seconds, unless_zero};
 use crate::config::raw::{self, Field, Later, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
-    Breaker, Endpoint, LoadBalancer, Members, PortRef, Retry, ServicePort, Upstream, UpstreamDrain,
-    UpstreamLimits, UpstreamTimeouts,
+    Breaker, Endpoint, LoadBalancer, Members, PortRef, Rebalance, Retry, ServicePort, Upstream,
+    UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
@@ -25,6 +25,8 @@ const MAX_RETRIES_PER_SECOND: u32 = 1_000_000;
 const MAX_PENDING: u32 = 1_000_000;
 /// More in a row is no sign of trouble any more, but trouble.
 const MAX_FAILURES: u32 = 1_000;
+/// All of them, each second.
+const MAX_REBALANCE_PERCENT: f64 = 6_000.0;
 /// More than any endpoint holds.
 const MAX_CLOSES_PER_SECOND: f64 = 100_000.0;
 
@@ -42,6 +44,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let health = super::health::health_check(cx, path, raw.health_check.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
+    let rebalance = rebalance(cx, path, raw.rebalance.or_default());
     let balancer = raw.load_balancer.or_default().r#type;
     Some(Upstream {
         name: raw.name.value()?.0.into(),
@@ -58,6 +61,7 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
         limits,
         health,
         drain,
+        rebalance,
     })
 }
 
@@ -113,6 +117,23 @@ fn drain(cx: &Context<'_>, path: &str, raw: raw::UpstreamDrain) -> UpstreamDrain
         timeout: seconds(raw.timeout, 300),
         close_per_second: (per_second > 0.0).then_some(per_second),
     }
+}
+
+fn rebalance(cx: &Context<'_>, path: &str, raw: raw::Rebalance) -> Option<Rebalance> {
+    let percent = raw.percent_per_minute.or(0.0);
+    if !(0.0..=MAX_REBALANCE_PERCENT).contains(&percent) {
+        cx.report.add(
+            format!("{path}.rebalance.percentPerMinute"),
+            format_args!(
+                "{percent} is out of range; write a number from 0 (never) to {MAX_REBALANCE_PERCENT}"
+            ),
+        );
+    }
+    (percent > 0.0).then(|| Rebalance {
+        percent_per_minute: percent,
+        min_age: seconds(raw.min_age, 60),
+        dry_run: raw.dry_run.or(false),
+    })
 }
 
 fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<Endpoint> {

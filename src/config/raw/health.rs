@@ -193,15 +193,15 @@ pub(in crate::config) enum WellKnownCaCertificates {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Rebalance {
-    /// Close at most this share per minute, and only above an endpoint's fair share; 0: never.
-    #[schemars(range(max = 100), extend("default" = 0))]
-    percent_per_minute: Field<f64>,
+    /// Close at most this share of the upstream's connections per minute, and only above an endpoint's fair share; 0: never.
+    #[schemars(range(min = 0, max = 6_000), extend("default" = 0))]
+    pub(in crate::config) percent_per_minute: Field<f64>,
     /// Connections younger than this are left alone.
     #[schemars(extend("default" = "1m"))]
-    min_age: Field<GatewayDuration>,
+    pub(in crate::config) min_age: Field<GatewayDuration>,
     /// Only count what would be closed.
     #[schemars(extend("default" = false))]
-    dry_run: Field<bool>,
+    pub(in crate::config) dry_run: Field<bool>,
 }
 
 /// What happens to connections of an endpoint that left.
@@ -222,5 +222,4 @@ off! {
         check.consecutive_failures.get().is_some_and(Off::is_off);
     UpstreamProxyProtocol, "remove it", _ => false;
     UpstreamTls, "remove it", _ => false;
-    Rebalance, "remove it or write percentPerMinute: 0", rebalance => rebalance.percent_per_minute.is_off();
 }

@@ -36,7 +36,7 @@ pub(in crate::config) struct Upstream {
     /// Speak TLS to endpoints. Without it plain TCP is spoken.
     tls: Field<Later<UpstreamTls>>,
     /// After a scale-out, move connections to new endpoints by closing some.
-    rebalance: Field<Later<Rebalance>>,
+    pub(in crate::config) rebalance: Field<Rebalance>,
     /// What happens to connections of an endpoint that left.
     pub(in crate::config) drain: Field<UpstreamDrain>,
 }

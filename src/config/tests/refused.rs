@@ -90,8 +90,8 @@ fn upstreams() {
         (upstream("tls: {validation: {hostname: a}}"), &[
             r#"t.yaml:11: upstreams[0].tls: not supported yet; remove it (upstream "pg")"#,
         ]),
-        (upstream("rebalance: {percentPerMinute: 1}"), &[
-            r#"t.yaml:11: upstreams[0].rebalance: not supported yet; remove it or write percentPerMinute: 0 (upstream "pg")"#,
+        (upstream("rebalance: {percentPerMinute: -1}"), &[
+            r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -1 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,
         ]),
     ]);
 }

@@ -73,6 +73,7 @@ fn defaults_of_an_upstream() {
             budget_percent: 20,
             budget_floor: 10,
         },
+        rebalance: None,
         limits: UpstreamLimits { pending_timeout: Duration::from_secs(1), ..UpstreamLimits::default() },
         breaker: Some(Breaker {
             consecutive_failures: NonZeroU32::new(5).unwrap(),
@@ -159,6 +160,14 @@ fn what_is_off_may_be_written() {
     ] {
         config(&text);
     }
+}
+
+#[test]
+fn rebalancing_is_off_unless_written() {
+    let rebalance = |text: &str| config(&upstream(text)).upstreams[0].rebalance;
+    assert_eq!(rebalance("rebalance: {minAge: 5m}"), None);
+    let expected = Rebalance { percent_per_minute: 2.5, min_age: Duration::from_secs(60), dry_run: false };
+    assert_eq!(rebalance("rebalance: {percentPerMinute: 2.5}"), Some(expected));
 }
 
 #[test]

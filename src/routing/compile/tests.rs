@@ -80,6 +80,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
             budget_percent: 20,
             budget_floor: 10,
         },
+        rebalance: None,
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None },

@@ -138,6 +138,35 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         },
     },
     Family {
+        name: "upstream_excess_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Connections that endpoints have above their fair share; only with `rebalance`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| match upstream.rebalance {
+                None => Ok(()),
+                Some(_) => {
+                    samples.put(&[&upstream.name], upstream.excess().map(|(_, excess)| excess).sum::<usize>())
+                }
+            })
+        },
+    },
+    Family {
+        name: "upstream_rebalanced_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream"],
+        help: "Connections closed because their endpoint had more than its fair share; with `rebalance.dryRun`, those \
+               that would have been. Only with `rebalance`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| match upstream.rebalance {
+                None => Ok(()),
+                Some(_) => samples.put(&[&upstream.name], upstream.state.rebalanced()),
+            })
+        },
+    },
+    Family {
         name: "upstream_leaving_endpoints",
         kind: Kind::Gauge,
         unit: None,

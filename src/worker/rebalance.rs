@@ -1,0 +1,77 @@
+//! Closes connections of endpoints that have more than their fair share, so that their clients connect to others.
+//!
+//! The pace is the upstream's and exact for the process, because all workers draw on one; which connection goes next is
+//! each worker's choice among its own: the longest idle, and only for want of those one that is busy.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Rebalance;
+use crate::connection::{CoarseTime, Live};
+use crate::routing::Upstream;
+use crate::telemetry::Outcome;
+
+use super::Worker;
+use super::runtime;
+
+/// How often the worker looks whether a closing is due.
+const TICK: Duration = Duration::from_millis(250);
+/// How often it looks whether any upstream is to be rebalanced.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a closing that is due waits for a worker that has an idle connection.
+const DEFERENCE: Duration = Duration::from_millis(600);
+/// A connection without a byte for this long is idle.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Looks at the upstreams that are to be rebalanced, for ever.
+pub(super) async fn follow(worker: &Rc<Worker>) {
+    loop {
+        let table = worker.subscriber.current();
+        let mut is_any = false;
+        for upstream in table.upstreams.values() {
+            if let Some(rebalance) = upstream.rebalance {
+                is_any = true;
+                close_some(worker, upstream, rebalance);
+            }
+        }
+        drop(table);
+        runtime::sleep(if is_any { TICK } else { LOOK }).await;
+    }
+}
+
+fn close_some(worker: &Worker, upstream: &Arc<Upstream>, rebalance: Rebalance) {
+    let mut excess: HashMap<SocketAddr, usize> = upstream.excess().collect();
+    if excess.is_empty() {
+        return;
+    }
+    let (now, coarse) = (Instant::now(), CoarseTime::now());
+    let mut candidates = worker.context.registry.matching(|live| {
+        let is_of_this = live.upstream().is_some_and(|of| of.name == upstream.name);
+        is_of_this
+            && live.endpoint().is_some_and(|endpoint| excess.contains_key(&endpoint))
+            && live.accepted.elapsed() >= rebalance.min_age
+            && !live.is_ending()
+    });
+    candidates.sort_by_cached_key(|live| (is_busy(live, coarse), std::cmp::Reverse(live.idle_for(coarse))));
+    for live in candidates {
+        let Some(left) = live.endpoint().and_then(|endpoint| excess.get_mut(&endpoint)) else { continue };
+        if *left == 0 {
+            continue;
+        }
+        let deference = if is_busy(&live, coarse) { DEFERENCE } else { Duration::ZERO };
+        if !upstream.claim_rebalance(rebalance, now.checked_sub(deference).unwrap_or(now)) {
+            return;
+        }
+        *left -= 1;
+        if !rebalance.dry_run {
+            live.end(Outcome::Rebalance);
+        }
+    }
+}
+
+fn is_busy(live: &Live, now: CoarseTime) -> bool {
+    live.awaits_answer() || live.idle_for(now) < IDLE
+}
