@@ -11,6 +11,7 @@ mod metrics;
 mod namespace;
 pub(crate) mod release;
 mod settings;
+pub(crate) mod silence;
 pub(crate) mod slices;
 mod stage;
 mod tools;
