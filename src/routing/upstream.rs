@@ -12,7 +12,7 @@ use crate::config::{
     UpstreamTimeouts,
 };
 
-use crate::resilience::{BreakerState, Budget, BudgetPolicy, ClosePace, Share, excess};
+use crate::resilience::{Budget, BudgetPolicy, ClosePace, Share, excess};
 
 use super::{Endpoint, Place, Places, Queue, Ticket};
 
@@ -43,8 +43,8 @@ pub struct Upstream {
 
 impl Upstream {
     /// The endpoints that have connections above their fair share, and how many.
-    pub fn excess(&self) -> impl Iterator<Item = (SocketAddr, usize)> + '_ {
-        let taking: Vec<&Endpoint> = self.taking().collect();
+    pub fn excess(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, usize)> + '_ {
+        let taking: Vec<&Endpoint> = self.taking(now).collect();
         let shares: Vec<Share> =
             taking.iter().map(|e| Share { weight: e.weight, active: e.state.active() }).collect();
         let above = taking.into_iter().zip(excess(&shares)).filter(|(_, excess)| *excess > 0);
@@ -53,7 +53,7 @@ impl Upstream {
 
     /// Whether one more connection is to be closed by then for its endpoint's excess; it now counts as closed.
     pub fn claim_rebalance(&self, rebalance: Rebalance, by: Instant) -> bool {
-        let connections: usize = self.taking().map(|endpoint| endpoint.state.active()).sum();
+        let connections: usize = self.taking(by).map(|endpoint| endpoint.state.active()).sum();
         #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
         let per_minute = connections as f64 * rebalance.percent_per_minute / 100.0;
         let mut pace = self.state.rebalance.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,10 +62,11 @@ impl Upstream {
         is_due
     }
 
-    /// The endpoints that new connections go to.
-    fn taking(&self) -> impl Iterator<Item = &Endpoint> {
+    /// The endpoints that new connections may go to. One whose breaker waits for its probe is one of them: it may have so
+    /// many connections that nobody chooses it for the probe.
+    fn taking(&self, now: Instant) -> impl Iterator<Item = &Endpoint> {
         let members = self.selection.members().filter_map(|index| self.endpoints.get(index));
-        members.filter(|endpoint| endpoint.breaker.as_ref().is_none_or(|b| b.state() == BreakerState::Closed))
+        members.filter(move |endpoint| endpoint.may_be_tried(now))
     }
 }
 

@@ -43,11 +43,11 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
 }
 
 fn close_some(worker: &Worker, upstream: &Arc<Upstream>, rebalance: Rebalance) {
-    let mut excess: HashMap<SocketAddr, usize> = upstream.excess().collect();
+    let (now, coarse) = (Instant::now(), CoarseTime::now());
+    let mut excess: HashMap<SocketAddr, usize> = upstream.excess(now).collect();
     if excess.is_empty() {
         return;
     }
-    let (now, coarse) = (Instant::now(), CoarseTime::now());
     let mut candidates = worker.context.registry.matching(|live| {
         let is_of_this = live.upstream().is_some_and(|of| of.name == upstream.name);
         is_of_this

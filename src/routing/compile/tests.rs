@@ -250,3 +250,19 @@ fn weights_split_connections_over_the_backends() {
     let canary = (0..100).filter(|_| &*route.upstream().unwrap().name == "canary").count();
     assert_eq!(canary, 10);
 }
+
+/// It has the most connections, so that nobody chooses it for the probe that would close its breaker.
+#[test]
+fn an_open_breaker_whose_time_is_over_does_not_keep_its_excess() {
+    let table = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
+    let upstream = &table.upstreams["u"];
+    let held: Vec<_> = (0..100).map(|_| upstream.endpoints[0].reserve()).collect();
+    let breaker = upstream.endpoints[0].breaker.as_ref().unwrap();
+    let opened = Instant::now();
+    while breaker.permit().is_some_and(|permit| !permit.failed(opened)) {}
+    assert_eq!(breaker.state(), crate::resilience::BreakerState::Open);
+    let excess = |now| upstream.excess(now).map(|(_, excess)| excess).sum::<usize>();
+    assert_eq!(excess(opened), 0, "those of the other are no more than its share of what it alone can take");
+    assert_eq!(excess(opened + Duration::from_secs(2)), 48);
+    drop(held);
+}

@@ -1,6 +1,7 @@
 //! Connections, attempts and endpoints by upstream.
 
 use std::fmt;
+use std::time::Instant;
 
 use prometheus_client::registry::Unit;
 
@@ -146,9 +147,10 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, _| match upstream.rebalance {
                 None => Ok(()),
-                Some(_) => {
-                    samples.put(&[&upstream.name], upstream.excess().map(|(_, excess)| excess).sum::<usize>())
-                }
+                Some(_) => samples.put(
+                    &[&upstream.name],
+                    upstream.excess(Instant::now()).map(|(_, excess)| excess).sum::<usize>(),
+                ),
             })
         },
     },
