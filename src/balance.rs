@@ -9,6 +9,7 @@ mod random;
 mod round_robin;
 mod schedule;
 mod selection;
+mod two_choices;
 
 use std::time::Instant;
 

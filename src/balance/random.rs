@@ -1,30 +1,18 @@
-//! A random endpoint, by weight.
+//! The better one of two random endpoints: the one with fewer connections for its weight, among equals by weight.
 
 use crate::routing::Endpoint;
 
-use super::{Choice, Pick};
+use super::{Choice, Pick, two_choices};
 
-/// Each candidate with a chance in proportion to its weight.
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
-    loop {
-        let (index, endpoint) = draw(choice, random)?;
-        // Else another worker took its last place, or its breaker opened, between the choice and the reservation.
-        if let Some(reservation) = endpoint.reserve() {
-            return Some(Pick { index, reservation });
-        }
-    }
+    two_choices::pick(choice, random, has_fewer)
 }
 
-fn draw<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<(usize, &'a Endpoint)> {
-    let candidates: Vec<(usize, &Endpoint)> = choice.candidates().collect();
-    let total: u64 = candidates.iter().map(|(_, endpoint)| u64::from(endpoint.weight)).sum();
-    let mut ticket = random.u64(0..total.max(1));
-    candidates.into_iter().find(|(_, endpoint)| {
-        let weight = u64::from(endpoint.weight);
-        let is_drawn = ticket < weight;
-        ticket = ticket.saturating_sub(weight);
-        is_drawn
-    })
+/// Whether it has fewer connections for its weight.
+fn has_fewer(endpoint: &Endpoint, other: &Endpoint) -> bool {
+    let load =
+        |endpoint: &Endpoint, other_weight: u32| endpoint.state.active() as u128 * u128::from(other_weight);
+    load(endpoint, other.weight) < load(other, endpoint.weight)
 }
 
 #[cfg(test)]
@@ -44,11 +32,35 @@ mod tests {
         let mut tried = Tried::default();
         tried.insert(2);
         let mut chosen = [0; 3];
-        for _ in 0..4_000 {
-            chosen[pick(&endpoints, &tried, &mut random).unwrap().index] += 1;
-        }
+        with_choice(&endpoints, &tried, |choice| {
+            (0..4_000).for_each(|_| chosen[super::pick(choice, &mut random).unwrap().index] += 1);
+        });
         assert_eq!(chosen[2], 0);
         assert!((2_850..3_150).contains(&chosen[0]), "{chosen:?}");
+    }
+
+    /// One random choice would leave a standard deviation of 10.
+    #[test]
+    fn connections_that_last_are_spread_evenly_and_by_weight() {
+        let endpoints = endpoints(&[[1; 50], [3; 50]].concat());
+        let mut random = fastrand::Rng::with_seed(3);
+        let _held: Vec<Pick> = with_choice(&endpoints, &Tried::default(), |choice| {
+            (0..20_000).map_while(|_| super::pick(choice, &mut random)).collect()
+        });
+        for endpoint in &endpoints {
+            let (active, fair) = (endpoint.state.active(), 100 * endpoint.weight as usize);
+            assert!(active.abs_diff(fair) <= 6 * endpoint.weight as usize, "{active} in place of {fair}");
+        }
+    }
+
+    #[test]
+    fn of_two_the_less_loaded_is_taken() {
+        let endpoints = endpoints(&[1, 1]);
+        let mut random = fastrand::Rng::with_seed(3);
+        let _held = endpoints[0].state.reserve();
+        for _ in 0..100 {
+            assert_eq!(pick(&endpoints, &Tried::default(), &mut random).map(|pick| pick.index), Some(1));
+        }
     }
 
     #[test]
