@@ -4,13 +4,17 @@
 //! counted on its endpoint at once (the [`Reservation`] that comes back), so that two workers choosing at the
 //! same moment see each other. Nothing here dials, waits or reads a clock.
 
+mod consistent_hash;
+mod hash;
 mod least_connections;
+mod maglev;
 mod random;
 mod round_robin;
 mod schedule;
 mod selection;
 mod two_choices;
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use crate::config::LoadBalancer;
@@ -21,10 +25,12 @@ pub use selection::Selection;
 
 use selection::Tier;
 
-/// Endpoints that this connection has tried, by their index in the upstream.
+/// Endpoints that this connection has tried, by their index in the upstream, and what else stays the same for all its picks.
 #[derive(Debug, Default)]
 pub struct Tried {
     indices: Vec<usize>,
+    /// The hash of the client.
+    key: u64,
     /// The turn that this connection got. Its attempts look ahead from there; a turn for each attempt would bring two
     /// endpoints, one of them dead, into step, and every connection to the dead one first.
     turn: Option<usize>,
@@ -54,6 +60,9 @@ pub fn pick(
             LoadBalancer::RoundRobin => round_robin::pick(&choice, turn),
             LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
             LoadBalancer::Random => random::pick(&choice, random),
+            LoadBalancer::ConsistentHash { .. } => {
+                consistent_hash::pick(&choice, tried.key, upstream.state.active())
+            }
         }
     })
 }
@@ -79,6 +88,11 @@ struct Choice<'a> {
 }
 
 impl Tried {
+    /// None yet, for a connection of this client.
+    pub fn none(client: IpAddr) -> Self {
+        Self { key: hash::of_ip(client), ..Self::default() }
+    }
+
     pub fn insert(&mut self, index: usize) {
         self.indices.push(index);
     }

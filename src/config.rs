@@ -262,6 +262,11 @@ pub enum LoadBalancer {
     RoundRobin,
     LeastConnections,
     Random,
+    /// By the client's address.
+    ConsistentHash {
+        /// A prime number of slots.
+        table_size: u32,
+    },
 }
 
 /// `None` means never (`0s` in the file).

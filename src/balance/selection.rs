@@ -3,6 +3,7 @@
 use crate::routing::Endpoint;
 
 use super::Schedule;
+use super::consistent_hash::Slots;
 
 /// All that may be chosen. A later tier is asked only when no endpoint of the earlier ones is left to try.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(super) struct Tier {
     members: Vec<u32>,
     /// The order in which round robin visits `members`, by weight.
     schedule: Schedule,
+    /// Only where clients are hashed.
+    slots: Option<Slots>,
 }
 
 impl Selection {
@@ -34,6 +37,18 @@ impl Selection {
             && healthy.len() as u64 * 100 < all.len() as u64 * u64::from(panic_threshold);
         let members = if panics { all } else { healthy };
         Self { tiers: vec![Tier::new(members, endpoints)], panics }
+    }
+
+    /// With so many slots in each tier for clients to be hashed to. What has not changed since `before` is taken from there.
+    #[must_use]
+    pub fn with_slots(mut self, size: u32, endpoints: &[Endpoint], before: Option<&Self>) -> Self {
+        for tier in &mut self.tiers {
+            let before =
+                before.iter().flat_map(|before| &before.tiers).filter_map(|tier| tier.slots.as_ref());
+            let slots = Slots::new(tier.members(), endpoints, size, before);
+            tier.slots = Some(slots);
+        }
+        self
     }
 
     /// Whether so few endpoints are healthy that health is ignored.
@@ -59,7 +74,7 @@ impl Selection {
 impl Tier {
     pub(super) fn new(members: Vec<u32>, endpoints: &[Endpoint]) -> Self {
         let weight = |member: &u32| endpoints.get(*member as usize).map_or(0, |endpoint| endpoint.weight);
-        Self { schedule: Schedule::new(members.iter().map(weight)), members }
+        Self { schedule: Schedule::new(members.iter().map(weight)), members, slots: None }
     }
 
     /// The indices of its endpoints.
@@ -70,6 +85,10 @@ impl Tier {
     /// The index of the endpoint whose turn this is. `None`: the tier is empty.
     pub(super) fn at(&self, turn: usize) -> Option<usize> {
         self.members.get(self.schedule.at(turn)?).map(|member| *member as usize)
+    }
+
+    pub(super) fn slots(&self) -> Option<&Slots> {
+        self.slots.as_ref()
     }
 
     /// How many turns make one repetition.

@@ -3,6 +3,7 @@
 //! Here is what needs more than one field to judge: what is missing, named twice, named nowhere, or
 //! bound twice. A part that is wrong is left out and reported; the result counts only without reports.
 
+mod balancer;
 mod health;
 mod listener;
 mod loops;

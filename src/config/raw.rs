@@ -23,7 +23,8 @@ pub(super) use process::{
 };
 pub(super) use route::{BackendRef, Route};
 pub(super) use upstream::{
-    CircuitBreaker, Endpoint, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream, UpstreamTcp,
+    CircuitBreaker, Endpoint, LoadBalancer, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream,
+    UpstreamTcp,
 };
 
 use schemars::JsonSchema;

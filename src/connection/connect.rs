@@ -39,7 +39,7 @@ pub(super) async fn connect(
     recorder: &mut Recorder,
 ) -> Result<Connected, Outcome> {
     upstream.state.begin(Instant::now());
-    let mut tried = Tried::default();
+    let mut tried = Tried::none(live.client.ip());
     let (place, first) = admit::admit(context, live, upstream, &mut tried).await?;
     let deadline = Instant::now() + upstream.timeouts.connect;
     let mut attempts = Attempts { context, live, upstream, recorder, tried, deadline };

@@ -11,7 +11,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::balance::{Schedule, Selection};
-use crate::config::{self, Config, Members, Name};
+use crate::config::{self, Config, LoadBalancer, Members, Name};
 use crate::resilience::{Breaker, BreakerPolicy};
 
 use super::route::WeightedUpstream;
@@ -110,7 +110,7 @@ fn compile_upstream(
     Upstream {
         name: upstream.name.clone(),
         service: upstream.members.followed().cloned(),
-        selection: Selection::new(&endpoints, upstream.health.panic_threshold),
+        selection: select(upstream, &endpoints, previous),
         leaving: leaving.cloned().collect(),
         endpoints,
         problem,
@@ -123,6 +123,20 @@ fn compile_upstream(
         rebalance: upstream.rebalance,
         limits: upstream.limits,
         state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
+    }
+}
+
+fn select(
+    upstream: &config::Upstream,
+    endpoints: &[Endpoint],
+    previous: Option<&Arc<Upstream>>,
+) -> Selection {
+    let selection = Selection::new(endpoints, upstream.health.panic_threshold);
+    match upstream.load_balancer {
+        LoadBalancer::ConsistentHash { table_size } => {
+            selection.with_slots(table_size, endpoints, previous.map(|upstream| &upstream.selection))
+        }
+        _ => selection,
     }
 }
 

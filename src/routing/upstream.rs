@@ -156,6 +156,11 @@ impl UpstreamState {
         Some(UpstreamPlace { state: Arc::clone(self) })
     }
 
+    /// Connections that have a place.
+    pub fn active(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
     /// Whether there is a place now, as far as looking tells.
     pub fn has_place(&self, limit: Option<usize>) -> bool {
         limit.is_none_or(|limit| self.active.load(Ordering::SeqCst) < limit)

@@ -1,5 +1,6 @@
 //! Which upstream and which endpoint a connection goes to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
@@ -7,8 +8,8 @@ use std::thread;
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, Proxy, Settings, admin_get, ask_from, connect, eventually, on_both_drivers,
-    reset_on_close, round_trip,
+    Driver, Endpoint, Proxy, Settings, admin_get, ask_from, closed_port, connect, eventually,
+    on_both_drivers, reset_on_close, round_trip,
 };
 
 on_both_drivers!(
@@ -17,6 +18,8 @@ on_both_drivers!(
     round_robin_is_exact_across_workers,
     round_robin_follows_the_weights,
     random_spreads_nearly_evenly,
+    a_client_keeps_to_its_endpoint,
+    a_hash_has_its_bound,
     backend_refs_follow_the_weights,
     the_most_specific_source_wins,
     without_a_route_the_client_is_reset,
@@ -86,6 +89,67 @@ fn random_spreads_nearly_evenly(driver: Driver) {
     let counts = active(&proxy);
     assert!(counts.iter().all(|count| (90..=110).contains(count)), "{counts:?}");
     drop(held);
+    nothing_is_held(&proxy);
+}
+
+/// Also of another proxy, when its endpoint is down, and when another one leaves.
+fn a_client_keeps_to_its_endpoint(driver: Driver) {
+    let endpoints = echoes(4);
+    let mut addresses = addresses(&endpoints);
+    addresses.push(closed_port());
+    let settings = Settings::new(driver, &addresses).upstream(
+        "loadBalancer: {type: ConsistentHash}, circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}",
+    );
+    let proxy = Proxy::start(&settings);
+    let homes = homes(&proxy);
+    assert_eq!(homes, self::homes(&proxy));
+    let used: BTreeSet<&String> = homes.values().collect();
+    assert!(used.len() > 1, "32 clients at one of four: {homes:?}");
+    addresses.reverse();
+    let other = Proxy::start(&Settings { endpoints: addresses.clone(), ..settings.clone() });
+    assert_eq!(homes, self::homes(&other), "replicas agree");
+
+    let left = addresses.remove(1).to_string();
+    proxy.reload(&Settings { endpoints: addresses, ..settings }).unwrap();
+    let after = self::homes(&proxy);
+    let stays = |client: &&IpAddr| homes[*client] != left;
+    let moved = homes.keys().filter(stays).filter(|client| homes[*client] != after[*client]).count();
+    // A few in a hundred, and those whose first endpoint is the closed port and whose second left.
+    assert!(moved <= 10, "{moved} of the others moved: {homes:?} {after:?}");
+}
+
+/// Where each of 32 clients ends up, by two connections that must agree.
+fn homes(proxy: &Proxy) -> BTreeMap<IpAddr, String> {
+    let clients = || (1..=32).map(|number| IpAddr::from([127, 0, 1, number]));
+    let before = proxy.lines.all().len();
+    for client in clients().chain(clients()) {
+        assert_eq!(ask_from(client, proxy.address, "hello"), Ok("hello".to_owned()));
+    }
+    let mut homes = BTreeMap::new();
+    for record in &proxy.records(before + 64)[before..] {
+        let client: SocketAddr = record["client"].as_str().unwrap().parse().unwrap();
+        let endpoint = record["endpoint"].as_str().unwrap();
+        let home = homes.entry(client.ip()).or_insert_with(|| endpoint.to_owned());
+        assert_eq!(home, endpoint, "{record}");
+    }
+    assert_eq!(homes.len(), 32);
+    homes
+}
+
+/// All are one client's: without a bound one endpoint would have them all.
+fn a_hash_has_its_bound(driver: Driver) {
+    let endpoints = echoes(4);
+    let settings = Settings::new(driver, &addresses(&endpoints));
+    let proxy = Proxy::start(&settings.upstream("loadBalancer: {type: ConsistentHash}"));
+    let few = hold(proxy.address, 10);
+    let mut counts = active(&proxy);
+    counts.sort_unstable();
+    assert_eq!(counts, [0, 0, 0, 10]);
+    let more = hold(proxy.address, 190);
+    let counts = active(&proxy);
+    // 200 over 4, a quarter more, and some that were chosen at the same moment.
+    assert!(counts.iter().all(|count| *count <= 63 + 4), "{counts:?}");
+    drop((few, more));
     nothing_is_held(&proxy);
 }
 

@@ -6,11 +6,11 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
-use crate::config::raw::{self, Field, Later, List};
+use crate::config::raw::{self, Field, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
-    Breaker, Endpoint, LoadBalancer, Members, PortRef, Rebalance, Retry, ServicePort, Upstream,
-    UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
+    Breaker, Endpoint, Members, PortRef, Rebalance, Retry, ServicePort, Upstream, UpstreamDrain,
+    UpstreamLimits, UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
@@ -45,15 +45,11 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
     let rebalance = rebalance(cx, path, raw.rebalance.or_default());
-    let balancer = raw.load_balancer.or_default().r#type;
+    let load_balancer = super::balancer::load_balancer(cx, path, raw.load_balancer.or_default());
     Some(Upstream {
         name: raw.name.value()?.0.into(),
         members: members?,
-        load_balancer: match balancer.value() {
-            Some(Later(raw::LoadBalancerType::RoundRobin)) => LoadBalancer::RoundRobin,
-            Some(Later(raw::LoadBalancerType::Random)) => LoadBalancer::Random,
-            _ => LoadBalancer::LeastConnections,
-        },
+        load_balancer,
         timeouts,
         keepalive,
         retry,

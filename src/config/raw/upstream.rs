@@ -80,7 +80,7 @@ pub(in crate::config) struct LoadBalancer {
     #[schemars(extend("default" = "LeastConnections"))]
     pub(in crate::config) r#type: Field<Later<LoadBalancerType>>,
     /// What is hashed, for type ConsistentHash.
-    consistent_hash: Field<Later<ConsistentHash>>,
+    pub(in crate::config) consistent_hash: Field<ConsistentHash>,
     /// New endpoints get their share little by little.
     slow_start: Field<Later<SlowStart>>,
     /// Prefer endpoints of this node's zone.
@@ -99,7 +99,7 @@ pub(in crate::config) enum LoadBalancerType {
 }
 
 impl Off for LoadBalancerType {
-    const INSTEAD: &'static str = "write LeastConnections, RoundRobin or Random";
+    const INSTEAD: &'static str = "write LeastConnections, RoundRobin, Random or ConsistentHash";
 
     fn is_off(&self) -> bool {
         self.value_name().is_none()
@@ -108,7 +108,6 @@ impl Off for LoadBalancerType {
     fn value_name(&self) -> Option<&'static str> {
         match self {
             Self::PeakEwma => Some("PeakEWMA"),
-            Self::ConsistentHash => Some("ConsistentHash"),
             _ => None,
         }
     }
@@ -120,10 +119,10 @@ impl Off for LoadBalancerType {
 pub(in crate::config) struct ConsistentHash {
     /// What of a connection is hashed.
     #[schemars(extend("default" = "SourceIP"))]
-    r#type: Field<ConsistentHashType>,
+    pub(in crate::config) r#type: Field<ConsistentHashType>,
     /// Slots of the Maglev table; a prime number.
-    #[schemars(extend("default" = 65537))]
-    table_size: Field<u32>,
+    #[schemars(range(min = 101, max = 5_000_011), extend("default" = 65537))]
+    pub(in crate::config) table_size: Field<u32>,
 }
 
 /// What of a connection is hashed.
@@ -286,7 +285,6 @@ pub(in crate::config) struct OpenFor {
 }
 
 off! {
-    ConsistentHash, "remove it", _ => false;
     SlowStart, "remove it or write window: 0s", slow_start => slow_start.window.is_off();
     ZoneAware, "remove it or write preferLocal: false", zone_aware =>
         zone_aware.prefer_local.get().is_some_and(Off::is_off);

@@ -140,6 +140,21 @@ fn bounds() {
         (upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 1001}}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
         ]),
+        (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {tableSize: 65536}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 65536 is not a prime number; write 65537 (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {tableSize: 5000010}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 5000010 is not a prime number; write 5000011 (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {tableSize: 7}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 7 is out of range; write a number from 101 to 5000011 (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: RoundRobin, consistentHash: {tableSize: 101}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: only type ConsistentHash has such a table; write that type, or remove this (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {type: Cookie}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.type: "Cookie" is not a known value; write SourceIP (upstream "pg")"#,
+        ]),
         (upstream("healthCheck: {panicThreshold: 101, active: {interval: 0s, unhealthyThreshold: 0, port: 0}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.panicThreshold: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.interval: no time at all; write one like 5s (upstream "pg")"#,

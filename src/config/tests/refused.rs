@@ -43,16 +43,13 @@ fn listeners_and_routes() {
 fn upstreams() {
     check(&[
         (edit("type: RoundRobin", "type: PeakEWMA"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.type: PeakEWMA is not supported yet; write LeastConnections, RoundRobin or Random (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].loadBalancer.type: PeakEWMA is not supported yet; write LeastConnections, RoundRobin, Random or ConsistentHash (upstream "pg")"#,
         ]),
         (edit("type: RoundRobin", "type: RoundRobin, slowStart: {window: 1m}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.slowStart: not supported yet; remove it or write window: 0s (upstream "pg")"#,
         ]),
         (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {preferLocal: true}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware: not supported yet; remove it or write preferLocal: false (upstream "pg")"#,
-        ]),
-        (edit("type: RoundRobin", "type: RoundRobin, consistentHash: {}"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash: not supported yet; remove it (upstream "pg")"#,
         ]),
         (endpoint("{address: 10.0.0.7:1, zone: a, priority: 1}"), &[
             r#"t.yaml:10: upstreams[0].endpoints[0].zone: not supported yet; remove it or write "" (upstream "pg")"#,

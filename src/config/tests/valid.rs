@@ -94,6 +94,19 @@ fn least_connections_is_the_default_balancer() {
 }
 
 #[test]
+fn clients_are_hashed_into_a_table_of_a_prime_size() {
+    let balancer = |rest: &str| {
+        let text = edit("{type: RoundRobin}", &format!("{{type: ConsistentHash{rest}}}"));
+        config(&text).upstreams[0].load_balancer
+    };
+    assert_eq!(balancer(""), LoadBalancer::ConsistentHash { table_size: 65_537 });
+    assert_eq!(
+        balancer(", consistentHash: {type: SourceIP, tableSize: 1009}"),
+        LoadBalancer::ConsistentHash { table_size: 1009 }
+    );
+}
+
+#[test]
 fn zero_means_never() {
     let listener = config(&listener(
         "timeout: {tcp: {idleTimeout: 0s, maxConnectionDuration: 1h30m, halfCloseTimeout: 0s}}",
@@ -147,6 +160,7 @@ fn what_is_off_may_be_written() {
         route("hostnames: []"),
         endpoint("{address: 10.0.0.7:1, zone: \"\", priority: 0}"),
         upstream("retry: {hedgeAfter: 0s}"),
+        upstream("loadBalancer: {type: Random, consistentHash: {type: SourceIP, tableSize: 65537}}"),
         upstream("loadBalancer: {slowStart: {window: 0s}, zoneAware: {preferLocal: false}}"),
         upstream("circuitBreaker: {maxConnections: 0, pendingTimeout: 1s}"),
         upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}"),

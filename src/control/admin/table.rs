@@ -173,6 +173,7 @@ impl From<&routing::Upstream> for Upstream {
                 LoadBalancer::RoundRobin => "RoundRobin",
                 LoadBalancer::LeastConnections => "LeastConnections",
                 LoadBalancer::Random => "Random",
+                LoadBalancer::ConsistentHash { .. } => "ConsistentHash",
             },
             service: upstream.service.as_ref().map(Service::from),
             problem: upstream.problem.as_ref().map(Problem::from),

@@ -226,6 +226,26 @@ fn a_change_recompiles_its_upstream_and_what_leads_there() {
 }
 
 #[test]
+fn clients_of_a_hash_stay_at_their_endpoint() {
+    let mut config = config();
+    config.upstreams[0].load_balancer = LoadBalancer::ConsistentHash { table_size: 101 };
+    let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
+    let picked = |table: &RouteTable, client: &str| {
+        let mut tried = crate::balance::Tried::none(ip(client));
+        let mut random = fastrand::Rng::with_seed(1);
+        crate::balance::pick(&table.upstreams["u"], &mut tried, &mut random, Instant::now()).unwrap()
+    };
+    let first = picked(&table, "10.0.0.1");
+    assert_eq!(picked(&table, "::ffff:10.0.0.1").index, first.index);
+    config.upstreams = vec![config::Upstream {
+        load_balancer: config.upstreams[0].load_balancer,
+        ..upstream("u", &["127.0.0.1:2", "127.0.0.1:1"])
+    }];
+    let next = compile(&config, &none(), &table, Instant::now());
+    assert_eq!(picked(&next, "10.0.0.1").index, 1 - first.index, "the same endpoint at another place");
+}
+
+#[test]
 fn a_reload_keeps_the_members_of_what_is_not_known_anew_yet() {
     let mut config = config();
     config.upstreams = vec![followed("u")];

@@ -1,0 +1,52 @@
+//! How an endpoint is chosen.
+
+use super::Context;
+use crate::config::LoadBalancer;
+use crate::config::raw::{self, Later, LoadBalancerType};
+
+/// Fewer are not shared out evenly even to a few.
+const MIN_TABLE_SIZE: u32 = 101;
+/// 20 MB for each upstream.
+const MAX_TABLE_SIZE: u32 = 5_000_011;
+const TABLE_SIZE: u32 = 65_537;
+
+pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer) -> LoadBalancer {
+    let path = format!("{path}.loadBalancer");
+    let Later(r#type) = raw.r#type.or(Later(LoadBalancerType::LeastConnections));
+    let table_size = raw.consistent_hash.or_default().table_size.or(TABLE_SIZE);
+    let at = format!("{path}.consistentHash.tableSize");
+    match r#type {
+        LoadBalancerType::ConsistentHash => {
+            return LoadBalancer::ConsistentHash { table_size: checked_size(cx, &at, table_size) };
+        }
+        _ if table_size != TABLE_SIZE => {
+            cx.report.add(at, "only type ConsistentHash has such a table; write that type, or remove this");
+        }
+        _ => {}
+    }
+    match r#type {
+        LoadBalancerType::RoundRobin => LoadBalancer::RoundRobin,
+        LoadBalancerType::Random => LoadBalancer::Random,
+        _ => LoadBalancer::LeastConnections,
+    }
+}
+
+/// In range, and a prime number: with another one not every order of slots would visit all of them.
+fn checked_size(cx: &Context<'_>, path: &str, size: u32) -> u32 {
+    let in_range = cx.within(size, path, MIN_TABLE_SIZE, MAX_TABLE_SIZE);
+    if in_range != size || is_prime(size) {
+        return in_range;
+    }
+    let both_ways = (1..size).flat_map(|distance| [size + distance, size - distance]);
+    let nearest = both_ways
+        .filter(|near| (MIN_TABLE_SIZE..=MAX_TABLE_SIZE).contains(near))
+        .find(|near| is_prime(*near));
+    let nearest = nearest.unwrap_or(TABLE_SIZE);
+    cx.report.add(path, format_args!("{size} is not a prime number; write {nearest}"));
+    nearest
+}
+
+fn is_prime(number: u32) -> bool {
+    let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
+    number > 1 && divisors.all(|divisor| !number.is_multiple_of(divisor))
+}
