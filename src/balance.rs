@@ -6,8 +6,10 @@
 
 mod consistent_hash;
 mod hash;
+mod latency;
 mod least_connections;
 mod maglev;
+mod peak_ewma;
 mod random;
 mod round_robin;
 mod schedule;
@@ -20,6 +22,7 @@ use std::time::Instant;
 use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
 
+pub use latency::Latency;
 pub use schedule::Schedule;
 pub use selection::Selection;
 
@@ -60,6 +63,7 @@ pub fn pick(
             LoadBalancer::RoundRobin => round_robin::pick(&choice, turn),
             LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
             LoadBalancer::Random => random::pick(&choice, random),
+            LoadBalancer::PeakEwma => peak_ewma::pick(&choice, random),
             LoadBalancer::ConsistentHash { .. } => {
                 consistent_hash::pick(&choice, tried.key, upstream.state.active())
             }

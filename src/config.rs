@@ -262,6 +262,8 @@ pub enum LoadBalancer {
     RoundRobin,
     LeastConnections,
     Random,
+    /// By how long connecting takes.
+    PeakEwma,
     /// By the client's address.
     ConsistentHash {
         /// A prime number of slots.

@@ -8,6 +8,7 @@ mod admit;
 mod breaker;
 mod dial;
 mod hedge;
+mod latency;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -156,6 +157,7 @@ impl<'a> Attempts<'a> {
         match result {
             Ok(stream) => {
                 self.recorder.attempted(endpoint.address, started, None);
+                latency::succeeded(endpoint, started);
                 breaker::succeeded(permit, self.upstream, endpoint);
                 self.live.attach_upstream(endpoint, stream.handle());
                 self.context.registry.schedule(self.live);
@@ -169,6 +171,7 @@ impl<'a> Attempts<'a> {
                 let (Failed::Attempt(outcome) | Failed::Connection(outcome)) = failed;
                 self.recorder.attempted(endpoint.address, started, Some(outcome));
                 if let Failed::Attempt(outcome) = failed {
+                    latency::failed(endpoint, started, outcome);
                     breaker::failed(permit, self.upstream, endpoint, outcome);
                     self.tried.insert(index);
                 }

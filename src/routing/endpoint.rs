@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::balance::Latency;
 use crate::config::{Name, UpstreamDrain};
 use crate::resilience::{Breaker, Health};
 
@@ -39,6 +40,8 @@ pub struct Topology {
 pub struct EndpointState {
     active: AtomicUsize,
     pub health: Health,
+    /// Of connecting.
+    pub latency: Latency,
     /// Whether there is a departure: most have none, and looking must not take a lock then.
     leaves: AtomicBool,
     departure: Mutex<Option<Departure>>,

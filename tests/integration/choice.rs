@@ -18,6 +18,7 @@ on_both_drivers!(
     round_robin_is_exact_across_workers,
     round_robin_follows_the_weights,
     random_spreads_nearly_evenly,
+    who_fails_is_slow_to_peak_ewma,
     a_client_keeps_to_its_endpoint,
     a_hash_has_its_bound,
     backend_refs_follow_the_weights,
@@ -90,6 +91,28 @@ fn random_spreads_nearly_evenly(driver: Driver) {
     assert!(counts.iter().all(|count| (90..=110).contains(count)), "{counts:?}");
     drop(held);
     nothing_is_held(&proxy);
+}
+
+/// No breaker keeps connections from who refuses them; any other way of choosing would try it every other time.
+fn who_fails_is_slow_to_peak_ewma(driver: Driver) {
+    let echo = Endpoint::echo();
+    let settings = Settings::new(driver, &[echo.address, closed_port()])
+        .upstream("loadBalancer: {type: PeakEWMA}, circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}");
+    let proxy = Proxy::start(&settings);
+    for _ in 0..60 {
+        assert_eq!(ask_from(ip("127.0.0.1"), proxy.address, "hello"), Ok("hello".to_owned()));
+    }
+    let refused = proxy.metric("sheave_endpoint_failures_total", &[]);
+    // One is how it learns; each further one means that the other was slower than ten times as long, on a busy machine.
+    assert!(refused <= 6.0, "{refused} of 60 attempts went to who refuses");
+    assert!(connect_millis(&proxy)[0].is_some(), "{:?}", connect_millis(&proxy));
+}
+
+/// Of the endpoints of the upstream `main`.
+fn connect_millis(proxy: &Proxy) -> Vec<Option<f64>> {
+    let table: Value = serde_json::from_str(&admin_get(proxy.admin, "/table")).unwrap();
+    let endpoints = table["upstreams"][0]["endpoints"].as_array().unwrap();
+    endpoints.iter().map(|endpoint| endpoint["connectMillis"].as_f64()).collect()
 }
 
 /// Also of another proxy, when its endpoint is down, and when another one leaves.

@@ -131,7 +131,7 @@ fn a_reset_at_accept_is_never_an_empty_answer(driver: Driver) {
 }
 
 fn each_round_tries_every_endpoint_once(driver: Driver) {
-    for load_balancer in ["RoundRobin", "LeastConnections", "Random", "ConsistentHash"] {
+    for load_balancer in ["RoundRobin", "LeastConnections", "Random", "PeakEWMA", "ConsistentHash"] {
         let endpoints = [closed_port(), closed_port(), closed_port()];
         let upstream = format!(
             "loadBalancer: {{type: {load_balancer}}}, \
@@ -231,7 +231,7 @@ fn one_attempt_is_bounded(driver: Driver) {
 
 fn weight_zero_is_never_tried(driver: Driver) {
     let (closed, echo) = (closed_port(), Endpoint::echo());
-    for load_balancer in ["RoundRobin", "LeastConnections", "Random", "ConsistentHash"] {
+    for load_balancer in ["RoundRobin", "LeastConnections", "Random", "PeakEWMA", "ConsistentHash"] {
         let mut settings = Settings::new(driver, &[closed, echo.address])
             .upstream(&format!("loadBalancer: {{type: {load_balancer}}}, retry: {{numRetries: 3}}"));
         settings.weights = vec![1, 0];

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::config::LoadBalancer;
-use crate::config::raw::{self, Later, LoadBalancerType};
+use crate::config::raw::{self, LoadBalancerType};
 
 /// Fewer are not shared out evenly even to a few.
 const MIN_TABLE_SIZE: u32 = 101;
@@ -12,7 +12,7 @@ const TABLE_SIZE: u32 = 65_537;
 
 pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer) -> LoadBalancer {
     let path = format!("{path}.loadBalancer");
-    let Later(r#type) = raw.r#type.or(Later(LoadBalancerType::LeastConnections));
+    let r#type = raw.r#type.or(LoadBalancerType::LeastConnections);
     let table_size = raw.consistent_hash.or_default().table_size.or(TABLE_SIZE);
     let at = format!("{path}.consistentHash.tableSize");
     match r#type {
@@ -27,6 +27,7 @@ pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer
     match r#type {
         LoadBalancerType::RoundRobin => LoadBalancer::RoundRobin,
         LoadBalancerType::Random => LoadBalancer::Random,
+        LoadBalancerType::PeakEwma => LoadBalancer::PeakEwma,
         _ => LoadBalancer::LeastConnections,
     }
 }

@@ -78,7 +78,7 @@ pub(in crate::config) struct Endpoint {
 pub(in crate::config) struct LoadBalancer {
     /// The way of choosing.
     #[schemars(extend("default" = "LeastConnections"))]
-    pub(in crate::config) r#type: Field<Later<LoadBalancerType>>,
+    pub(in crate::config) r#type: Field<LoadBalancerType>,
     /// What is hashed, for type ConsistentHash.
     pub(in crate::config) consistent_hash: Field<ConsistentHash>,
     /// New endpoints get their share little by little.
@@ -96,21 +96,6 @@ pub(in crate::config) enum LoadBalancerType {
     #[serde(rename = "PeakEWMA")]
     PeakEwma,
     ConsistentHash,
-}
-
-impl Off for LoadBalancerType {
-    const INSTEAD: &'static str = "write LeastConnections, RoundRobin, Random or ConsistentHash";
-
-    fn is_off(&self) -> bool {
-        self.value_name().is_none()
-    }
-
-    fn value_name(&self) -> Option<&'static str> {
-        match self {
-            Self::PeakEwma => Some("PeakEWMA"),
-            _ => None,
-        }
-    }
 }
 
 /// What is hashed.

@@ -94,6 +94,15 @@ fn least_connections_is_the_default_balancer() {
 }
 
 #[test]
+fn there_are_five_ways_of_choosing() {
+    let balancer = |name: &str| config(&edit("RoundRobin", name)).upstreams[0].load_balancer;
+    assert_eq!(balancer("RoundRobin"), LoadBalancer::RoundRobin);
+    assert_eq!(balancer("LeastConnections"), LoadBalancer::LeastConnections);
+    assert_eq!(balancer("Random"), LoadBalancer::Random);
+    assert_eq!(balancer("PeakEWMA"), LoadBalancer::PeakEwma);
+}
+
+#[test]
 fn clients_are_hashed_into_a_table_of_a_prime_size() {
     let balancer = |rest: &str| {
         let text = edit("{type: RoundRobin}", &format!("{{type: ConsistentHash{rest}}}"));

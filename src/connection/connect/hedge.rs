@@ -9,7 +9,7 @@ use crate::telemetry::Outcome;
 use crate::worker::runtime;
 
 use super::dial::Failed;
-use super::{Attempts, Chosen, Won, choose};
+use super::{Attempts, Chosen, Won, choose, latency};
 
 impl<'a> Attempts<'a> {
     /// Dials the endpoint, and another beside it if this takes longer than `after`.
@@ -36,6 +36,7 @@ impl<'a> Attempts<'a> {
                 self.settle(other, other_started, result)
             }
             Ok(won) => {
+                latency::outpaced(other.endpoint, other_started);
                 self.abandon(other, other_started, Outcome::Outpaced);
                 Ok(won)
             }
@@ -56,7 +57,7 @@ impl<'a> Attempts<'a> {
         Some((second, retry))
     }
 
-    /// An attempt that does not matter any more, and says nothing of its endpoint.
+    /// An attempt that does not matter any more, and did not fail.
     fn abandon(&mut self, chosen: Chosen<'a>, started: Instant, outcome: Outcome) {
         self.recorder.attempted(chosen.endpoint.address, started, Some(outcome));
         drop(chosen);

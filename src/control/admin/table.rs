@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -92,6 +93,9 @@ struct Endpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
     health: &'static str,
+    /// How long connecting takes, as PeakEWMA sees it; absent while it was never tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_millis: Option<f32>,
     /// Why its last probe failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe_failure: Option<String>,
@@ -117,8 +121,12 @@ struct Hints {
 pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let publisher: &Publisher = &admin.shared.publisher;
     let acknowledged = publisher.acknowledged_by_worker();
-    let mut table = Table::new(&publisher.current(), acknowledged);
-    for upstream in &mut table.upstreams {
+    let (current, now) = (publisher.current(), Instant::now());
+    let mut table = Table::new(&current, acknowledged);
+    for (upstream, now_is) in table.upstreams.iter_mut().zip(current.upstreams.values()) {
+        for (endpoint, now_is) in upstream.endpoints.iter_mut().zip(&now_is.endpoints) {
+            endpoint.connect_millis = now_is.state.latency.seconds(now).map(|seconds| seconds * 1e3);
+        }
         let Some(probes) = admin.shared.probes.of(&upstream.name.as_str().into()) else { continue };
         for endpoint in &mut upstream.endpoints {
             endpoint.probe_failure = probes.failure(endpoint.address).map(ToString::to_string);
@@ -173,6 +181,7 @@ impl From<&routing::Upstream> for Upstream {
                 LoadBalancer::RoundRobin => "RoundRobin",
                 LoadBalancer::LeastConnections => "LeastConnections",
                 LoadBalancer::Random => "Random",
+                LoadBalancer::PeakEwma => "PeakEWMA",
                 LoadBalancer::ConsistentHash { .. } => "ConsistentHash",
             },
             service: upstream.service.as_ref().map(Service::from),
@@ -216,6 +225,7 @@ impl From<&routing::Endpoint> for Endpoint {
             weight: endpoint.weight,
             active: state.active(),
             limit: endpoint.max_connections.map(NonZeroUsize::get),
+            connect_millis: None,
             probe_failure: None,
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
             breaker: endpoint.breaker.as_ref().map(|breaker| breaker.state().label()),
