@@ -48,7 +48,7 @@ REFUSED = [
     ("config.listeners.0.protocol", "TLS", ["/config/listeners/0/protocol", "'TCP'"]),
     ("config.listeners.0.proxyProtocol.mode", "Require", ["/config/listeners/0/proxyProtocol/mode", "'Off'"]),
     ("config.listeners.0.tls.mode", "Terminate", ["/config/listeners/0/tls", "not supported yet"]),
-    ("config.upstreams.0.loadBalancer.type", "PeakEWMA", ["/config/upstreams/0/loadBalancer/type", "'Random'"]),
+    ("config.upstreams.0.loadBalancer.type", "LeastRequest", ["/config/upstreams/0/loadBalancer/type", "'Random'"]),
     ("config.upstreams.0.retry.numRetries", "2", ["/config/upstreams/0/retry/numRetries", "want integer"]),
     ("config.drain.delay", 5, ["/config/drain/delay", "want string"]),
     ("config.drain.delay", "1.5s", ["/config/drain/delay", "does not match pattern"]),

@@ -14,10 +14,11 @@ mod random;
 mod round_robin;
 mod schedule;
 mod selection;
+mod slow_start;
 mod two_choices;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
@@ -25,8 +26,10 @@ use crate::routing::{Endpoint, Reservation, Upstream};
 pub use latency::Latency;
 pub use schedule::Schedule;
 pub use selection::Selection;
+pub use slow_start::Start;
 
 use selection::Tier;
+use slow_start::WHOLE;
 
 /// Endpoints that this connection has tried, by their index in the upstream, and what else stays the same for all its picks.
 #[derive(Debug, Default)]
@@ -58,9 +61,9 @@ pub fn pick(
         _ => 0,
     };
     upstream.selection.tiers().iter().find_map(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, now };
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window: upstream.slow_start, now };
         match upstream.load_balancer {
-            LoadBalancer::RoundRobin => round_robin::pick(&choice, turn),
+            LoadBalancer::RoundRobin => round_robin::pick(&choice, turn, random),
             LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
             LoadBalancer::Random => random::pick(&choice, random),
             LoadBalancer::PeakEwma => peak_ewma::pick(&choice, random),
@@ -74,7 +77,7 @@ pub fn pick(
 /// Whether a place is all that is missing: some endpoint that was not tried yet is full.
 pub fn is_full(upstream: &Upstream, tried: &Tried, now: Instant) -> bool {
     upstream.selection.tiers().iter().any(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, now };
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window: None, now };
         let waits = |index: usize| {
             let endpoint = upstream.endpoints.get(index);
             endpoint.is_some_and(|endpoint| endpoint.is_full() && choice.may_be_tried(index, endpoint))
@@ -88,6 +91,8 @@ struct Choice<'a> {
     endpoints: &'a [Endpoint],
     tier: &'a Tier,
     tried: &'a Tried,
+    /// In which new endpoints get less than their share.
+    window: Option<Duration>,
     now: Instant,
 }
 
@@ -127,6 +132,22 @@ impl<'a> Choice<'a> {
         !self.tried.contains(index) && endpoint.may_be_tried(self.now)
     }
 
+    /// How much of its share an endpoint gets now, in thousandths.
+    fn share(&self, endpoint: &Endpoint) -> u32 {
+        self.window.map_or(WHOLE, |window| endpoint.start.share(window, self.now))
+    }
+
+    /// The weight of an endpoint now, in thousandths.
+    fn weight(&self, endpoint: &Endpoint) -> u64 {
+        u64::from(endpoint.weight) * u64::from(self.share(endpoint))
+    }
+
+    /// Whether an endpoint whose turn it is takes it. One that is new passes it on as often as its share is not whole.
+    fn takes_turn(&self, endpoint: &Endpoint, random: &mut fastrand::Rng) -> bool {
+        let share = self.share(endpoint);
+        share == WHOLE || random.u32(0..WHOLE) < share
+    }
+
     /// All that may be chosen now, with their index.
     fn candidates(&self) -> impl Iterator<Item = (usize, &'a Endpoint)> {
         self.tier.members().filter_map(|index| Some((index, self.candidate(index)?)))
@@ -145,6 +166,7 @@ pub(crate) mod tests {
             weight: *weight,
             topology: Arc::default(),
             max_connections: None,
+            start: Start::Original,
             breaker: None,
             state: Arc::default(),
         };
@@ -158,7 +180,35 @@ pub(crate) mod tests {
         act: impl FnOnce(&Choice<'_>) -> T,
     ) -> T {
         let selection = Selection::new(endpoints, 50);
-        act(&Choice { endpoints, tier: &selection.tiers()[0], tried, now: Instant::now() })
+        act(&Choice { endpoints, tier: &selection.tiers()[0], tried, window: None, now: Instant::now() })
+    }
+
+    /// So many picks one after the other of two endpoints, of which the second is new and has a fifth of its share now; how many it
+    /// got. With all held they are spread by load, else by chance.
+    pub(super) fn picks_of_new(
+        is_held: bool,
+        count: usize,
+        mut pick: impl FnMut(&Choice<'_>, &mut fastrand::Rng) -> Option<Pick>,
+    ) -> usize {
+        let mut endpoints = endpoints(&[1, 1]);
+        let (start, window) = (Instant::now(), Duration::from_secs(60));
+        endpoints[1].start = Start::At(start);
+        let selection = Selection::new(&endpoints, 50).with_slots(101, &endpoints, None);
+        let now = start + Duration::from_secs(12);
+        let (tier, tried) = (&selection.tiers()[0], Tried::default());
+        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window: Some(window), now };
+        let mut random = fastrand::Rng::with_seed(5);
+        let (mut held, mut of_new) = (Vec::new(), 0);
+        for _ in 0..count {
+            let pick = pick(&choice, &mut random).unwrap();
+            of_new += pick.index;
+            held.extend(is_held.then_some(pick));
+        }
+        // It is chosen all the same when there is nobody else.
+        let mut tried = Tried::default();
+        tried.insert(0);
+        assert_eq!(pick(&Choice { tried: &tried, ..choice }, &mut random).unwrap().index, 1);
+        of_new
     }
 
     #[test]

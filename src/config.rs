@@ -181,6 +181,8 @@ pub struct Upstream {
     pub name: Name,
     pub members: Members,
     pub load_balancer: LoadBalancer,
+    /// In which new endpoints get less than their share; `None`: they get it at once.
+    pub slow_start: Option<Duration>,
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
     pub retry: Retry,

@@ -1,6 +1,6 @@
 //! The endpoint that the client's address belongs to, as long as it has not much more than its share.
 //!
-//! Who is passed over (tried, its breaker open, above its bound) gives way to the next in an order that is the client's own, so
+//! Who is passed over (tried, its breaker open, above its bound, new) gives way to the next in an order that is the client's own, so
 //! that all attempts and all processes agree on that one too.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::routing::Endpoint;
 
 use super::maglev::{Maglev, Owner, remainder};
+use super::slow_start::WHOLE;
 use super::{Choice, Pick, hash};
 
 /// The slots of a tier, and whose they are in this table.
@@ -37,7 +38,15 @@ pub(super) fn pick(choice: &Choice<'_>, key: u64, active: usize) -> Option<Pick>
             Some(Pick { index, reservation: endpoint.reserve()? })
         })
     };
-    first(&|endpoint| slots.has_room(endpoint, active)).or_else(|| first(&|_| true))
+    first(&|endpoint| slots.has_room(endpoint, active) && takes_client(choice, endpoint, key))
+        .or_else(|| first(&|_| true))
+}
+
+/// Not by chance: who is new takes some of its clients now, and as its share grows more and more of them, each one for good.
+fn takes_client(choice: &Choice<'_>, endpoint: &Endpoint, key: u64) -> bool {
+    let share = choice.share(endpoint);
+    share == WHOLE
+        || hash::mix(key ^ hash::of_address(endpoint.address)) % u64::from(WHOLE) < u64::from(share)
 }
 
 impl Slots {

@@ -11,42 +11,49 @@ use super::{Choice, Pick};
 /// on.
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
-        let (index, endpoint, seen) = least(choice, random)?;
-        if let Some(reservation) = endpoint.state.reserve_if(seen) {
+        let Least { index, endpoint, active, .. } = least(choice, random)?;
+        if let Some(reservation) = endpoint.state.reserve_if(active) {
             return Some(Pick { index, reservation });
         }
     }
 }
 
-fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<(usize, &'a Endpoint, usize)> {
-    let mut least: Option<(usize, &Endpoint, usize)> = None;
+struct Least<'a> {
+    index: usize,
+    endpoint: &'a Endpoint,
+    active: usize,
+    weight: u64,
+}
+
+fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<Least<'a>> {
+    let mut least: Option<Least<'_>> = None;
     let mut equals = 1;
     for (index, endpoint) in choice.candidates() {
-        let active = endpoint.state.active();
-        let Some((_, other, other_active)) = least else {
-            least = Some((index, endpoint, active));
-            continue;
-        };
-        match load_after(active, other.weight).cmp(&load_after(other_active, endpoint.weight)) {
+        let (active, weight) = (endpoint.state.active(), choice.weight(endpoint));
+        let order = least.as_ref().map_or(std::cmp::Ordering::Less, |least| {
+            load_after(active, least.weight).cmp(&load_after(least.active, weight))
+        });
+        let is_taken = match order {
             std::cmp::Ordering::Less => {
                 equals = 1;
-                least = Some((index, endpoint, active));
+                true
             }
             std::cmp::Ordering::Equal => {
                 // Reservoir sampling: each of the equals ends up chosen with the same chance.
                 equals += 1;
-                if random.u32(0..equals) == 0 {
-                    least = Some((index, endpoint, active));
-                }
+                random.u32(0..equals) == 0
             }
-            std::cmp::Ordering::Greater => {}
+            std::cmp::Ordering::Greater => false,
+        };
+        if is_taken {
+            least = Some(Least { index, endpoint, active, weight });
         }
     }
     least
 }
 
 /// (active + 1) / own weight, brought to a common denominator by the other's weight.
-fn load_after(active: usize, other_weight: u32) -> u128 {
+fn load_after(active: usize, other_weight: u64) -> u128 {
     (active as u128 + 1) * u128::from(other_weight)
 }
 
@@ -54,7 +61,7 @@ fn load_after(active: usize, other_weight: u32) -> u128 {
 mod tests {
     use super::*;
     use crate::balance::Tried;
-    use crate::balance::tests::{endpoints, with_choice};
+    use crate::balance::tests::{endpoints, picks_of_new, with_choice};
     use std::sync::Mutex;
 
     fn pick(endpoints: &[Endpoint], random: &mut fastrand::Rng) -> Option<Pick> {
@@ -103,5 +110,10 @@ mod tests {
             chosen[pick(&endpoints, &mut random).unwrap().index] += 1;
         }
         assert!(chosen.iter().all(|count| (900..1_100).contains(count)), "{chosen:?}");
+    }
+
+    #[test]
+    fn who_is_new_gets_less() {
+        assert_eq!(picks_of_new(true, 600, super::pick), 100);
     }
 }

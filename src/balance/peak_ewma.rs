@@ -1,21 +1,21 @@
 //! The better one of two random endpoints by how long connecting to it takes and by how many connections it has.
 
-use std::time::Instant;
-
 use crate::routing::Endpoint;
 
 use super::{Choice, Pick, two_choices};
 
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
-    two_choices::pick(choice, random, |endpoint, other| is_faster(endpoint, other, choice.now))
+    two_choices::pick(choice, random, |endpoint, other| is_faster(choice, endpoint, other))
 }
 
 /// Whether its time to connect, for each of its connections with one more and by its weight, is less. Of who was never tried
 /// nothing is known that could be held against it, or for it: it is taken to be as fast as the other.
-fn is_faster(endpoint: &Endpoint, other: &Endpoint, now: Instant) -> bool {
-    let seconds = |endpoint: &Endpoint| endpoint.state.latency.seconds(now);
+fn is_faster(choice: &Choice<'_>, endpoint: &Endpoint, other: &Endpoint) -> bool {
+    let seconds = |endpoint: &Endpoint| endpoint.state.latency.seconds(choice.now);
     let (one, two) = seconds(endpoint).zip(seconds(other)).unwrap_or((1.0, 1.0));
-    cost(endpoint, one) * f64::from(other.weight) < cost(other, two) * f64::from(endpoint.weight)
+    #[expect(clippy::cast_precision_loss, reason = "exact: less than 2^24")]
+    let weight = |endpoint: &Endpoint| choice.weight(endpoint) as f64;
+    cost(endpoint, one) * weight(other) < cost(other, two) * weight(endpoint)
 }
 
 fn cost(endpoint: &Endpoint, seconds: f32) -> f64 {
@@ -28,8 +28,8 @@ fn cost(endpoint: &Endpoint, seconds: f32) -> f64 {
 mod tests {
     use super::*;
     use crate::balance::Tried;
-    use crate::balance::tests::{endpoints, with_choice};
-    use std::time::Duration;
+    use crate::balance::tests::{endpoints, picks_of_new, with_choice};
+    use std::time::{Duration, Instant};
 
     /// Endpoints whose connects take so many milliseconds.
     fn with_latencies(millis: &[u64]) -> Vec<Endpoint> {
@@ -80,5 +80,10 @@ mod tests {
         endpoints[2].state.latency.failed(Duration::ZERO, Instant::now());
         let _held = hold(&endpoints, 12);
         assert_eq!(active(&endpoints)[2], 0, "ten times as slow");
+    }
+
+    #[test]
+    fn who_is_new_gets_less() {
+        assert_eq!(picks_of_new(true, 600, super::pick), 100);
     }
 }

@@ -5,21 +5,22 @@ use crate::routing::Endpoint;
 use super::{Choice, Pick, two_choices};
 
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
-    two_choices::pick(choice, random, has_fewer)
+    two_choices::pick(choice, random, |endpoint, other| has_fewer(choice, endpoint, other))
 }
 
 /// Whether it has fewer connections for its weight.
-fn has_fewer(endpoint: &Endpoint, other: &Endpoint) -> bool {
-    let load =
-        |endpoint: &Endpoint, other_weight: u32| endpoint.state.active() as u128 * u128::from(other_weight);
-    load(endpoint, other.weight) < load(other, endpoint.weight)
+fn has_fewer(choice: &Choice<'_>, endpoint: &Endpoint, other: &Endpoint) -> bool {
+    let load = |endpoint: &Endpoint, other: &Endpoint| {
+        endpoint.state.active() as u128 * u128::from(choice.weight(other))
+    };
+    load(endpoint, other) < load(other, endpoint)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::balance::Tried;
-    use crate::balance::tests::{endpoints, with_choice};
+    use crate::balance::tests::{endpoints, picks_of_new, with_choice};
 
     fn pick(endpoints: &[Endpoint], tried: &Tried, random: &mut fastrand::Rng) -> Option<Pick> {
         with_choice(endpoints, tried, |choice| super::pick(choice, random))
@@ -68,5 +69,14 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(3);
         assert!(pick(&endpoints(&[0]), &Tried::default(), &mut random).is_none());
         assert!(pick(&[], &Tried::default(), &mut random).is_none());
+    }
+
+    /// By load; and by chance: a fifth of half of the first draws, and of those that come again.
+    #[test]
+    fn who_is_new_gets_less() {
+        let held = picks_of_new(true, 600, super::pick);
+        assert!((95..=105).contains(&held), "{held}");
+        let picks = picks_of_new(false, 10_000, super::pick);
+        assert!((1_500..1_850).contains(&picks), "{picks}");
     }
 }

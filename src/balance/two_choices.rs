@@ -39,6 +39,9 @@ fn draw<'a>(
         let Some((index, endpoint)) = drawn.and_then(|index| Some((index, choice.candidate(index)?))) else {
             continue;
         };
+        if !choice.takes_turn(endpoint, random) {
+            continue;
+        }
         match first {
             Some((before, _)) if before == index => {}
             Some(first) => return Some((first, Some((index, endpoint)))),
@@ -61,7 +64,7 @@ fn draw_from_all<'a>(
     let mut drawn = None;
     let mut total = 0;
     for (index, endpoint) in choice.candidates().filter(|(index, _)| Some(*index) != taken) {
-        let weight = u64::from(endpoint.weight);
+        let weight = choice.weight(endpoint);
         total += weight;
         // Reservoir sampling: each of those so far is the drawn one with a chance in proportion to its weight.
         if random.u64(0..total) < weight {

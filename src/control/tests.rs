@@ -220,6 +220,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
         name: "pg".into(),
         members: config::Members::Listed(endpoints.iter().map(endpoint).collect()),
         load_balancer: config::LoadBalancer::LeastConnections,
+        slow_start: None,
         timeouts: config::UpstreamTimeouts {
             connect: Duration::from_secs(5),
             idle: None,

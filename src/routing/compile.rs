@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::balance::{Schedule, Selection};
+use crate::balance::{Schedule, Selection, Start};
 use crate::config::{self, Config, LoadBalancer, Members, Name};
 use crate::resilience::{Breaker, BreakerPolicy};
 
@@ -90,17 +90,19 @@ fn compile_upstream(
     let known: HashMap<SocketAddr, &Endpoint> = before().map(|e| (e.address, e)).collect();
     let Found { members, problem } = found_or_kept(upstream, found, previous);
     let starts_healthy = upstream.health.active.as_ref().is_none_or(|check| check.starts_healthy);
+    let is_first = previous.is_none_or(|upstream| upstream.is_waiting());
     let endpoints: Vec<Endpoint> = members
         .into_iter()
-        .map(|Member { address, weight, topology }| Endpoint {
-            address,
-            weight,
-            topology,
-            max_connections: upstream.limits.max_per_endpoint,
-            breaker: upstream.breaker.map(|policy| breaker(policy, known.get(&address).copied(), now)),
-            state: known
-                .get(&address)
-                .map_or_else(|| Arc::new(EndpointState::new(starts_healthy)), |e| Arc::clone(&e.state)),
+        .map(|Member { address, weight, topology }| {
+            let before = known.get(&address).copied();
+            let breaker = upstream.breaker.map(|policy| breaker(policy, before, now));
+            let state =
+                before.map_or_else(|| Arc::new(EndpointState::new(starts_healthy)), |e| Arc::clone(&e.state));
+            let stayed = before.filter(|endpoint| !endpoint.state.has_left());
+            let start =
+                Start::next(stayed.map(|endpoint| endpoint.start), is_first, state.health.is_healthy(), now);
+            let max_connections = upstream.limits.max_per_endpoint;
+            Endpoint { address, weight, topology, max_connections, start, breaker, state }
         })
         .collect();
     let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
@@ -115,6 +117,7 @@ fn compile_upstream(
         endpoints,
         problem,
         load_balancer: upstream.load_balancer,
+        slow_start: upstream.slow_start,
         timeouts: upstream.timeouts,
         keepalive: upstream.keepalive,
         retry: upstream.retry,
@@ -177,7 +180,10 @@ fn found_or_kept(
                 "the cluster has not told yet what Service {}/{} has",
                 service.namespace, service.name
             );
-            Found { members: kept.collect(), problem: Some(Problem { reason: "waiting", text: text.into() }) }
+            Found {
+                members: kept.collect(),
+                problem: Some(Problem { reason: Problem::WAITING, text: text.into() }),
+            }
         }
     }
 }

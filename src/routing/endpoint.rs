@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::balance::Latency;
+use crate::balance::{Latency, Start};
 use crate::config::{Name, UpstreamDrain};
 use crate::resilience::{Breaker, Health};
 
@@ -19,6 +19,8 @@ pub struct Endpoint {
     pub topology: Arc<Topology>,
     /// Connections and attempts at once; `None`: any number.
     pub max_connections: Option<NonZeroUsize>,
+    /// Since when it takes connections.
+    pub start: Start,
     /// `None`: attempts are made however many have failed.
     pub breaker: Option<Arc<Breaker>>,
     pub state: Arc<EndpointState>,
@@ -188,6 +190,7 @@ mod tests {
             weight: 1,
             topology: Arc::default(),
             max_connections: NonZeroUsize::new(7),
+            start: Start::Original,
             breaker: None,
             state: Arc::default(),
         };

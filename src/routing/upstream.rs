@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::Selection;
 use crate::config::{
@@ -29,6 +29,8 @@ pub struct Upstream {
     /// Why its endpoints are not as they should be, if so.
     pub problem: Option<Problem>,
     pub load_balancer: LoadBalancer,
+    /// In which new endpoints get less than their share; `None`: they get it at once.
+    pub slow_start: Option<Duration>,
     /// Which of `endpoints` are chosen from.
     pub selection: Selection,
     pub timeouts: UpstreamTimeouts,
@@ -77,6 +79,18 @@ pub struct Problem {
     pub reason: &'static str,
     /// What is wrong, by name, and what to do.
     pub text: Arc<str>,
+}
+
+impl Problem {
+    /// Nothing was found yet.
+    pub const WAITING: &'static str = "waiting";
+}
+
+impl Upstream {
+    /// Whether nothing was found of its endpoints yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.problem.as_ref().is_some_and(|problem| problem.reason == Problem::WAITING)
+    }
 }
 
 /// What outlives a table.

@@ -4,14 +4,20 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::tests::endpoints;
+use crate::balance::tests::{endpoints, picks_of_new};
 use crate::balance::{Selection, Tried};
 
 const SIZE: u32 = 10_007;
 
 fn with_choice<T>(endpoints: &[Endpoint], tried: &Tried, act: impl FnOnce(&Choice<'_>) -> T) -> T {
     let selection = Selection::new(endpoints, 50).with_slots(SIZE, endpoints, None);
-    act(&Choice { endpoints, tier: &selection.tiers()[0], tried, now: std::time::Instant::now() })
+    act(&Choice {
+        endpoints,
+        tier: &selection.tiers()[0],
+        tried,
+        window: None,
+        now: std::time::Instant::now(),
+    })
 }
 
 fn client(number: u32) -> u64 {
@@ -94,6 +100,20 @@ fn who_is_above_its_bound_is_better_than_nobody() {
     tried.insert(1);
     with_choice(&endpoints, &tried, |choice| assert!(pick(choice, client(1), 100).is_none()));
     with_choice(&[], &tried, |choice| assert!(pick(choice, client(1), 100).is_none()));
+}
+
+/// A fifth of its half of the clients.
+#[test]
+fn who_is_new_has_some_of_its_clients() {
+    let mut number = 0;
+    let picks = picks_of_new(false, 10_000, |choice, _| {
+        number += 1;
+        let picked = pick(choice, client(number), 0);
+        let again = pick(choice, client(number), 0);
+        assert_eq!(picked.as_ref().map(|pick| pick.index), again.map(|pick| pick.index), "it stays");
+        picked
+    });
+    assert!((850..1_150).contains(&picks), "{picks}");
 }
 
 #[test]

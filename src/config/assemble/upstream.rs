@@ -45,11 +45,14 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
     let rebalance = rebalance(cx, path, raw.rebalance.or_default());
-    let load_balancer = super::balancer::load_balancer(cx, path, raw.load_balancer.or_default());
+    let mut balancer = raw.load_balancer.or_default();
+    let slow_start = std::mem::take(&mut balancer.slow_start).or_default().window;
+    let load_balancer = super::balancer::load_balancer(cx, path, balancer);
     Some(Upstream {
         name: raw.name.value()?.0.into(),
         members: members?,
         load_balancer,
+        slow_start: unless_zero(seconds(slow_start, 0)),
         timeouts,
         keepalive,
         retry,

@@ -82,7 +82,7 @@ pub(in crate::config) struct LoadBalancer {
     /// What is hashed, for type ConsistentHash.
     pub(in crate::config) consistent_hash: Field<ConsistentHash>,
     /// New endpoints get their share little by little.
-    slow_start: Field<Later<SlowStart>>,
+    pub(in crate::config) slow_start: Field<SlowStart>,
     /// Prefer endpoints of this node's zone.
     zone_aware: Field<Later<ZoneAware>>,
 }
@@ -117,13 +117,13 @@ pub(in crate::config) enum ConsistentHashType {
     SourceIp,
 }
 
-/// New endpoints get their share little by little.
+/// New endpoints, and those that are healthy again, get their share little by little.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct SlowStart {
     /// How long it takes until a new endpoint has its full share; 0s: at once.
     #[schemars(extend("default" = "0s"))]
-    window: Field<GatewayDuration>,
+    pub(in crate::config) window: Field<GatewayDuration>,
 }
 
 /// Prefer endpoints of this node's zone.
@@ -270,7 +270,6 @@ pub(in crate::config) struct OpenFor {
 }
 
 off! {
-    SlowStart, "remove it or write window: 0s", slow_start => slow_start.window.is_off();
     ZoneAware, "remove it or write preferLocal: false", zone_aware =>
         zone_aware.prefer_local.get().is_some_and(Off::is_off);
 }

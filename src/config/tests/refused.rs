@@ -42,9 +42,6 @@ fn listeners_and_routes() {
 #[rustfmt::skip]
 fn upstreams() {
     check(&[
-        (edit("type: RoundRobin", "type: RoundRobin, slowStart: {window: 1m}"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.slowStart: not supported yet; remove it or write window: 0s (upstream "pg")"#,
-        ]),
         (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {preferLocal: true}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware: not supported yet; remove it or write preferLocal: false (upstream "pg")"#,
         ]),

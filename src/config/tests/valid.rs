@@ -62,6 +62,7 @@ fn defaults_of_an_upstream() {
         name: "pg".into(),
         members: Members::Listed(vec![Endpoint { address: "10.0.0.7:5432".parse().unwrap(), weight: 1 }]),
         load_balancer: LoadBalancer::RoundRobin,
+        slow_start: None,
         timeouts: UpstreamTimeouts { connect: seconds(5), idle: Some(seconds(3600)), max_duration: None },
         keepalive: KEEPALIVE,
         retry: Retry {
@@ -91,6 +92,13 @@ fn least_connections_is_the_default_balancer() {
     let config = config(&upstream("drain: {timeout: 1s}"));
     assert_eq!(config.upstreams[0].load_balancer, LoadBalancer::LeastConnections);
     assert_eq!(config.upstreams[0].drain.timeout, Duration::from_secs(1));
+}
+
+#[test]
+fn a_slow_start_has_its_window() {
+    let window = |text: &str| config(&upstream(&format!("loadBalancer: {text}"))).upstreams[0].slow_start;
+    assert_eq!(window("{slowStart: {window: 1m30s}}"), Some(seconds(90)));
+    assert_eq!(window("{slowStart: {}}"), None);
 }
 
 #[test]

@@ -93,6 +93,9 @@ struct Endpoint {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
     health: &'static str,
+    /// Of its share of connections, in per cent, while it is less than all because it is new.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slow_start_percent: Option<u32>,
     /// How long connecting takes, as PeakEWMA sees it; absent while it was never tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_millis: Option<f32>,
@@ -123,9 +126,11 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let acknowledged = publisher.acknowledged_by_worker();
     let (current, now) = (publisher.current(), Instant::now());
     let mut table = Table::new(&current, acknowledged);
-    for (upstream, now_is) in table.upstreams.iter_mut().zip(current.upstreams.values()) {
-        for (endpoint, now_is) in upstream.endpoints.iter_mut().zip(&now_is.endpoints) {
+    for (upstream, upstream_now) in table.upstreams.iter_mut().zip(current.upstreams.values()) {
+        for (endpoint, now_is) in upstream.endpoints.iter_mut().zip(&upstream_now.endpoints) {
             endpoint.connect_millis = now_is.state.latency.seconds(now).map(|seconds| seconds * 1e3);
+            let share = upstream_now.slow_start.map(|window| now_is.start.share(window, now) / 10);
+            endpoint.slow_start_percent = share.filter(|percent| *percent < 100);
         }
         let Some(probes) = admin.shared.probes.of(&upstream.name.as_str().into()) else { continue };
         for endpoint in &mut upstream.endpoints {
@@ -225,6 +230,7 @@ impl From<&routing::Endpoint> for Endpoint {
             weight: endpoint.weight,
             active: state.active(),
             limit: endpoint.max_connections.map(NonZeroUsize::get),
+            slow_start_percent: None,
             connect_millis: None,
             probe_failure: None,
             health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },

@@ -69,6 +69,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
                 .collect(),
         ),
         load_balancer: LoadBalancer::RoundRobin,
+        slow_start: None,
         timeouts: UpstreamTimeouts { connect: Duration::from_secs(5), idle: None, max_duration: None },
         keepalive: KEEPALIVE,
         retry: Retry {
@@ -243,6 +244,34 @@ fn clients_of_a_hash_stay_at_their_endpoint() {
     }];
     let next = compile(&config, &none(), &table, Instant::now());
     assert_eq!(picked(&next, "10.0.0.1").index, 1 - first.index, "the same endpoint at another place");
+}
+
+#[test]
+fn who_comes_later_or_is_well_again_starts_slowly() {
+    let mut config = config();
+    config.upstreams = vec![followed("u")];
+    let now = Instant::now();
+    let next = |addresses: &[&str], previous: &RouteTable| {
+        let members = found(addresses);
+        let mut table = refresh([(&config.upstreams[0], Some(&members))], previous, now);
+        table.succeed(previous, now);
+        table
+    };
+    let starts = |table: &RouteTable| -> Vec<Start> {
+        table.upstreams["u"].endpoints.iter().map(|endpoint| endpoint.start).collect()
+    };
+    let waiting = compile(&config, &none(), &RouteTable::empty(), now);
+    let first = next(&["10.0.0.1:80", "10.0.0.2:80"], &waiting);
+    assert_eq!(starts(&first), [Start::Original; 2], "at the start of the process nobody is new");
+    let second = next(&["10.0.0.1:80", "10.0.0.3:80"], &first);
+    assert_eq!(starts(&second), [Start::Original, Start::At(now)]);
+    let third = next(&["10.0.0.1:80", "10.0.0.2:80"], &second);
+    assert_eq!(starts(&third), [Start::Original, Start::At(now)], "who left and is back is new");
+    third.upstreams["u"].endpoints[0].state.health.set(false);
+    let fourth = next(&["10.0.0.1:80", "10.0.0.2:80"], &third);
+    assert_eq!(starts(&fourth)[0], Start::Unhealthy { slowly: true });
+    fourth.upstreams["u"].endpoints[0].state.health.set(true);
+    assert_eq!(starts(&next(&["10.0.0.1:80", "10.0.0.2:80"], &fourth))[0], Start::At(now));
 }
 
 #[test]
