@@ -9,6 +9,7 @@ mod hash;
 mod latency;
 mod least_connections;
 mod maglev;
+mod near;
 mod peak_ewma;
 mod random;
 mod round_robin;
@@ -24,6 +25,7 @@ use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
 
 pub use latency::Latency;
+pub use near::Nearness;
 pub use schedule::Schedule;
 pub use selection::Selection;
 pub use slow_start::Start;
@@ -165,6 +167,7 @@ pub(crate) mod tests {
             address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
             weight: *weight,
             topology: Arc::default(),
+            priority: 0,
             max_connections: None,
             start: Start::Original,
             breaker: None,
@@ -179,7 +182,7 @@ pub(crate) mod tests {
         tried: &Tried,
         act: impl FnOnce(&Choice<'_>) -> T,
     ) -> T {
-        let selection = Selection::new(endpoints, 50);
+        let selection = Selection::new(endpoints, 50, None);
         act(&Choice { endpoints, tier: &selection.tiers()[0], tried, window: None, now: Instant::now() })
     }
 
@@ -193,7 +196,7 @@ pub(crate) mod tests {
         let mut endpoints = endpoints(&[1, 1]);
         let (start, window) = (Instant::now(), Duration::from_secs(60));
         endpoints[1].start = Start::At(start);
-        let selection = Selection::new(&endpoints, 50).with_slots(101, &endpoints, None);
+        let selection = Selection::new(&endpoints, 50, None).with_slots(101, &endpoints, None);
         let now = start + Duration::from_secs(12);
         let (tier, tried) = (&selection.tiers()[0], Tried::default());
         let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window: Some(window), now };

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{self, Instance, Options};
-use crate::config::{self, Config, ParseOptions};
+use crate::config::{self, Config, Location, ParseOptions};
 use crate::telemetry::logging;
 
 /// The process ran into something that its configuration cannot help.
@@ -55,6 +55,12 @@ struct RunArgs {
     /// The configuration file (YAML).
     #[arg(long, short, env = "SHEAVE_CONFIG", value_name = "FILE")]
     config: PathBuf,
+    /// The zone that this process runs in; `kubernetes.zone` of the file wins.
+    #[arg(long, env = "SHEAVE_ZONE", value_name = "NAME", hide_env_values = true)]
+    zone: Option<String>,
+    /// The Kubernetes node that it runs on.
+    #[arg(long, env = "SHEAVE_NODE_NAME", value_name = "NAME", hide_env_values = true)]
+    node_name: Option<String>,
     /// For tests: listeners may have port 0.
     #[arg(long, env = "SHEAVE_ALLOW_PORT_ZERO", hide = true)]
     allow_port_zero: bool,
@@ -78,8 +84,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(args: &RunArgs) -> ExitCode {
-    let options = ParseOptions { allow_port_zero: args.allow_port_zero };
-    let config = match load(&args.config, options) {
+    let name = |name: &Option<String>| name.as_deref().map(Into::into);
+    let location = Location { zone: name(&args.zone), node: name(&args.node_name) };
+    let options = ParseOptions { allow_port_zero: args.allow_port_zero, location };
+    let config = match load(&args.config, &options) {
         Ok(config) => config,
         Err(errors) => return complain(&errors, EXIT_USAGE),
     };
@@ -87,7 +95,7 @@ fn run(args: &RunArgs) -> ExitCode {
     let file = args.config.clone();
     let instance = Instance::start(Options {
         config,
-        load: Box::new(move || load(&file, options)),
+        load: Box::new(move || load(&file, &options)),
         config_file: Some(args.config.clone()),
         handle_signals: true,
         access_log: Box::new(std::io::stdout()),
@@ -106,8 +114,8 @@ fn run(args: &RunArgs) -> ExitCode {
     }
 }
 
-fn load(file: &Path, options: ParseOptions) -> Result<Config, String> {
-    Config::load_with(file, &options).map_err(|errors| errors.to_string())
+fn load(file: &Path, options: &ParseOptions) -> Result<Config, String> {
+    Config::load_with(file, options).map_err(|errors| errors.to_string())
 }
 
 fn check(file: &Path) -> ExitCode {

@@ -181,6 +181,8 @@ pub struct Upstream {
     pub name: Name,
     pub members: Members,
     pub load_balancer: LoadBalancer,
+    /// `None`: near endpoints are not preferred.
+    pub zone_aware: Option<ZoneAware>,
     /// In which new endpoints get less than their share; `None`: they get it at once.
     pub slow_start: Option<Duration>,
     pub timeouts: UpstreamTimeouts,
@@ -193,6 +195,22 @@ pub struct Upstream {
     pub drain: UpstreamDrain,
     /// `None`: connections stay where they are.
     pub rebalance: Option<Rebalance>,
+}
+
+/// Where something runs, as far as is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    pub zone: Option<Name>,
+    pub node: Option<Name>,
+}
+
+/// Preferring endpoints that are near.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ZoneAware {
+    /// Where this process runs.
+    pub here: Arc<Location>,
+    /// With fewer endpoints in the zone, those of all zones are used.
+    pub min_endpoints: usize,
 }
 
 /// Where an upstream's endpoints come from.
@@ -257,6 +275,9 @@ pub struct Rebalance {
 pub struct Endpoint {
     pub address: SocketAddr,
     pub weight: u32,
+    pub zone: Option<Name>,
+    /// Higher ones are spares for lower ones.
+    pub priority: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,12 +383,14 @@ pub enum ProbeKind {
 /// A file longer than this is none of ours: 100 000 endpoints need 4 MiB.
 const MAX_FILE_BYTES: usize = 8 * 1024 * 1024;
 
-/// What a parse lets pass that a file of a user may not say.
+/// What a parse knows, and lets pass, besides what the file says.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ParseOptions {
     /// Listeners may have port 0, for tests: the kernel picks a free one.
     pub allow_port_zero: bool,
+    /// Where this process runs; `kubernetes.zone` of the file wins.
+    pub location: Location,
 }
 
 impl Config {

@@ -1,15 +1,21 @@
 //! Which endpoints of an upstream are chosen from, in order of preference. Made with the table, and pure.
 
+use std::collections::BTreeSet;
+
+use crate::config::ZoneAware;
 use crate::routing::Endpoint;
 
 use super::Schedule;
 use super::consistent_hash::Slots;
+use super::near::{self, Nearness};
 
 /// All that may be chosen. A later tier is asked only when no endpoint of the earlier ones is left to try.
 #[derive(Debug, Default)]
 pub struct Selection {
+    /// At least one; none but an only one is empty.
     tiers: Vec<Tier>,
     panics: bool,
+    nearness: Option<Nearness>,
 }
 
 /// Endpoints that are balanced as one.
@@ -23,20 +29,48 @@ pub(super) struct Tier {
     slots: Option<Slots>,
 }
 
+/// Endpoints of one priority.
+struct Level {
+    /// Those that may be chosen, by their index in the upstream.
+    healthy: Vec<u32>,
+    all: usize,
+}
+
 impl Selection {
-    /// The healthy ones of `endpoints`; all of them when fewer than `panic_threshold` per cent are healthy, because then it
-    /// is more likely that the probes are wrong, or that the few would drown in what is meant for all.
-    pub fn new(endpoints: &[Endpoint], panic_threshold: u32) -> Self {
-        let with_weight = || (0u32..).zip(endpoints).filter(|(_, endpoint)| endpoint.weight > 0);
-        let all: Vec<u32> = with_weight().map(|(index, _)| index).collect();
-        let healthy: Vec<u32> = with_weight()
-            .filter(|(_, endpoint)| endpoint.state.health.is_healthy())
-            .map(|(index, _)| index)
-            .collect();
-        let panics = healthy.len() < all.len()
-            && healthy.len() as u64 * 100 < all.len() as u64 * u64::from(panic_threshold);
-        let members = if panics { all } else { healthy };
-        Self { tiers: vec![Tier::new(members, endpoints)], panics }
+    /// The healthy ones of `endpoints`, the near ones first, and spares after those that they are spares for.
+    ///
+    /// Where fewer than `panic_threshold` per cent of a level are healthy, the next level is chosen from with it, because
+    /// the few would drown in what is meant for all. Where no level has enough, all endpoints are chosen from: then it is
+    /// more likely that the probes are wrong.
+    pub fn new(endpoints: &[Endpoint], panic_threshold: u32, zone_aware: Option<&ZoneAware>) -> Self {
+        let levels = levels(endpoints);
+        let enough = |level: &Level| is_enough(level.healthy.len(), level.all, panic_threshold);
+        let panics =
+            !levels.iter().any(enough) && levels.iter().any(|level| has_too_few(level, panic_threshold));
+        if panics {
+            let all = indices(endpoints, |_| true);
+            return Self { tiers: vec![Tier::new(all, endpoints)], panics, nearness: None };
+        }
+        let upto = levels.iter().position(enough).map_or(levels.len(), |last| last + 1);
+        let (first, spares) = levels.split_at(upto);
+        let first: Vec<u32> = first.iter().flat_map(|level| &level.healthy).copied().collect();
+        let near = zone_aware.and_then(|wish| near::choose(endpoints, &first, wish, panic_threshold));
+        let mut tiers = Vec::with_capacity(1);
+        let nearness = near.map(|(nearness, near)| {
+            let far = first.iter().filter(|index| near.binary_search(index).is_err()).copied().collect();
+            tiers.extend([near, far]);
+            nearness
+        });
+        if nearness.is_none() {
+            tiers.push(first);
+        }
+        tiers.extend(spares.iter().map(|level| level.healthy.clone()));
+        tiers.retain(|tier| !tier.is_empty());
+        if tiers.is_empty() {
+            tiers.push(Vec::new());
+        }
+        let tiers = tiers.into_iter().map(|tier| Tier::new(tier, endpoints)).collect();
+        Self { tiers, panics, nearness }
     }
 
     /// With so many slots in each tier for clients to be hashed to. What has not changed since `before` is taken from there.
@@ -61,14 +95,48 @@ impl Selection {
         self.tiers.iter().all(|tier| tier.members.is_empty())
     }
 
-    /// The indices of all that may be chosen.
-    pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
-        self.tiers.iter().flat_map(Tier::members)
+    /// The indices of the endpoints that new connections go to first.
+    pub fn first(&self) -> impl Iterator<Item = usize> + '_ {
+        self.tiers.iter().take(1).flat_map(Tier::members)
+    }
+
+    /// What makes them nearer than others; `None`: they are not.
+    pub fn nearness(&self) -> Option<Nearness> {
+        self.nearness
     }
 
     pub(super) fn tiers(&self) -> &[Tier] {
         &self.tiers
     }
+}
+
+/// By priority, and in each by index.
+fn levels(endpoints: &[Endpoint]) -> Vec<Level> {
+    let priorities: BTreeSet<u32> =
+        endpoints.iter().filter(|endpoint| endpoint.weight > 0).map(|endpoint| endpoint.priority).collect();
+    let level = |priority| {
+        let of_it = |endpoint: &Endpoint| endpoint.priority == priority;
+        Level {
+            healthy: indices(endpoints, |endpoint| of_it(endpoint) && endpoint.state.health.is_healthy()),
+            all: indices(endpoints, of_it).len(),
+        }
+    };
+    priorities.into_iter().map(level).collect()
+}
+
+/// Of those that have a weight.
+fn indices(endpoints: &[Endpoint], is_meant: impl Fn(&Endpoint) -> bool) -> Vec<u32> {
+    let meant = (0u32..).zip(endpoints).filter(|(_, endpoint)| endpoint.weight > 0 && is_meant(endpoint));
+    meant.map(|(index, _)| index).collect()
+}
+
+/// Whether so many healthy ones of all can bear what is meant for all.
+fn is_enough(healthy: usize, all: usize, panic_threshold: u32) -> bool {
+    healthy > 0 && healthy as u64 * 100 >= all as u64 * u64::from(panic_threshold)
+}
+
+fn has_too_few(level: &Level, panic_threshold: u32) -> bool {
+    panic_threshold > 0 && level.healthy.len() < level.all
 }
 
 impl Tier {
@@ -107,8 +175,41 @@ mod tests {
         for (endpoint, healthy) in endpoints.iter().zip(healthy) {
             endpoint.state.health.set(*healthy);
         }
-        let selection = Selection::new(&endpoints, panic_threshold);
-        (selection.tiers()[0].members().collect(), selection.panics())
+        let selection = Selection::new(&endpoints, panic_threshold, None);
+        (selection.first().collect(), selection.panics())
+    }
+
+    /// The tiers of endpoints with these priorities and this health.
+    fn tiers(levels: &[(u32, bool)], panic_threshold: u32) -> (Vec<Vec<usize>>, bool) {
+        let mut endpoints = endpoints(&vec![1; levels.len()]);
+        for (endpoint, (priority, healthy)) in endpoints.iter_mut().zip(levels) {
+            endpoint.priority = *priority;
+            endpoint.state.health.set(*healthy);
+        }
+        let selection = Selection::new(&endpoints, panic_threshold, None);
+        (selection.tiers().iter().map(|tier| tier.members().collect()).collect(), selection.panics())
+    }
+
+    #[test]
+    fn spares_come_after_those_that_they_are_spares_for() {
+        let all_well = [(1, true), (0, true), (0, true), (7, true)];
+        assert_eq!(tiers(&all_well, 50), (vec![vec![1, 2], vec![0], vec![3]], false));
+        let half = [(1, true), (0, false), (0, true), (7, true)];
+        assert_eq!(tiers(&half, 50), (vec![vec![2], vec![0], vec![3]], false), "half are enough");
+        let few = [(1, true), (0, false), (0, true), (0, false)];
+        assert_eq!(tiers(&few, 50), (vec![vec![2, 0]], false), "the spares help out the few");
+        let none = [(1, true), (0, false), (0, false), (7, true)];
+        assert_eq!(tiers(&none, 50), (vec![vec![0], vec![3]], false));
+        assert_eq!(tiers(&none, 0), (vec![vec![0], vec![3]], false));
+    }
+
+    #[test]
+    fn only_when_no_level_has_enough_all_are_chosen_from() {
+        let bad = [(0, false), (0, false), (1, false), (1, true), (1, false)];
+        assert_eq!(tiers(&bad, 50), (vec![vec![0, 1, 2, 3, 4]], true));
+        assert_eq!(tiers(&bad, 30), (vec![vec![3]], false));
+        assert_eq!(tiers(&[(0, false), (1, false)], 0), (vec![vec![]], false));
+        assert_eq!(tiers(&[(0, true), (1, false)], 100), (vec![vec![0]], false));
     }
 
     #[test]
@@ -129,7 +230,7 @@ mod tests {
     fn those_without_weight_do_not_count() {
         let endpoints = endpoints(&[1, 0, 0, 0]);
         endpoints[1].state.health.set(false);
-        let selection = Selection::new(&endpoints, 100);
+        let selection = Selection::new(&endpoints, 100, None);
         assert_eq!(selection.tiers()[0].members().collect::<Vec<_>>(), [0]);
         assert!(!selection.panics());
     }

@@ -40,7 +40,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
     let metrics = process::metrics(file.metrics.or_default());
-    let (kubernetes, may_follow) = process::kubernetes(file.kubernetes.or_default());
+    let (kubernetes, cluster) = process::kubernetes(file.kubernetes.or_default(), &options.location);
 
     let listener_names = Names::collect(&cx, "listeners", &file.listeners, |item| &item.name);
     Names::collect(&cx, "routes", &file.routes, |item| &item.name);
@@ -48,7 +48,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
 
     let listeners = listener::listeners(&cx, file.listeners, admin.address);
     let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
-    let upstreams = upstream::upstreams(&cx, file.upstreams, may_follow);
+    let upstreams = upstream::upstreams(&cx, file.upstreams, &cluster);
     loops::refuse(&cx, &listeners, &routes, &upstreams);
     Config {
         workers,

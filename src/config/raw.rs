@@ -24,7 +24,7 @@ pub(super) use process::{
 pub(super) use route::{BackendRef, Route};
 pub(super) use upstream::{
     CircuitBreaker, Endpoint, LoadBalancer, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream,
-    UpstreamTcp,
+    UpstreamTcp, ZoneAware,
 };
 
 use schemars::JsonSchema;

@@ -80,6 +80,7 @@ mod tests {
             address: address.parse().unwrap(),
             weight: 1,
             topology: Arc::default(),
+            priority: 0,
         };
         Found { members: addresses.iter().map(member).collect(), problem: None }
     }

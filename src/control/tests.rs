@@ -215,11 +215,17 @@ fn many_endpoints(count: u32) -> Config {
 }
 
 fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstream {
-    let endpoint = |address: &&str| config::Endpoint { address: address.parse().unwrap(), weight: 1 };
+    let endpoint = |address: &&str| config::Endpoint {
+        address: address.parse().unwrap(),
+        weight: 1,
+        zone: None,
+        priority: 0,
+    };
     config::Upstream {
         name: "pg".into(),
         members: config::Members::Listed(endpoints.iter().map(endpoint).collect()),
         load_balancer: config::LoadBalancer::LeastConnections,
+        zone_aware: None,
         slow_start: None,
         timeouts: config::UpstreamTimeouts {
             connect: Duration::from_secs(5),

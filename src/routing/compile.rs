@@ -23,6 +23,7 @@ pub struct Member {
     pub address: SocketAddr,
     pub weight: u32,
     pub topology: Arc<Topology>,
+    pub priority: u32,
 }
 
 /// What was found of an upstream whose members are followed.
@@ -93,7 +94,7 @@ fn compile_upstream(
     let is_first = previous.is_none_or(|upstream| upstream.is_waiting());
     let endpoints: Vec<Endpoint> = members
         .into_iter()
-        .map(|Member { address, weight, topology }| {
+        .map(|Member { address, weight, topology, priority }| {
             let before = known.get(&address).copied();
             let breaker = upstream.breaker.map(|policy| breaker(policy, before, now));
             let state =
@@ -102,7 +103,7 @@ fn compile_upstream(
             let start =
                 Start::next(stayed.map(|endpoint| endpoint.start), is_first, state.health.is_healthy(), now);
             let max_connections = upstream.limits.max_per_endpoint;
-            Endpoint { address, weight, topology, max_connections, start, breaker, state }
+            Endpoint { address, weight, topology, priority, max_connections, start, breaker, state }
         })
         .collect();
     let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
@@ -134,7 +135,7 @@ fn select(
     endpoints: &[Endpoint],
     previous: Option<&Arc<Upstream>>,
 ) -> Selection {
-    let selection = Selection::new(endpoints, upstream.health.panic_threshold);
+    let selection = Selection::new(endpoints, upstream.health.panic_threshold, upstream.zone_aware.as_ref());
     match upstream.load_balancer {
         LoadBalancer::ConsistentHash { table_size } => {
             selection.with_slots(table_size, endpoints, previous.map(|upstream| &upstream.selection))
@@ -160,10 +161,11 @@ fn found_or_kept(
 ) -> Found {
     match (&upstream.members, found) {
         (Members::Listed(endpoints), _) => {
-            let listed = endpoints.iter().map(|config::Endpoint { address, weight }| Member {
-                address: *address,
-                weight: *weight,
-                topology: Arc::default(),
+            let listed = endpoints.iter().map(|endpoint| Member {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                topology: Arc::new(Topology { zone: endpoint.zone.clone(), ..Topology::default() }),
+                priority: endpoint.priority,
             });
             Found { members: listed.collect(), problem: None }
         }
@@ -175,6 +177,7 @@ fn found_or_kept(
                 address: endpoint.address,
                 weight: endpoint.weight,
                 topology: Arc::clone(&endpoint.topology),
+                priority: endpoint.priority,
             });
             let text = format!(
                 "the cluster has not told yet what Service {}/{} has",

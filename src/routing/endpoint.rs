@@ -17,6 +17,8 @@ pub struct Endpoint {
     /// Share of connections relative to its neighbours; 0 takes none.
     pub weight: u32,
     pub topology: Arc<Topology>,
+    /// Higher ones are spares for lower ones.
+    pub priority: u32,
     /// Connections and attempts at once; `None`: any number.
     pub max_connections: Option<NonZeroUsize>,
     /// Since when it takes connections.
@@ -189,6 +191,7 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             weight: 1,
             topology: Arc::default(),
+            priority: 0,
             max_connections: NonZeroUsize::new(7),
             start: Start::Original,
             breaker: None,

@@ -64,10 +64,10 @@ impl Upstream {
         is_due
     }
 
-    /// The endpoints that new connections may go to. One whose breaker waits for its probe is one of them: it may have so
+    /// The endpoints that new connections go to first. One whose breaker waits for its probe is one of them: it may have so
     /// many connections that nobody chooses it for the probe.
     fn taking(&self, now: Instant) -> impl Iterator<Item = &Endpoint> {
-        let members = self.selection.members().filter_map(|index| self.endpoints.get(index));
+        let members = self.selection.first().filter_map(|index| self.endpoints.get(index));
         members.filter(move |endpoint| endpoint.may_be_tried(now))
     }
 }

@@ -21,6 +21,7 @@ mod drain;
 mod faults;
 mod half_close;
 mod hedging;
+mod near;
 mod probes;
 mod rebalance;
 mod relay_bytes;

@@ -51,6 +51,9 @@ spec:
           valueFrom: {fieldRef: {fieldPath: status.podIP}}
         - name: SHEAVE_NODE_NAME
           valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+        # Kubernetes gives pods their node's label from 1.35 on; before that it is empty, and no zone is preferred.
+        - name: SHEAVE_ZONE
+          valueFrom: {fieldRef: {fieldPath: "metadata.labels['topology.kubernetes.io/zone']"}}
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

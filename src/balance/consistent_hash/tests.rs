@@ -10,7 +10,7 @@ use crate::balance::{Selection, Tried};
 const SIZE: u32 = 10_007;
 
 fn with_choice<T>(endpoints: &[Endpoint], tried: &Tried, act: impl FnOnce(&Choice<'_>) -> T) -> T {
-    let selection = Selection::new(endpoints, 50).with_slots(SIZE, endpoints, None);
+    let selection = Selection::new(endpoints, 50, None).with_slots(SIZE, endpoints, None);
     act(&Choice {
         endpoints,
         tier: &selection.tiers()[0],
@@ -119,14 +119,14 @@ fn who_is_new_has_some_of_its_clients() {
 #[test]
 fn what_has_not_changed_is_not_made_again() {
     let mut all = endpoints(&[1, 2, 3]);
-    let first = Selection::new(&all, 50).with_slots(SIZE, &all, None);
+    let first = Selection::new(&all, 50, None).with_slots(SIZE, &all, None);
     all.reverse();
-    let again = Selection::new(&all, 50).with_slots(SIZE, &all, Some(&first));
+    let again = Selection::new(&all, 50, None).with_slots(SIZE, &all, Some(&first));
     assert!(Arc::ptr_eq(&slots(&first).maglev, &slots(&again).maglev));
     assert_ne!(slots(&first).owners, slots(&again).owners);
-    let larger = Selection::new(&all, 50).with_slots(20_011, &all, Some(&first));
+    let larger = Selection::new(&all, 50, None).with_slots(20_011, &all, Some(&first));
     all[0].weight = 7;
-    let heavier = Selection::new(&all, 50).with_slots(SIZE, &all, Some(&first));
+    let heavier = Selection::new(&all, 50, None).with_slots(SIZE, &all, Some(&first));
     for other in [larger, heavier] {
         assert!(!Arc::ptr_eq(&slots(&first).maglev, &slots(&other).maglev));
     }

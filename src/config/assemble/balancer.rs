@@ -1,13 +1,17 @@
 //! How an endpoint is chosen.
 
+use std::sync::Arc;
+
 use super::Context;
-use crate::config::LoadBalancer;
 use crate::config::raw::{self, LoadBalancerType};
+use crate::config::{LoadBalancer, Location, ZoneAware};
 
 /// Fewer are not shared out evenly even to a few.
 const MIN_TABLE_SIZE: u32 = 101;
 /// 20 MB for each upstream.
 const MAX_TABLE_SIZE: u32 = 5_000_011;
+/// More than any zone has.
+const MAX_ENDPOINTS_PER_ZONE: u32 = 1_000_000;
 const TABLE_SIZE: u32 = 65_537;
 
 pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer) -> LoadBalancer {
@@ -30,6 +34,22 @@ pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer
         LoadBalancerType::PeakEwma => LoadBalancer::PeakEwma,
         _ => LoadBalancer::LeastConnections,
     }
+}
+
+/// `None`: no endpoint is nearer than another.
+pub(super) fn zone_aware(
+    cx: &Context<'_>,
+    path: &str,
+    raw: raw::ZoneAware,
+    here: &Arc<Location>,
+) -> Option<ZoneAware> {
+    let at = format!("{path}.loadBalancer.zoneAware.minEndpointsPerZone");
+    let min_endpoints = cx.within(raw.min_endpoints_per_zone.or(3), &at, 1, MAX_ENDPOINTS_PER_ZONE);
+    let is_wanted = raw.prefer_local.or(true) && **here != Location::default();
+    is_wanted.then(|| ZoneAware {
+        here: Arc::clone(here),
+        min_endpoints: usize::try_from(min_endpoints).unwrap_or(usize::MAX),
+    })
 }
 
 /// In range, and a prime number: with another one not every order of slots would visit all of them.

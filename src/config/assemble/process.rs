@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use super::{Context, seconds};
 use crate::config::raw;
 use crate::config::scalar::{AutoBool, AutoCount};
 use crate::config::{
-    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics, Name,
+    Workers,
 };
 
 /// More threads than any machine has cores.
@@ -81,9 +83,23 @@ pub(super) fn metrics(raw: raw::Metrics) -> Metrics {
     Metrics { per_endpoint: raw.per_endpoint.or(true) }
 }
 
-/// And whether upstreams may name services.
-pub(super) fn kubernetes(raw: raw::Kubernetes) -> (Kubernetes, bool) {
+/// What upstreams have to know of the cluster.
+pub(super) struct Cluster {
+    /// Whether they may name services.
+    pub(super) may_follow: bool,
+    /// Where this process runs.
+    pub(super) here: Arc<Location>,
+}
+
+/// `location` is what the environment says.
+pub(super) fn kubernetes(raw: raw::Kubernetes, location: &Location) -> (Kubernetes, Cluster) {
     let may_follow = !matches!(raw.enabled.get(), Some(AutoBool(Some(false))));
     let kubeconfig = raw.kubeconfig.value().filter(|path| !path.is_empty()).map(Into::into);
-    (Kubernetes { kubeconfig }, may_follow)
+    let is_said = |zone: &Name| !zone.is_empty();
+    let zone = raw.zone.value().map(Name::from).filter(is_said);
+    let here = Location {
+        zone: zone.or_else(|| location.zone.clone()).filter(is_said),
+        node: location.node.clone().filter(is_said),
+    };
+    (Kubernetes { kubeconfig }, Cluster { may_follow, here: Arc::new(here) })
 }

@@ -5,16 +5,19 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
+use super::process::Cluster;
 use super::{Context, seconds, unless_zero};
 use crate::config::raw::{self, Field, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
-    Breaker, Endpoint, Members, PortRef, Rebalance, Retry, ServicePort, Upstream, UpstreamDrain,
-    UpstreamLimits, UpstreamTimeouts,
+    Breaker, Endpoint, LoadBalancer, Members, Name, PortRef, Rebalance, Retry, ServicePort, Upstream,
+    UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
 const MAX_WEIGHT: u32 = 10_000;
+/// More levels of spares than anybody has.
+const MAX_PRIORITY: u32 = 100;
 /// Each of them is a connect that a client waits for.
 const MAX_RETRIES: u32 = 100;
 /// Each connection may be tried so many times at most, and then as many times again.
@@ -30,12 +33,12 @@ const MAX_REBALANCE_PERCENT: f64 = 6_000.0;
 /// More than any endpoint holds.
 const MAX_CLOSES_PER_SECOND: f64 = 100_000.0;
 
-pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>, may_follow: bool) -> Vec<Upstream> {
-    cx.items(list, "upstreams").filter_map(|(path, raw)| upstream(cx, &path, raw, may_follow)).collect()
+pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>, cluster: &Cluster) -> Vec<Upstream> {
+    cx.items(list, "upstreams").filter_map(|(path, raw)| upstream(cx, &path, raw, cluster)).collect()
 }
 
-fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bool) -> Option<Upstream> {
-    let members = members(cx, path, &mut raw, may_follow);
+fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Cluster) -> Option<Upstream> {
+    let members = members(cx, path, &mut raw, cluster.may_follow);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let retry = retry(cx, path, raw.retry.or_default());
     let circuit_breaker = raw.circuit_breaker.or_default();
@@ -44,15 +47,18 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, may_follow: bo
     let health = super::health::health_check(cx, path, raw.health_check.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
     let drain = drain(cx, path, raw.drain.or_default());
-    let rebalance = rebalance(cx, path, raw.rebalance.or_default());
     let mut balancer = raw.load_balancer.or_default();
     let slow_start = std::mem::take(&mut balancer.slow_start).or_default().window;
+    let zone_aware = std::mem::take(&mut balancer.zone_aware).or_default();
+    let zone_aware = super::balancer::zone_aware(cx, path, zone_aware, &cluster.here);
     let load_balancer = super::balancer::load_balancer(cx, path, balancer);
+    let rebalance = rebalance(cx, path, raw.rebalance.or_default(), load_balancer);
     Some(Upstream {
         name: raw.name.value()?.0.into(),
         members: members?,
         load_balancer,
         slow_start: unless_zero(seconds(slow_start, 0)),
+        zone_aware,
         timeouts,
         keepalive,
         retry,
@@ -118,7 +124,12 @@ fn drain(cx: &Context<'_>, path: &str, raw: raw::UpstreamDrain) -> UpstreamDrain
     }
 }
 
-fn rebalance(cx: &Context<'_>, path: &str, raw: raw::Rebalance) -> Option<Rebalance> {
+fn rebalance(
+    cx: &Context<'_>,
+    path: &str,
+    raw: raw::Rebalance,
+    load_balancer: LoadBalancer,
+) -> Option<Rebalance> {
     let percent = raw.percent_per_minute.or(0.0);
     if !(0.0..=MAX_REBALANCE_PERCENT).contains(&percent) {
         cx.report.add(
@@ -126,6 +137,12 @@ fn rebalance(cx: &Context<'_>, path: &str, raw: raw::Rebalance) -> Option<Rebala
             format_args!(
                 "{percent} is out of range; write a number from 0 (never) to {MAX_REBALANCE_PERCENT}"
             ),
+        );
+    }
+    if percent > 0.0 && matches!(load_balancer, LoadBalancer::ConsistentHash { .. }) {
+        cx.report.add(
+            format!("{path}.rebalance"),
+            "with type ConsistentHash clients come back to the endpoint that they belong to; remove it, or write another type",
         );
     }
     (percent > 0.0).then(|| Rebalance {
@@ -145,6 +162,8 @@ fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<End
     for (path, raw) in cx.items(list, &path) {
         weights_known &= !raw.weight.is_wrong();
         let weight = cx.within(raw.weight.or(1), &format!("{path}.weight"), 0, MAX_WEIGHT);
+        let priority = cx.within(raw.priority.or(0), &format!("{path}.priority"), 0, MAX_PRIORITY);
+        let zone = raw.zone.value().filter(|zone| !zone.is_empty()).map(Name::from);
         total += u64::from(weight);
         let at = format!("{path}.address");
         let example = "one, like address: 10.0.0.7:5432";
@@ -163,7 +182,7 @@ fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<End
             continue;
         }
         seen.insert(canonical, path);
-        endpoints.push(Endpoint { address, weight });
+        endpoints.push(Endpoint { address, weight, zone, priority });
     }
     if weights_known && total == 0 {
         cx.report

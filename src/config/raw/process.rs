@@ -195,9 +195,9 @@ pub(in crate::config) struct Kubernetes {
     /// Path of a kubeconfig; empty: in-cluster, else the usual KUBECONFIG rules.
     #[schemars(extend("default" = ""))]
     pub(in crate::config) kubeconfig: Field<String>,
-    /// This node's zone; empty: read from the node named by SHEAVE_NODE_NAME.
+    /// The zone that Sheave runs in; empty: SHEAVE_ZONE, which the chart sets.
     #[schemars(extend("default" = ""))]
-    zone: Field<Later<String>>,
+    pub(in crate::config) zone: Field<String>,
 }
 
 off! {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, List, Off, off};
+use super::field::{Field, Later, List};
 use super::health::{HealthCheck, Rebalance, UpstreamDrain, UpstreamProxyProtocol, UpstreamTls};
 use super::listener::TcpKeepalive;
 use crate::config::scalar::{DnsLabel, EndpointAddress, GatewayDuration, ObjectName, ServicePort};
@@ -66,10 +66,10 @@ pub(in crate::config) struct Endpoint {
     pub(in crate::config) weight: Field<u32>,
     /// The zone it is in, for zone-aware balancing.
     #[schemars(extend("default" = ""))]
-    zone: Field<Later<String>>,
-    /// Endpoints of a higher number are used only when those below are not healthy.
-    #[schemars(extend("default" = 0))]
-    priority: Field<Later<u32>>,
+    pub(in crate::config) zone: Field<String>,
+    /// Endpoints of a higher number are spares: used when too few of those below are healthy.
+    #[schemars(range(max = 100), extend("default" = 0))]
+    pub(in crate::config) priority: Field<u32>,
 }
 
 /// How an endpoint is chosen.
@@ -84,7 +84,7 @@ pub(in crate::config) struct LoadBalancer {
     /// New endpoints get their share little by little.
     pub(in crate::config) slow_start: Field<SlowStart>,
     /// Prefer endpoints of this node's zone.
-    zone_aware: Field<Later<ZoneAware>>,
+    pub(in crate::config) zone_aware: Field<ZoneAware>,
 }
 
 /// A way of choosing an endpoint.
@@ -126,16 +126,16 @@ pub(in crate::config) struct SlowStart {
     pub(in crate::config) window: Field<GatewayDuration>,
 }
 
-/// Prefer endpoints of this node's zone.
+/// Prefer endpoints of this node's zone, or those that Kubernetes hints at for it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct ZoneAware {
     /// Whether they are preferred.
     #[schemars(extend("default" = true))]
-    prefer_local: Field<bool>,
-    /// With fewer in the zone, all zones are used.
-    #[schemars(extend("default" = 3))]
-    min_endpoints_per_zone: Field<u32>,
+    pub(in crate::config) prefer_local: Field<bool>,
+    /// With fewer healthy ones in the zone, all zones are used. Hints count however few there are.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 3))]
+    pub(in crate::config) min_endpoints_per_zone: Field<u32>,
 }
 
 /// How long things may take.
@@ -267,9 +267,4 @@ pub(in crate::config) struct OpenFor {
     /// At most.
     #[schemars(extend("default" = "30s"))]
     pub(in crate::config) max_interval: Field<GatewayDuration>,
-}
-
-off! {
-    ZoneAware, "remove it or write preferLocal: false", zone_aware =>
-        zone_aware.prefer_local.get().is_some_and(Off::is_off);
 }

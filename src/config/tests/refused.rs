@@ -42,12 +42,12 @@ fn listeners_and_routes() {
 #[rustfmt::skip]
 fn upstreams() {
     check(&[
-        (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {preferLocal: true}"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware: not supported yet; remove it or write preferLocal: false (upstream "pg")"#,
+        (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {minEndpointsPerZone: 0}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware.minEndpointsPerZone: 0 is out of range; write a number from 1 to 1000000 (upstream "pg")"#,
         ]),
-        (endpoint("{address: 10.0.0.7:1, zone: a, priority: 1}"), &[
-            r#"t.yaml:10: upstreams[0].endpoints[0].zone: not supported yet; remove it or write "" (upstream "pg")"#,
-            r#"t.yaml:10: upstreams[0].endpoints[0].priority: not supported yet; remove it or write 0 (upstream "pg")"#,
+        (endpoint("{address: 10.0.0.7:1, zone: [a], priority: 101}"), &[
+            r#"t.yaml:10: upstreams[0].endpoints[0].zone: this is a list; write text in quotes (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].endpoints[0].priority: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
         ]),
         (upstream("retry: {hedgeAfter: 10}"), &[
             r#"t.yaml:11: upstreams[0].retry.hedgeAfter: 10 has no unit; write 10s for seconds, or use ms, m or h (upstream "pg")"#,
@@ -81,6 +81,9 @@ fn upstreams() {
         (upstream("tls: {validation: {hostname: a}}"), &[
             r#"t.yaml:11: upstreams[0].tls: not supported yet; remove it (upstream "pg")"#,
         ]),
+        (upstream("loadBalancer: {type: ConsistentHash}\n    rebalance: {percentPerMinute: 1}"), &[
+            r#"t.yaml:12: upstreams[0].rebalance: with type ConsistentHash clients come back to the endpoint that they belong to; remove it, or write another type (upstream "pg")"#,
+        ]),
         (upstream("rebalance: {percentPerMinute: -1}"), &[
             r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -1 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,
         ]),
@@ -93,9 +96,6 @@ fn the_process() {
     check(&[
         (top("tracing: {enabled: true}"), &[
             "t.yaml:1: tracing: not supported yet; remove it or write enabled: false",
-        ]),
-        (top("kubernetes: {zone: a}"), &[
-            r#"t.yaml:1: kubernetes.zone: not supported yet; remove it or write """#,
         ]),
         (top("limits: {overload: {memoryPercent: 95}}"), &[
             "t.yaml:1: limits.overload: not supported yet; remove it, or write memoryPercent: 0 and loopLag: 0s",

@@ -60,8 +60,14 @@ fn defaults_of_a_listener_and_a_route() {
 fn defaults_of_an_upstream() {
     let upstream = Upstream {
         name: "pg".into(),
-        members: Members::Listed(vec![Endpoint { address: "10.0.0.7:5432".parse().unwrap(), weight: 1 }]),
+        members: Members::Listed(vec![Endpoint {
+            address: "10.0.0.7:5432".parse().unwrap(),
+            weight: 1,
+            zone: None,
+            priority: 0,
+        }]),
         load_balancer: LoadBalancer::RoundRobin,
+        zone_aware: None,
         slow_start: None,
         timeouts: UpstreamTimeouts { connect: seconds(5), idle: Some(seconds(3600)), max_duration: None },
         keepalive: KEEPALIVE,
@@ -226,6 +232,36 @@ fn limits_and_hedging_are_off_unless_written() {
 }
 
 #[test]
+fn near_endpoints_are_preferred_where_it_is_known_what_is_near() {
+    let zone_aware = |kubernetes: &str, upstream: &str, location: Location| {
+        let text = format!("{kubernetes}\n{}", self::upstream(upstream));
+        let options = ParseOptions { location, ..ParseOptions::default() };
+        Config::parse_with(&text, "t.yaml", &options).unwrap().upstreams[0].zone_aware.clone()
+    };
+    let here = |zone: &str, node: &str| {
+        let some = |name: &str| Some(name).filter(|name| !name.is_empty()).map(Name::from);
+        Location { zone: some(zone), node: some(node) }
+    };
+    let expected = |location, min_endpoints| Some(ZoneAware { here: Arc::new(location), min_endpoints });
+    assert_eq!(zone_aware("", "retry: {}", here("", "")), None);
+    assert_eq!(zone_aware("", "retry: {}", here("b", "n")), expected(here("b", "n"), 3));
+    let empty = Location { zone: Some("".into()), node: Some("".into()) };
+    assert_eq!(zone_aware("", "retry: {}", empty), None, "a label that is not there");
+    let kubernetes = "kubernetes: {zone: a}";
+    let wish = "loadBalancer: {zoneAware: {minEndpointsPerZone: 7}}";
+    assert_eq!(zone_aware(kubernetes, wish, here("b", "")), expected(here("a", ""), 7), "the file wins");
+    let off = "loadBalancer: {zoneAware: {preferLocal: false}}";
+    assert_eq!(zone_aware(kubernetes, off, here("b", "n")), None);
+}
+
+#[test]
+fn endpoints_may_have_a_zone_and_be_spares() {
+    let config = config(&endpoint("{address: 10.0.0.7:1, zone: a, priority: 2}"));
+    let [endpoint] = config.upstreams[0].members.listed() else { panic!("one endpoint") };
+    assert_eq!((endpoint.zone.as_deref(), endpoint.priority), (Some("a"), 2));
+}
+
+#[test]
 fn services_are_named_by_namespace_name_and_port() {
     let members = |port: &str| {
         let text = edit(
@@ -256,7 +292,7 @@ fn a_wildcard_and_one_of_its_addresses_are_two_binds() {
 
 #[test]
 fn port_zero_is_for_tests() {
-    let options = ParseOptions { allow_port_zero: true };
+    let options = ParseOptions { allow_port_zero: true, ..ParseOptions::default() };
     let two = r#""[::]:0"
   - {name: b, address: "[::]:0"}
 routes:

@@ -53,6 +53,9 @@ struct BackendRef {
 struct Upstream {
     name: String,
     load_balancer: &'static str,
+    /// Why some endpoints are preferred as near; absent while none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearness: Option<&'static str>,
     /// The Service that it follows; absent where its endpoints are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<Service>,
@@ -89,6 +92,9 @@ struct Problem {
 struct Endpoint {
     address: SocketAddr,
     weight: u32,
+    /// Absent where it is 0, the first.
+    #[serde(skip_serializing_if = "is_first")]
+    priority: u32,
     active: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
@@ -189,6 +195,7 @@ impl From<&routing::Upstream> for Upstream {
                 LoadBalancer::PeakEwma => "PeakEWMA",
                 LoadBalancer::ConsistentHash { .. } => "ConsistentHash",
             },
+            nearness: upstream.selection.nearness().map(|nearness| nearness.label()),
             service: upstream.service.as_ref().map(Service::from),
             problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
@@ -228,6 +235,7 @@ impl From<&routing::Endpoint> for Endpoint {
         Self {
             address: endpoint.address,
             weight: endpoint.weight,
+            priority: endpoint.priority,
             active: state.active(),
             limit: endpoint.max_connections.map(NonZeroUsize::get),
             slow_start_percent: None,
@@ -243,4 +251,9 @@ impl From<&routing::Endpoint> for Endpoint {
             }),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_first(priority: &u32) -> bool {
+    *priority == 0
 }

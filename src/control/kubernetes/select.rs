@@ -171,6 +171,7 @@ fn usable<'a>(
                 address: *address,
                 weight: 1,
                 topology: member.topology.clone(),
+                priority: 0,
             })
             .collect();
         if !usable.is_empty() {

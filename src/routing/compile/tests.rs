@@ -65,10 +65,16 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
         members: Members::Listed(
             endpoints
                 .iter()
-                .map(|address| config::Endpoint { address: address.parse().unwrap(), weight: 1 })
+                .map(|address| config::Endpoint {
+                    address: address.parse().unwrap(),
+                    weight: 1,
+                    zone: None,
+                    priority: 0,
+                })
                 .collect(),
         ),
         load_balancer: LoadBalancer::RoundRobin,
+        zone_aware: None,
         slow_start: None,
         timeouts: UpstreamTimeouts { connect: Duration::from_secs(5), idle: None, max_duration: None },
         keepalive: KEEPALIVE,
@@ -199,8 +205,12 @@ fn followed(name: &str) -> config::Upstream {
 }
 
 fn found(addresses: &[&str]) -> Found {
-    let member =
-        |address: &&str| Member { address: address.parse().unwrap(), weight: 1, topology: Arc::default() };
+    let member = |address: &&str| Member {
+        address: address.parse().unwrap(),
+        weight: 1,
+        topology: Arc::default(),
+        priority: 0,
+    };
     Found { members: addresses.iter().map(member).collect(), problem: None }
 }
 

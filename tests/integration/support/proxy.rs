@@ -128,7 +128,8 @@ impl Write for Lines {
 }
 
 fn load(file: &Path) -> Result<Config, String> {
-    Config::load_with(file, &ParseOptions { allow_port_zero: true }).map_err(|errors| errors.to_string())
+    Config::load_with(file, &ParseOptions { allow_port_zero: true, ..ParseOptions::default() })
+        .map_err(|errors| errors.to_string())
 }
 
 /// The body of a GET that has to succeed.

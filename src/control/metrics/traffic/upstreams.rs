@@ -210,6 +210,19 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         },
     },
     Family {
+        name: "upstream_preferred_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints that new connections go to first: the healthy ones (all, while the upstream panics) of the first \
+               priority, and of those the near ones.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                samples.put(&[&upstream.name], upstream.selection.first().count())
+            })
+        },
+    },
+    Family {
         name: "upstream_panics",
         kind: Kind::Gauge,
         unit: None,
