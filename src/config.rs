@@ -351,6 +351,21 @@ pub struct HealthCheck {
     pub panic_threshold: u32,
     /// `None`: endpoints are not probed, and healthy.
     pub active: Option<ActiveCheck>,
+    /// `None`: none is ejected.
+    pub passive: Option<PassiveCheck>,
+}
+
+/// Which endpoints are ejected because their connections fail, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassiveCheck {
+    /// In a row.
+    pub consecutive_failures: NonZeroU32,
+    /// A reset this soon after connecting, before any byte, is a failure; zero: none is.
+    pub reset_within: Duration,
+    /// How long the first ejection lasts.
+    pub base_ejection_time: Duration,
+    /// At most this share of the endpoints is ejected at once, but one of two may always be.
+    pub max_ejection_percent: u32,
 }
 
 /// Probes of the endpoints.

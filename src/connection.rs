@@ -7,6 +7,7 @@
 mod connect;
 mod context;
 mod live;
+mod passive;
 mod pipes;
 mod record;
 mod registry;
@@ -72,7 +73,11 @@ async fn forward(
     recorder: &mut Recorder,
 ) -> Outcome {
     match reach_upstream(context, live, has_place, recorder).await {
-        Ok(connected) => relay::run(context, live, downstream, &connected.stream).await,
+        Ok(connected) => {
+            let outcome = relay::run(context, live, downstream, &connected.stream).await;
+            passive::ended(context, live, recorder.connected_at(), outcome);
+            outcome
+        }
         Err(outcome) => {
             downstream.abort();
             outcome
@@ -129,7 +134,8 @@ mod tests {
             place: Arc::new(Places::default()).try_take(1).unwrap(),
             listener_place: None,
         };
-        let context = Context::new(0, true, 0, Arc::new(WorkerCounters::default()), None, 1.0);
+        let counters = Arc::new(WorkerCounters::default());
+        let context = Context::new(0, true, 0, counters, None, 1.0, Arc::default());
         let task = size_of_val(&serve(Rc::new(context), accepted));
         assert!(task <= 2304, "the task of a connection takes {task} bytes");
         assert!(size_of::<Live>() <= 256, "its live entry takes {} bytes", size_of::<Live>());

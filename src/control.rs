@@ -5,6 +5,7 @@
 //! and never takes a working table away: whatever fails here, the last good table keeps serving.
 
 mod admin;
+mod ejector;
 mod kubernetes;
 mod loops;
 pub mod metrics;
@@ -30,6 +31,7 @@ use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
 use crate::telemetry::{LiveDirectory, WorkerCounters};
 
+use ejector::Ejector;
 use kubernetes::{Discovery, Observation};
 use probes::Prober;
 use reload::{Reloader, Trigger};
@@ -238,6 +240,7 @@ impl Side {
             () = self.reloader.run(triggered, self.observations) => {}
             () = self.discovery.run() => {}
             () = Prober::new(Arc::clone(&self.shared)).run() => {}
+            () = Ejector::new(Arc::clone(&self.shared)).run() => {}
             () = self.shared.propagation.follow(&self.shared.publisher) => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}

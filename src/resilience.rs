@@ -1,15 +1,17 @@
-//! What keeps trouble small: breaker, backoff, retry budget, health verdicts, rebalancing.
+//! What keeps trouble small: breaker, backoff, retry budget, health verdicts, ejections, rebalancing.
 //!
 //! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
 
 mod backoff;
 mod breaker;
 mod budget;
+mod ejection;
 mod health;
 mod rebalance;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
 pub use budget::{Budget, BudgetPolicy};
+pub use ejection::{Change, Ejection, EjectionPolicy, Ejections};
 pub use health::{Health, Streak};
 pub use rebalance::{ClosePace, Share, excess};

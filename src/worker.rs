@@ -119,6 +119,7 @@ impl Worker {
             Arc::clone(&parts.counters),
             parts.records,
             parts.log_sample,
+            Arc::clone(parts.subscriber.verdicts()),
         );
         Rc::new(Self {
             context: Rc::new(context),

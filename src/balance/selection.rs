@@ -117,7 +117,7 @@ fn levels(endpoints: &[Endpoint]) -> Vec<Level> {
     let level = |priority| {
         let of_it = |endpoint: &Endpoint| endpoint.priority == priority;
         Level {
-            healthy: indices(endpoints, |endpoint| of_it(endpoint) && endpoint.state.health.is_healthy()),
+            healthy: indices(endpoints, |endpoint| of_it(endpoint) && endpoint.state.is_healthy()),
             all: indices(endpoints, of_it).len(),
         }
     };
@@ -219,6 +219,19 @@ mod tests {
         assert_eq!(chosen(&[true, false, false, false], 50), (vec![0, 1, 2, 3], true));
         assert_eq!(chosen(&[false, false], 50), (vec![0, 1], true));
         assert_eq!(chosen(&[true, true], 100), (vec![0, 1], false));
+    }
+
+    #[test]
+    fn the_ejected_are_left_out_as_the_unhealthy_are() {
+        let endpoints = endpoints(&[1; 4]);
+        endpoints[0].state.health.set(false);
+        endpoints[1].state.ejection.eject(std::time::Instant::now());
+        let members = |threshold| {
+            let selection = Selection::new(&endpoints, threshold, None);
+            selection.tiers()[0].members().collect::<Vec<_>>()
+        };
+        assert_eq!(members(50), [2, 3]);
+        assert_eq!(members(51), [0, 1, 2, 3], "they count together");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::telemetry::Outcome;
 use crate::worker::runtime::Stream;
 
 use super::record::Recorder;
-use super::{Context, Live};
+use super::{Context, Live, passive};
 
 use dial::{Failed, dial, pause};
 
@@ -159,6 +159,7 @@ impl<'a> Attempts<'a> {
                 self.recorder.attempted(endpoint.address, started, None);
                 latency::succeeded(endpoint, started);
                 breaker::succeeded(permit, self.upstream, endpoint);
+                passive::connected(self.upstream, endpoint);
                 self.live.attach_upstream(endpoint, stream.handle());
                 self.context.registry.schedule(self.live);
                 if endpoint.state.has_left() {
@@ -173,6 +174,7 @@ impl<'a> Attempts<'a> {
                 if let Failed::Attempt(outcome) = failed {
                     latency::failed(endpoint, started, outcome);
                     breaker::failed(permit, self.upstream, endpoint, outcome);
+                    passive::failed(self.context, self.upstream, &endpoint.state, outcome);
                     self.tried.insert(index);
                 }
                 drop(reservation);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::routing::Verdicts;
 use crate::telemetry::{ConnectionRecord, WorkerCounters};
 
 use super::Registry;
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     /// Share of ordinary connections that are logged, 0 to 1.
     pub(super) log_sample: f64,
     pub(crate) departures: Departures,
+    /// Where to say that an endpoint has failed too often.
+    pub(super) verdicts: Arc<Verdicts>,
 }
 
 /// Says that there may be connections whose endpoint has left the table.
@@ -41,6 +44,7 @@ impl Context {
         counters: Arc<WorkerCounters>,
         records: Option<flume::Sender<ConnectionRecord>>,
         log_sample: f64,
+        verdicts: Arc<Verdicts>,
     ) -> Self {
         Self {
             worker,
@@ -53,6 +57,7 @@ impl Context {
             records,
             log_sample,
             departures: Departures::new(),
+            verdicts,
         }
     }
 }

@@ -154,6 +154,9 @@ impl Live {
         };
         if first.get().is_none() {
             first.set(Some(Instant::now()));
+            if let (Direction::Sent, Some(endpoint)) = (direction, self.endpoint_state()) {
+                endpoint.ejection.succeeded();
+            }
         }
     }
 
@@ -187,6 +190,11 @@ impl Live {
     pub(super) fn half_close(&self) {
         self.half_closed.set(true);
         self.last_active.set(CoarseTime::now());
+    }
+
+    /// Whether one of its sides has ended its stream.
+    pub(super) fn is_half_closed(&self) -> bool {
+        self.half_closed.get()
     }
 
     /// Ends the connection from outside its task. The first verdict stands.

@@ -61,6 +61,11 @@ impl Recorder {
         self.attempts.push(attempt);
     }
 
+    /// When it got its endpoint.
+    pub(super) fn connected_at(&self) -> Option<Instant> {
+        self.connect_ended.filter(|_| self.live.endpoint().is_some())
+    }
+
     /// How it ended. The record is written when the recorder is dropped, right after.
     pub(super) fn finish(mut self, outcome: Outcome) {
         self.outcome = outcome;

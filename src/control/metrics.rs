@@ -332,8 +332,8 @@ const INTRODUCTION: &str = "\
 - `outcome` and `side` are the words of the access log; docs/operations.md says what they mean.
 - `direction` is `received` (from the client, handed to the endpoint) or `sent` (from the endpoint, handed to
   the client).
-- `sheave_upstream_problem`, `sheave_endpoint_unhealthy` and `sheave_endpoint_breaker_state` have series only while
-  something is wrong. Alert on their presence, such as
+- `sheave_upstream_problem`, `sheave_endpoint_unhealthy`, `sheave_endpoint_ejected` and `sheave_endpoint_breaker_state` have
+  series only while something is wrong. Alert on their presence, such as
   `count(sheave_endpoint_breaker_state{state=\"open\"}) by (upstream) > 2`; the alert ends with the series.
 - Counters by listener, route, upstream and endpoint count connections that have ended, and disappear
   with what they count. Counters by `worker` count while it happens.

@@ -245,7 +245,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
         rebalance: None,
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
-        health: config::HealthCheck { panic_threshold: 50, active: None },
+        health: config::HealthCheck { panic_threshold: 50, active: None, passive: None },
         drain: config::UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

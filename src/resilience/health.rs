@@ -1,4 +1,5 @@
-//! The verdict on an endpoint: one atomic, written on the control side, read when a table is made; and how probes come to one.
+//! The verdict of its probes on an endpoint: one atomic, written on the control side, read when a table is made; and how
+//! probes come to one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -100,8 +100,7 @@ fn compile_upstream(
             let state =
                 before.map_or_else(|| Arc::new(EndpointState::new(starts_healthy)), |e| Arc::clone(&e.state));
             let stayed = before.filter(|endpoint| !endpoint.state.has_left());
-            let start =
-                Start::next(stayed.map(|endpoint| endpoint.start), is_first, state.health.is_healthy(), now);
+            let start = Start::next(stayed.map(|endpoint| endpoint.start), is_first, state.is_healthy(), now);
             let max_connections = upstream.limits.max_per_endpoint;
             Endpoint { address, weight, topology, priority, max_connections, start, breaker, state }
         })

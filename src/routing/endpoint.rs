@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Latency, Start};
 use crate::config::{Name, UpstreamDrain};
-use crate::resilience::{Breaker, Health};
+use crate::resilience::{Breaker, Ejection, Health};
 
 /// An endpoint as one table sees it. Its identity is (upstream name, address).
 #[derive(Debug, Clone)]
@@ -43,9 +43,12 @@ pub struct Topology {
 #[derive(Debug, Default)]
 pub struct EndpointState {
     active: AtomicUsize,
+    /// What its probes say.
     pub health: Health,
     /// Of connecting.
     pub latency: Latency,
+    /// What its connections say.
+    pub ejection: Ejection,
     /// Whether there is a departure: most have none, and looking must not take a lock then.
     leaves: AtomicBool,
     departure: Mutex<Option<Departure>>,
@@ -94,6 +97,11 @@ impl Endpoint {
 impl EndpointState {
     pub fn new(healthy: bool) -> Self {
         Self { health: Health::new(healthy), ..Self::default() }
+    }
+
+    /// Whether it may be chosen, as far as probes and connections tell.
+    pub fn is_healthy(&self) -> bool {
+        self.health.is_healthy() && !self.ejection.is_ejected()
     }
 
     /// Connections and attempts that hold this endpoint now.

@@ -1,12 +1,16 @@
 //! How it is known which endpoints work.
 
+use std::num::NonZeroU32;
+
 use super::{Context, seconds};
 use crate::config::raw::{self, Field, Later};
 use crate::config::scalar::GatewayDuration;
-use crate::config::{ActiveCheck, HealthCheck, ProbeKind};
+use crate::config::{ActiveCheck, HealthCheck, PassiveCheck, ProbeKind};
 
 /// More failures, or successes, in a row than anybody waits for.
 const MAX_THRESHOLD: u32 = 100;
+/// More in a row is no sign of trouble any more, but trouble.
+const MAX_FAILURES: u32 = 1_000;
 /// Of statuses that mean healthy.
 const MAX_STATUSES: usize = 100;
 
@@ -16,7 +20,28 @@ pub(super) fn health_check(cx: &Context<'_>, path: &str, raw: raw::HealthCheck) 
     HealthCheck {
         panic_threshold: cx.within(panic_threshold, &format!("{path}.panicThreshold"), 0, 100),
         active: raw.active.value().map(|raw| active(cx, &format!("{path}.active"), raw)),
+        passive: raw.passive.value().and_then(|raw| passive(cx, &format!("{path}.passive"), raw)),
     }
+}
+
+fn passive(cx: &Context<'_>, path: &str, raw: raw::PassiveHealthCheck) -> Option<PassiveCheck> {
+    let at = format!("{path}.consecutiveFailures");
+    let consecutive_failures = cx.within(raw.consecutive_failures.or(5), &at, 0, MAX_FAILURES);
+    let base_ejection_time = seconds(raw.base_ejection_time, 30);
+    if base_ejection_time.is_zero() {
+        cx.report.add(
+            format!("{path}.baseEjectionTime"),
+            "who is ejected for no time never is; write how long, like 30s, or consecutiveFailures: 0",
+        );
+    }
+    let at = format!("{path}.maxEjectionPercent");
+    let max_ejection_percent = cx.within(raw.max_ejection_percent.or(50), &at, 1, 100);
+    Some(PassiveCheck {
+        consecutive_failures: NonZeroU32::new(consecutive_failures)?,
+        reset_within: seconds(raw.reset_within, 0),
+        base_ejection_time,
+        max_ejection_percent,
+    })
 }
 
 fn active(cx: &Context<'_>, path: &str, raw: raw::ActiveHealthCheck) -> ActiveCheck {

@@ -16,8 +16,8 @@ pub(in crate::config) struct HealthCheck {
     pub(in crate::config) panic_threshold: Field<u32>,
     /// Probe the endpoints. Without it they are not probed.
     pub(in crate::config) active: Field<ActiveHealthCheck>,
-    /// Learn from the connections that fail.
-    passive: Field<Later<PassiveHealthCheck>>,
+    /// Learn from the connections that fail. Without it none is ejected.
+    pub(in crate::config) passive: Field<PassiveHealthCheck>,
 }
 
 /// Probes of the endpoints.
@@ -115,17 +115,17 @@ pub(in crate::config) struct GrpcProbe {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct PassiveHealthCheck {
     /// Failures in a row that eject an endpoint; 0: never.
-    #[schemars(extend("default" = 5))]
-    consecutive_failures: Field<u32>,
-    /// A connection that an endpoint resets this soon counts as a failure; 0s: none does.
+    #[schemars(range(max = 1_000), extend("default" = 5))]
+    pub(in crate::config) consecutive_failures: Field<u32>,
+    /// A connection that an endpoint resets this soon, before its first byte, counts as a failure; 0s: none does.
     #[schemars(extend("default" = "0s"))]
-    reset_within: Field<GatewayDuration>,
-    /// How long the first ejection lasts; later ones last longer.
+    pub(in crate::config) reset_within: Field<GatewayDuration>,
+    /// How long the first ejection lasts; later ones last longer, up to ten times.
     #[schemars(extend("default" = "30s"))]
-    base_ejection_time: Field<GatewayDuration>,
-    /// At most this share of the endpoints is ejected, in per cent.
-    #[schemars(range(max = 100), extend("default" = 50))]
-    max_ejection_percent: Field<u32>,
+    pub(in crate::config) base_ejection_time: Field<GatewayDuration>,
+    /// At most this share of the endpoints is ejected, in per cent; one of two or more may always be.
+    #[schemars(range(min = 1, max = 100), extend("default" = 50))]
+    pub(in crate::config) max_ejection_percent: Field<u32>,
 }
 
 /// Sending a PROXY protocol header to endpoints.
@@ -218,8 +218,6 @@ pub(in crate::config) struct UpstreamDrain {
 
 off! {
     GrpcProbe, "remove it", _ => false;
-    PassiveHealthCheck, "remove it or write consecutiveFailures: 0", check =>
-        check.consecutive_failures.get().is_some_and(Off::is_off);
     UpstreamProxyProtocol, "remove it", _ => false;
     UpstreamTls, "remove it", _ => false;
 }

@@ -155,6 +155,20 @@ fn bounds() {
         (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {type: Cookie}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.type: "Cookie" is not a known value; write SourceIP (upstream "pg")"#,
         ]),
+        (upstream("retry: {budget: {percent: 10001, minRetriesPerSecond: 1000001}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.budget.percent: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: 1000001 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
+        ]),
+        (upstream("retry: {triggers: [reset]}"), &[
+            r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn health_checks() {
+    check(&[
         (upstream("healthCheck: {panicThreshold: 101, active: {interval: 0s, unhealthyThreshold: 0, port: 0}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.panicThreshold: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.interval: no time at all; write one like 5s (upstream "pg")"#,
@@ -166,15 +180,13 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.hostname: "a b" is no host name; write one like pg.db.svc, with :port if need be (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: 99 is no final status of HTTP; write one from 200 to 599 (upstream "pg")"#,
         ]),
+        (upstream("healthCheck: {passive: {consecutiveFailures: 1001, baseEjectionTime: 0s, maxEjectionPercent: 0}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.baseEjectionTime: who is ejected for no time never is; write how long, like 30s, or consecutiveFailures: 0 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.maxEjectionPercent: 0 is out of range; write a number from 1 to 100 (upstream "pg")"#,
+        ]),
         (upstream("healthCheck: {active: {http: {path: /healthz}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for something; write type: HTTP (upstream "pg")"#,
-        ]),
-        (upstream("retry: {budget: {percent: 10001, minRetriesPerSecond: 1000001}}"), &[
-            r#"t.yaml:11: upstreams[0].retry.budget.percent: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: 1000001 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
-        ]),
-        (upstream("retry: {triggers: [reset]}"), &[
-            r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
         ]),
     ]);
 }

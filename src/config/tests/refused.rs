@@ -72,9 +72,6 @@ fn upstreams() {
         (upstream("healthCheck: {active: {type: TLS}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.type: TLS is not supported yet; write TCP or HTTP (upstream "pg")"#,
         ]),
-        (upstream("healthCheck: {passive: {consecutiveFailures: 5}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.passive: not supported yet; remove it or write consecutiveFailures: 0 (upstream "pg")"#,
-        ]),
         (upstream("proxyProtocol: {version: V2}"), &[
             r#"t.yaml:11: upstreams[0].proxyProtocol: not supported yet; remove it (upstream "pg")"#,
         ]),

@@ -87,7 +87,7 @@ fn defaults_of_an_upstream() {
             base_interval: seconds(1),
             max_interval: seconds(30),
         }),
-        health: HealthCheck { panic_threshold: 50, active: None },
+        health: HealthCheck { panic_threshold: 50, active: None, passive: None },
         drain: UpstreamDrain { timeout: seconds(300), close_per_second: None },
     };
     assert_eq!(config(BASE).upstreams, [upstream]);
@@ -259,6 +259,29 @@ fn endpoints_may_have_a_zone_and_be_spares() {
     let config = config(&endpoint("{address: 10.0.0.7:1, zone: a, priority: 2}"));
     let [endpoint] = config.upstreams[0].members.listed() else { panic!("one endpoint") };
     assert_eq!((endpoint.zone.as_deref(), endpoint.priority), (Some("a"), 2));
+}
+
+#[test]
+fn passive_health_has_defaults_and_a_way_to_be_off() {
+    let passive =
+        |text: &str| config(&upstream(&format!("healthCheck: {{{text}}}"))).upstreams[0].health.passive;
+    let default = PassiveCheck {
+        consecutive_failures: NonZeroU32::new(5).unwrap(),
+        reset_within: Duration::ZERO,
+        base_ejection_time: seconds(30),
+        max_ejection_percent: 50,
+    };
+    assert_eq!(passive("panicThreshold: 50"), None);
+    assert_eq!(passive("passive: {consecutiveFailures: 0, resetWithin: 1s}"), None);
+    assert_eq!(passive("passive: {}"), Some(default));
+    let text = "consecutiveFailures: 2, resetWithin: 150ms, baseEjectionTime: 1m, maxEjectionPercent: 100";
+    let expected = PassiveCheck {
+        consecutive_failures: NonZeroU32::new(2).unwrap(),
+        reset_within: Duration::from_millis(150),
+        base_ejection_time: seconds(60),
+        max_ejection_percent: 100,
+    };
+    assert_eq!(passive(&format!("passive: {{{text}}}")), Some(expected));
 }
 
 #[test]

@@ -105,9 +105,15 @@ struct Endpoint {
     /// How long connecting takes, as PeakEWMA sees it; absent while it was never tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_millis: Option<f32>,
+    /// Which checks say that it is unhealthy; absent where it is healthy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unhealthy_by: Vec<&'static str>,
     /// Why its last probe failed, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     probe_failure: Option<String>,
+    /// When it is no longer ejected, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejected_for_seconds: Option<f64>,
     /// Absent where nothing opens one.
     #[serde(skip_serializing_if = "Option::is_none")]
     breaker: Option<&'static str>,
@@ -231,6 +237,10 @@ impl From<&routing::Endpoint> for Endpoint {
         let state = &endpoint.state;
         let topology = &endpoint.topology;
         let texts = |names: &[Name]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let ejected_for = state.ejection.until().map(|until| until.saturating_duration_since(Instant::now()));
+        let verdicts = [("active", !state.health.is_healthy()), ("passive", ejected_for.is_some())];
+        let unhealthy_by: Vec<_> =
+            verdicts.into_iter().filter_map(|(check, says_so)| says_so.then_some(check)).collect();
         let has_hints = !(topology.for_zones.is_empty() && topology.for_nodes.is_empty());
         Self {
             address: endpoint.address,
@@ -241,7 +251,9 @@ impl From<&routing::Endpoint> for Endpoint {
             slow_start_percent: None,
             connect_millis: None,
             probe_failure: None,
-            health: if state.health.is_healthy() { "healthy" } else { "unhealthy" },
+            health: if unhealthy_by.is_empty() { "healthy" } else { "unhealthy" },
+            unhealthy_by,
+            ejected_for_seconds: ejected_for.map(|time| time.as_secs_f64()),
             breaker: endpoint.breaker.as_ref().map(|breaker| breaker.state().label()),
             zone: topology.zone.as_deref().map(Into::into),
             node_name: topology.node.as_deref().map(Into::into),

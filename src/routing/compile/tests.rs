@@ -90,7 +90,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
         rebalance: None,
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
-        health: config::HealthCheck { panic_threshold: 50, active: None },
+        health: config::HealthCheck { panic_threshold: 50, active: None, passive: None },
         drain: UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

@@ -69,10 +69,36 @@ pub(in crate::control::metrics) static ENDPOINTS: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream", "endpoint"],
-        help: "1 while the endpoint is unhealthy; a healthy one has no series.",
+        help: "1 while its probes say that the endpoint is unhealthy; a healthy one has no series.",
         samples: |scrape, samples| {
             let healthy = |row: &EndpointRow<'_>| row.endpoint.state.health.is_healthy();
             endpoints(scrape, |row| if healthy(row) { Ok(()) } else { samples.put(&row.labels(), true) })
+        },
+    },
+    Family {
+        name: "endpoint_ejected",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "1 while `healthCheck.passive` has the endpoint ejected; others have no series.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| match row.endpoint.state.ejection.is_ejected() {
+                true => samples.put(&row.labels(), true),
+                false => Ok(()),
+            })
+        },
+    },
+    Family {
+        name: "endpoint_ejections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "endpoint"],
+        help: "How often the endpoint was ejected. One that never was has no series.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| match row.endpoint.state.ejection.count() {
+                0 => Ok(()),
+                count => samples.put(&row.labels(), count),
+            })
         },
     },
     Family {

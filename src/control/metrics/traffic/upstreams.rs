@@ -200,11 +200,11 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream"],
-        help: "Those of them that are healthy.",
+        help: "Those of them that are healthy: neither unhealthy by their probes nor ejected.",
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, _| {
                 let endpoints = upstream.endpoints.iter();
-                let healthy = endpoints.filter(|endpoint| endpoint.state.health.is_healthy());
+                let healthy = endpoints.filter(|endpoint| endpoint.state.is_healthy());
                 samples.put(&[&upstream.name], healthy.count())
             })
         },
