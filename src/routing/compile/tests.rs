@@ -9,6 +9,8 @@ use crate::config::{
 };
 use crate::config::{PortRef, ServicePort, UpstreamDrain};
 
+mod model;
+
 fn none() -> Findings {
     Findings::default()
 }
