@@ -14,6 +14,8 @@ Usage: cargo bench --bench compare -- [options]
   --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both)      [default: all]
   --peers LIST       haproxy, haproxy-splice, sheave, sheave-epoll
                      and every NAME of --other                              [default: all]
+                     also sheave-bare (no retries, no breakers) and sheave-all (limits, hedging,
+                     breakers, ejection, queue): what the policies cost
   --baseline NAME    the peer that ratios refer to                          [default: the first]
   --sheave PATH      the sheave binary     [default: the one cargo built for this benchmark]
   --other NAME=PATH  another sheave binary, such as an older one; may be repeated

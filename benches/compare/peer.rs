@@ -29,7 +29,15 @@ pub(super) struct Recipe {
 #[derive(Clone)]
 enum Program {
     Haproxy { splice: bool },
-    Sheave { binary: PathBuf, driver: &'static str },
+    Sheave { binary: PathBuf, driver: &'static str, policies: Policies },
+}
+
+/// What of Sheave is turned on besides carrying connections.
+#[derive(Clone, Copy)]
+enum Policies {
+    None,
+    Default,
+    All,
 }
 
 /// A running proxy.
@@ -53,18 +61,25 @@ struct Site<'a> {
 /// The peers asked for, in the order asked for.
 pub(super) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
     let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
-    let sheave = |driver| Program::Sheave { binary: options.sheave.clone(), driver };
+    let with = |driver, policies| Program::Sheave { binary: options.sheave.clone(), driver, policies };
+    let sheave = |driver| with(driver, Policies::Default);
     let mut known = vec![
         recipe("haproxy", Program::Haproxy { splice: false }),
         recipe("haproxy-splice", Program::Haproxy { splice: true }),
         recipe("sheave", sheave("auto")),
         recipe("sheave-epoll", sheave("epoll")),
+        recipe("sheave-bare", with("auto", Policies::None)),
+        recipe("sheave-all", with("auto", Policies::All)),
     ];
     for (name, path) in &options.others {
-        let program = Program::Sheave { binary: path.clone(), driver: "auto" };
+        let program = Program::Sheave { binary: path.clone(), driver: "auto", policies: Policies::Default };
         known.push(recipe(name, program));
     }
     let Some(wanted) = &options.peers else {
+        // What the policies cost is a question of its own.
+        known.retain(|recipe| {
+            !matches!(recipe.program, Program::Sheave { policies: Policies::None | Policies::All, .. })
+        });
         return Ok(known);
     };
     let find = |name: &String| {
@@ -123,7 +138,7 @@ impl Recipe {
         let stem = guard::directory()?.join(format!("{}-{}", self.name, site.listen.port()));
         let (text, extension) = match &self.program {
             Program::Haproxy { splice } => (haproxy_config(&site, *splice), "cfg"),
-            Program::Sheave { driver, .. } => (sheave_config(&site, driver), "yaml"),
+            Program::Sheave { driver, policies, .. } => (sheave_config(&site, driver, *policies), "yaml"),
         };
         let file = stem.with_extension(extension);
         fs::write(&file, text).context(file.display())?;
@@ -193,15 +208,30 @@ fn haproxy_config(site: &Site<'_>, splice: bool) -> String {
     text
 }
 
-fn sheave_config(site: &Site<'_>, driver: &str) -> String {
+fn sheave_config(site: &Site<'_>, driver: &str, policies: Policies) -> String {
+    let (of_listener, of_upstream) = match policies {
+        Policies::None => (
+            "",
+            "    retry: {numRetries: 0}\n\
+             \u{20}   circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}\n",
+        ),
+        Policies::Default => ("", ""),
+        Policies::All => (
+            ", connection: {limit: 100000}",
+            "    retry: {hedgeAfter: 1s}\n\
+             \u{20}   circuitBreaker: {maxConnections: 100000, maxPendingConnections: 1000, maxParallelRetries: 100, \
+             perEndpoint: {maxConnections: 100000}}\n\
+             \u{20}   healthCheck: {passive: {resetWithin: 1s}}\n",
+        ),
+    };
     let mut text = format!(
         "workers: {{count: 1, pin: false, driver: {driver}}}\n\
          admin: {{address: \"{}\"}}\n\
          drain: {{delay: 0s, timeout: 1s}}\n\
          accessLog: {{enabled: false}}\n\
-         listeners:\n  - {{name: bench, address: \"{}\", protocol: TCP}}\n\
+         listeners:\n  - {{name: bench, address: \"{}\", protocol: TCP{of_listener}}}\n\
          routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n\
-         upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n    endpoints:\n",
+         upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n",
         site.admin, site.listen
     );
     for endpoint in site.endpoints {
