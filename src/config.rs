@@ -127,6 +127,8 @@ pub struct Listener {
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
     pub limit: Option<ConnectionLimit>,
+    /// `None`: clients are not told apart.
+    pub sources: Option<SourceLimit>,
     pub timeouts: ListenerTimeouts,
     pub keepalive: Keepalive,
 }
@@ -135,6 +137,15 @@ pub struct Listener {
 pub struct ConnectionLimit {
     pub limit: NonZeroUsize,
     pub when_full: WhenFull,
+}
+
+/// What one client address may have; at least one of the two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SourceLimit {
+    /// Connections at once.
+    pub limit: Option<NonZeroU32>,
+    /// New connections per second.
+    pub rate: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::resilience::SourceRefusal;
 use crate::routing::{Listener, Place};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::Stream;
@@ -99,6 +100,10 @@ async fn reach_upstream(
     if !listener.admits(client) {
         return Err(Outcome::Denied);
     }
+    live.enter_source().map_err(|refusal| match refusal {
+        SourceRefusal::Limit => Outcome::SourceLimit,
+        SourceRefusal::Rate => Outcome::SourceRate,
+    })?;
     let route = listener.route(client).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);

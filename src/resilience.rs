@@ -1,4 +1,5 @@
-//! What keeps trouble small: breaker, backoff, retry budget, health verdicts, ejections, rebalancing.
+//! What keeps trouble small: breaker, backoff, retry budget, health verdicts, ejections, limits of
+//! one client, rebalancing.
 //!
 //! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
 
@@ -8,6 +9,7 @@ mod budget;
 mod ejection;
 mod health;
 mod rebalance;
+mod sources;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
@@ -15,3 +17,4 @@ pub use budget::{Budget, BudgetPolicy};
 pub use ejection::{Change, Ejection, EjectionPolicy, Ejections};
 pub use health::{Health, Streak};
 pub use rebalance::{ClosePace, Share, excess};
+pub use sources::{SourcePlace, SourcePolicy, SourceRefusal, Sources};

@@ -18,7 +18,7 @@ pub(super) use health::{
     ActiveHealthCheck, HealthCheck, HttpProbe, InitialState, PassiveHealthCheck, ProbeType, Rebalance,
     UpstreamDrain,
 };
-pub(super) use listener::{Listener, TcpKeepalive, WhenFull};
+pub(super) use listener::{Connection, Listener, TcpKeepalive, WhenFull};
 pub(super) use process::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
 };

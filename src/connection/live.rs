@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
 use crate::telemetry::{LiveConnection, Outcome, Side};
 use crate::worker::runtime::SocketHandle;
@@ -47,6 +48,8 @@ pub(crate) struct Live {
     first_received: Cell<Option<Instant>>,
     first_sent: Cell<Option<Instant>>,
     verdict: Cell<Option<Outcome>>,
+    /// Its place among those of its client address, if they are counted; apart, because few are.
+    source: Cell<Option<Box<SourcePlace>>>,
     /// Whose socket failed first.
     pub(super) broken: Cell<Option<Side>>,
     /// Whether bytes of the client wait for the endpoint to take them.
@@ -99,6 +102,7 @@ impl Live {
             first_received: Cell::new(None),
             first_sent: Cell::new(None),
             verdict: Cell::new(None),
+            source: Cell::new(None),
             broken: Cell::new(None),
             client_waits: Cell::new(false),
             received_at_look: Cell::new(0),
@@ -128,6 +132,23 @@ impl Live {
         self.sockets.borrow_mut().push(socket);
         self.connected.set(CoarseTime::now());
         self.last_active.set(self.connected.get());
+    }
+
+    /// Asks whether its client may have another connection, and counts it if so.
+    pub(super) fn enter_source(&self) -> Result<(), SourceRefusal> {
+        self.source.set(self.listener.enter_source(self.client.ip(), self.accepted)?.map(Box::new));
+        Ok(())
+    }
+
+    /// Counts it for its client where that begins with `listener`, the successor of its own. One that is yet to be
+    /// admitted counts itself.
+    pub(crate) fn count_source(&self, listener: &Listener) {
+        let counts_itself = self.listener.sources.is_some() && self.upstream.get().is_none();
+        let place = self.source.take().or_else(|| {
+            let place = (!counts_itself).then(|| listener.count_source(self.client.ip(), self.accepted));
+            place.flatten().map(Box::new)
+        });
+        self.source.set(place);
     }
 
     pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
@@ -285,8 +306,9 @@ impl Live {
         }
     }
 
-    /// Lets go of the sockets, so that they close with the connection's task.
+    /// Lets go of the sockets, so that they close with the connection's task, and of what it was counted for.
     pub(super) fn detach(&self) {
+        drop(self.source.take());
         self.sockets.borrow_mut().clear();
     }
 }

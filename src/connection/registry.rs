@@ -58,6 +58,15 @@ impl Registry {
         live
     }
 
+    /// Counts the connections of a listener whose clients are told apart from now on, as if they had been all along.
+    pub(crate) fn count_sources(&self, listener: &Listener) {
+        if listener.sources.is_none() {
+            return;
+        }
+        let is_its = |live: &Live| Arc::ptr_eq(&live.listener.state, &listener.state);
+        self.matching(is_its).iter().for_each(|live| live.count_source(listener));
+    }
+
     /// Forgets a connection that ended.
     pub(super) fn close(&self, live: &Live) {
         self.connections.borrow_mut().remove(&live.id);

@@ -195,6 +195,7 @@ fn config(endpoints: &[&str]) -> Config {
                 limit: 7.try_into().unwrap(),
                 when_full: config::WhenFull::Reset,
             }),
+            sources: None,
             timeouts: config::ListenerTimeouts { idle: None, max_duration: None, half_close: None },
             keepalive,
         }],

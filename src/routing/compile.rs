@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::balance::{Schedule, Selection, Start};
 use crate::config::{self, Config, LoadBalancer, Members, Name};
-use crate::resilience::{Breaker, BreakerPolicy};
+use crate::resilience::{Breaker, BreakerPolicy, SourcePolicy};
 
 use super::route::WeightedUpstream;
 use super::{Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream};
@@ -214,6 +214,7 @@ fn compile_listener<'a>(
         allow: listener.allow.clone(),
         deny: listener.deny.clone(),
         limit: listener.limit,
+        sources: listener.sources.map(|config::SourceLimit { limit, rate }| SourcePolicy { limit, rate }),
         timeouts: listener.timeouts,
         keepalive: listener.keepalive,
         for_everyone: routes.iter().position(|route| route.sources.is_empty()),

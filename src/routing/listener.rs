@@ -8,6 +8,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name};
+use crate::resilience::{SourcePlace, SourcePolicy, SourceRefusal, Sources};
 
 use super::{Places, Route, Upstream};
 
@@ -20,6 +21,8 @@ pub struct Listener {
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
     pub limit: Option<ConnectionLimit>,
+    /// `None`: clients are not told apart.
+    pub sources: Option<SourcePolicy>,
     pub timeouts: ListenerTimeouts,
     pub keepalive: Keepalive,
     pub routes: Vec<Arc<Route>>,
@@ -37,6 +40,15 @@ pub struct ListenerState {
     pub places: Arc<Places>,
     /// Set once it has left the table: when its connections have to be gone.
     pub leave_by: OnceLock<Instant>,
+    /// Made when a client is first counted.
+    sources: OnceLock<Arc<Sources>>,
+}
+
+impl ListenerState {
+    /// The client addresses; `None`: none was ever counted.
+    pub fn sources(&self) -> Option<&Arc<Sources>> {
+        self.sources.get()
+    }
 }
 
 impl Listener {
@@ -45,6 +57,22 @@ impl Listener {
         let client = client.to_canonical();
         let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+
+    /// Counts a connection of this client, if it may have another; `None`: there is nothing to count.
+    ///
+    /// # Errors
+    /// The client has as many as it may, or makes them too fast.
+    pub fn enter_source(&self, client: IpAddr, now: Instant) -> Result<Option<SourcePlace>, SourceRefusal> {
+        let Some(policy) = self.sources else { return Ok(None) };
+        self.state.sources.get_or_init(Arc::default).enter(client, policy, now)
+    }
+
+    /// Counts a connection that was there before its listener had limits per source.
+    pub fn count_source(&self, client: IpAddr, now: Instant) -> Option<SourcePlace> {
+        self.sources?;
+        let sources = self.state.sources.get_or_init(Arc::default);
+        sources.enter(client, SourcePolicy::default(), now).ok().flatten()
     }
 
     /// This listener with these upstreams in the place of those of the same name; itself where it leads to none.

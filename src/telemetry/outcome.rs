@@ -40,6 +40,10 @@ pub enum Outcome {
     Denied,
     /// `connection.limit` of the listener is reached.
     Limit,
+    /// `connection.limitPerSource` of the listener is reached by this client.
+    SourceLimit,
+    /// This client is above `connection.ratePerSource` of the listener.
+    SourceRate,
     /// Of an attempt, never of a connection: another attempt of the same connection was faster.
     Outpaced,
     IdleTimeout,
@@ -56,7 +60,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -71,6 +75,8 @@ impl Outcome {
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
+        Self::SourceLimit,
+        Self::SourceRate,
         Self::Outpaced,
         Self::IdleTimeout,
         Self::HalfCloseTimeout,
@@ -97,6 +103,8 @@ impl Outcome {
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
+            Self::SourceLimit => "source_limit",
+            Self::SourceRate => "source_rate",
             Self::Outpaced => "outpaced",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfCloseTimeout => "half_close_timeout",
@@ -123,6 +131,8 @@ impl Outcome {
             | Self::NoRoute
             | Self::Denied
             | Self::Limit
+            | Self::SourceLimit
+            | Self::SourceRate
             | Self::Outpaced
             | Self::IdleTimeout
             | Self::HalfCloseTimeout

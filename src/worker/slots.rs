@@ -48,7 +48,7 @@ impl Slots {
             self.open.borrow().iter().map(|(address, slot)| (*address, Rc::clone(slot))).collect();
         for (address, slot) in open {
             match table.listener_at(address) {
-                Some(listener) => slot.serve(listener),
+                Some(listener) => slot.serve(worker, listener),
                 None => self.close(worker, address, table.drain_timeout),
             }
         }
@@ -70,6 +70,7 @@ impl Slots {
         let slot =
             Rc::new(Slot { socket, listener: RefCell::new(Arc::clone(listener)), closing: Cell::new(false) });
         slot.keep_alive(listener);
+        worker.context.registry.count_sources(listener);
         // Its address left and came back with tables that this worker has skipped.
         self.close(worker, address, accept::QUIET);
         self.accepting.set(self.accepting.get() + 1);
@@ -99,7 +100,10 @@ impl Slots {
 }
 
 impl Slot {
-    fn serve(&self, listener: &Arc<Listener>) {
+    fn serve(&self, worker: &Worker, listener: &Arc<Listener>) {
+        if self.listener.borrow().sources.is_none() {
+            worker.context.registry.count_sources(listener);
+        }
         let changes = self.listener.borrow().keepalive != listener.keepalive;
         if changes {
             self.keep_alive(listener);

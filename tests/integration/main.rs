@@ -28,6 +28,7 @@ mod rebalance;
 mod relay_bytes;
 mod reload;
 mod resets;
+mod sources;
 mod support;
 mod tidy;
 mod timeouts;

@@ -2,12 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use super::{Context, seconds, unless_zero};
 use crate::config::raw::{self, Field, List};
 use crate::config::scalar::ListenAddress;
-use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, WhenFull};
+use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, SourceLimit, WhenFull};
+
+/// More than one address can make.
+const MAX_RATE: f64 = 1_000_000.0;
+/// With less, a client would wait for longer than any process lives.
+const MIN_RATE: f64 = 0.001;
 
 pub(super) fn listeners(cx: &Context<'_>, list: List<raw::Listener>, admin: SocketAddr) -> Vec<Listener> {
     let mut addresses = Addresses { admin, seen: HashMap::new() };
@@ -19,6 +24,7 @@ fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Ad
     let address = address(cx, path, raw.address, addresses);
     let timeouts = raw.timeout.or_default().tcp.or_default();
     let connection = raw.connection.or_default();
+    let sources = sources(cx, &format!("{path}.connection"), &connection);
     let when_full = match connection.when_full.or(raw::WhenFull::Reset) {
         raw::WhenFull::Reset => WhenFull::Reset,
         raw::WhenFull::Wait => WhenFull::Wait,
@@ -34,6 +40,7 @@ fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Ad
         allow,
         deny,
         limit: limit.map(|limit| ConnectionLimit { limit, when_full }),
+        sources,
         timeouts: ListenerTimeouts {
             idle: unless_zero(seconds(timeouts.idle_timeout, 3600)),
             max_duration: unless_zero(seconds(timeouts.max_connection_duration, 0)),
@@ -41,6 +48,21 @@ fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Ad
         },
         keepalive,
     })
+}
+
+fn sources(cx: &Context<'_>, path: &str, raw: &raw::Connection) -> Option<SourceLimit> {
+    let rate = raw.rate_per_source.get().copied().unwrap_or_default();
+    if rate != 0.0 && !(MIN_RATE..=MAX_RATE).contains(&rate) {
+        cx.report.add(
+            format!("{path}.ratePerSource"),
+            format_args!(
+                "{rate} is out of range; write a number from {MIN_RATE} to {MAX_RATE}, or 0 for no limit"
+            ),
+        );
+    }
+    let limit = raw.limit_per_source.get().copied().and_then(NonZeroU32::new);
+    let rate = (rate > 0.0).then_some(rate);
+    (limit.is_some() || rate.is_some()).then_some(SourceLimit { limit, rate })
 }
 
 fn address(

@@ -88,12 +88,12 @@ pub(in crate::config) struct Connection {
     /// Connections at once; 0: no limit.
     #[schemars(extend("default" = 0))]
     pub(in crate::config) limit: Field<u32>,
-    /// Connections at once from one client address; 0: no limit.
+    /// Connections at once from one client address (IPv6: one /64 network); 0: no limit.
     #[schemars(extend("default" = 0))]
-    limit_per_source: Field<Later<u32>>,
-    /// New connections per second from one client address; 0: no limit.
-    #[schemars(extend("default" = 0))]
-    rate_per_source: Field<Later<f64>>,
+    pub(in crate::config) limit_per_source: Field<u32>,
+    /// New connections per second from one client address, a second's worth of them at once; 0: no limit.
+    #[schemars(range(min = 0, max = 1_000_000), extend("default" = 0))]
+    pub(in crate::config) rate_per_source: Field<f64>,
     /// What happens to a connection above `limit`: it is reset, or it waits in the backlog.
     #[schemars(extend("default" = "Reset"))]
     pub(in crate::config) when_full: Field<WhenFull>,

@@ -122,6 +122,13 @@ fn bounds() {
         (upstream("tcpKeepalive: {probes: 128}"), &[
             r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a number from 1 to 127 (upstream "pg")"#,
         ]),
+        (listener("connection: {limitPerSource: -1, ratePerSource: 0.0001}"), &[
+            r#"t.yaml:4: listeners[0].connection.limitPerSource: -1 is out of range; write a whole number from 0 to 4294967295 (listener "pg")"#,
+            r#"t.yaml:4: listeners[0].connection.ratePerSource: 0.0001 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,
+        ]),
+        (listener("connection: {ratePerSource: -1}"), &[
+            r#"t.yaml:4: listeners[0].connection.ratePerSource: -1 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,
+        ]),
         (upstream("drain: {closePerSecond: -1}"), &[
             r#"t.yaml:11: upstreams[0].drain.closePerSecond: -1 is out of range; write a number from 0 (none) to 100000 (upstream "pg")"#,
         ]),

@@ -18,10 +18,6 @@ fn listeners_and_routes() {
         (listener("proxyProtocol: {mode: Require}"), &[
             r#"t.yaml:4: listeners[0].proxyProtocol: not supported yet; remove it or write mode: Off (listener "pg")"#,
         ]),
-        (listener("connection: {limitPerSource: 1, ratePerSource: 2.5}"), &[
-            r#"t.yaml:4: listeners[0].connection.limitPerSource: not supported yet; remove it or write 0 (listener "pg")"#,
-            r#"t.yaml:4: listeners[0].connection.ratePerSource: not supported yet; remove it or write 0 (listener "pg")"#,
-        ]),
         (listener("timeout: {tcp: {tlsHandshakeTimeout: 1s}}"), &[
             r#"t.yaml:4: listeners[0].timeout.tcp.tlsHandshakeTimeout: not supported yet; remove it or write 0s (listener "pg")"#,
         ]),

@@ -39,6 +39,7 @@ fn defaults_of_a_listener_and_a_route() {
         allow: vec![],
         deny: vec![],
         limit: None,
+        sources: None,
         timeouts: ListenerTimeouts {
             idle: Some(seconds(3600)),
             max_duration: None,
@@ -164,6 +165,17 @@ fn a_limit_has_its_way_of_being_full() {
         assert_eq!(limit(&format!("connection: {written}")), Some(expected));
     }
     assert_eq!(limit("connection: {limit: 0}"), None);
+}
+
+#[test]
+fn a_client_address_has_limits_of_its_own() {
+    let sources = |field: &str| config(&listener(&format!("connection: {field}"))).listeners[0].sources;
+    let limit = NonZeroU32::new(100);
+    let both = SourceLimit { limit, rate: Some(2.5) };
+    assert_eq!(sources("{limitPerSource: 100, ratePerSource: 2.5}"), Some(both));
+    assert_eq!(sources("{limitPerSource: 100}"), Some(SourceLimit { rate: None, ..both }));
+    assert_eq!(sources("{ratePerSource: 2.5, whenFull: Wait}"), Some(SourceLimit { limit: None, ..both }));
+    assert_eq!(sources("{limitPerSource: 0, ratePerSource: 0}"), None);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `/table`: the route table as it is now, in the words of the configuration file.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Instant;
 
 use axum::Json;
@@ -31,6 +31,13 @@ struct Listener {
     address: SocketAddr,
     limit: Option<usize>,
     active: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit_per_source: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_per_source: Option<f64>,
+    /// Client addresses that are told apart; absent where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<usize>,
     routes: Vec<Route>,
 }
 
@@ -170,6 +177,9 @@ impl From<&routing::Listener> for Listener {
             address: listener.address,
             limit: listener.limit.map(|limit| limit.limit.get()),
             active: listener.state.places.taken(),
+            limit_per_source: listener.sources.and_then(|policy| policy.limit).map(NonZeroU32::get),
+            rate_per_source: listener.sources.and_then(|policy| policy.rate),
+            sources: listener.sources.map(|_| listener.state.sources().map_or(0, |sources| sources.known())),
             routes: listener.routes.iter().map(|r| Route::from(&**r)).collect(),
         }
     }

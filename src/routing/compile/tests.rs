@@ -47,6 +47,7 @@ fn listener(name: &str, address: &str) -> config::Listener {
         allow: Vec::new(),
         deny: Vec::new(),
         limit: None,
+        sources: None,
         timeouts: ListenerTimeouts { idle: None, max_duration: None, half_close: None },
         keepalive: KEEPALIVE,
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use prometheus_client::registry::Unit;
 
+use crate::resilience::Sources;
 use crate::routing::Listener;
 use crate::telemetry::ListenerLedger;
 
@@ -45,6 +46,31 @@ pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
         samples: |scrape, samples| {
             listeners(scrape, |listener, _| {
                 listener.limit.map_or(Ok(()), |limit| samples.put(&[&listener.name], limit.limit.get()))
+            })
+        },
+    },
+    Family {
+        name: "listener_sources",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["listener"],
+        help: "Client addresses that are told apart; only with `connection.limitPerSource` or `ratePerSource`.",
+        samples: |scrape, samples| {
+            sources(scrape, |listener, sources| {
+                samples.put(&[&listener.name], sources.map_or(0, Sources::known))
+            })
+        },
+    },
+    Family {
+        name: "listener_uncounted_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["listener"],
+        help: "Connections admitted without being counted for their client address, because all 65536 that are \
+               told apart had connections; only with `connection.limitPerSource` or `ratePerSource`.",
+        samples: |scrape, samples| {
+            sources(scrape, |listener, sources| {
+                samples.put(&[&listener.name], sources.map_or(0, Sources::uncounted))
             })
         },
     },
@@ -98,4 +124,13 @@ fn listeners(
         let ledger = scrape.ledger.listeners.get(&listener.name);
         each(listener, ledger.unwrap_or(&nothing))
     })
+}
+
+/// Those whose clients are told apart.
+fn sources(
+    scrape: &Scrape<'_>,
+    mut each: impl FnMut(&Listener, Option<&Sources>) -> fmt::Result,
+) -> fmt::Result {
+    let mut limited = scrape.table.listeners.iter().filter(|listener| listener.sources.is_some());
+    limited.try_for_each(|listener| each(listener, listener.state.sources().map(|sources| &**sources)))
 }
