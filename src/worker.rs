@@ -7,6 +7,7 @@ mod accept;
 pub mod cores;
 mod drain;
 mod leave;
+mod policy;
 mod rebalance;
 pub(crate) mod runtime;
 mod slots;
@@ -143,6 +144,7 @@ impl Worker {
         self.spawn_vital(|worker| async move { crate::connection::watch(&worker.context.registry).await });
         self.spawn_vital(|worker| async move { drain::follow(&worker).await });
         self.spawn_vital(|worker| async move { leave::follow(&worker).await });
+        self.spawn_vital(|worker| async move { policy::follow(&worker).await });
         self.spawn_vital(|worker| async move { rebalance::follow(&worker).await });
     }
 
@@ -188,7 +190,9 @@ impl Worker {
     }
 
     async fn follow_tables(self: &Rc<Self>) {
-        let mut departures = self.subscriber.current().departures;
+        let current = self.subscriber.current();
+        let (mut departures, mut restrictions) = (current.departures, current.restrictions);
+        drop(current);
         while self.subscriber.published().await {
             let sockets = self.subscriber.take_sockets();
             let next = self.subscriber.current();
@@ -199,8 +203,11 @@ impl Worker {
                 leaving.iter().for_each(|live| self.context.registry.schedule(live));
                 self.context.departures.tell();
             }
+            if next.restrictions != restrictions {
+                self.context.restrictions.tell();
+            }
             self.subscriber.acknowledge(next.generation);
-            departures = next.departures;
+            (departures, restrictions) = (next.departures, next.restrictions);
         }
     }
 }

@@ -23,13 +23,16 @@ pub(crate) struct Context {
     pub(super) records: Option<flume::Sender<ConnectionRecord>>,
     /// Share of ordinary connections that are logged, 0 to 1.
     pub(super) log_sample: f64,
-    pub(crate) departures: Departures,
     /// Where to say that an endpoint has failed too often.
     pub(super) verdicts: Arc<Verdicts>,
+    /// There may be connections whose endpoint has left the table.
+    pub(crate) departures: Notice,
+    /// There may be connections that the table no longer permits.
+    pub(crate) restrictions: Notice,
 }
 
-/// Says that there may be connections whose endpoint has left the table.
-pub(crate) struct Departures {
+/// Says that somebody should look, however often that was said since the last look.
+pub(crate) struct Notice {
     tell: flume::Sender<()>,
     told: flume::Receiver<()>,
 }
@@ -56,13 +59,14 @@ impl Context {
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice()),
             records,
             log_sample,
-            departures: Departures::new(),
             verdicts,
+            departures: Notice::new(),
+            restrictions: Notice::new(),
         }
     }
 }
 
-impl Departures {
+impl Notice {
     fn new() -> Self {
         let (tell, told) = flume::bounded(1);
         Self { tell, told }

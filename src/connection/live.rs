@@ -238,6 +238,11 @@ impl Live {
         self.verdict.get()
     }
 
+    /// Whether the successor of its listener permits it, as far as it has come.
+    pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
+        listener.permits(self.client.ip(), self.upstream.get().map(|upstream| &upstream.name))
+    }
+
     /// Whether its listener or its endpoint has left the table.
     pub(crate) fn has_to_leave(&self) -> bool {
         self.leave_by().is_some()

@@ -211,8 +211,8 @@ fn compile_listener<'a>(
     Listener {
         name: listener.name.clone(),
         address: listener.address,
-        allow: listener.allow.clone(),
-        deny: listener.deny.clone(),
+        allow: listener.allow.as_slice().into(),
+        deny: listener.deny.as_slice().into(),
         limit: listener.limit,
         sources: listener.sources.map(|config::SourceLimit { limit, rate }| SourcePolicy { limit, rate }),
         timeouts: listener.timeouts,
@@ -239,7 +239,7 @@ fn compile_route(
         .collect();
     Route {
         name: route.name.clone(),
-        sources: route.sources.clone(),
+        sources: route.sources.as_slice().into(),
         schedule: Schedule::new(backends.iter().map(|backend| backend.weight)),
         backends,
         cursor: previous.map_or_else(Arc::default, |route| Arc::clone(&route.cursor)),

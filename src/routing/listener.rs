@@ -18,8 +18,8 @@ pub struct Listener {
     pub name: Name,
     /// As configured; two tables mean the same sockets when they name the same address.
     pub address: SocketAddr,
-    pub allow: Vec<IpNet>,
-    pub deny: Vec<IpNet>,
+    pub allow: Arc<[IpNet]>,
+    pub deny: Arc<[IpNet]>,
     pub limit: Option<ConnectionLimit>,
     /// `None`: clients are not told apart.
     pub sources: Option<SourcePolicy>,
@@ -57,6 +57,22 @@ impl Listener {
         let client = client.to_canonical();
         let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&client));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
+    }
+
+    /// Whether this client may have a connection to the upstream of this name, which may be one that takes no new ones for its
+    /// weight. `None`: to any.
+    pub fn permits(&self, client: IpAddr, upstream: Option<&Name>) -> bool {
+        let leads_there = |route: &Arc<Route>| upstream.is_none_or(|upstream| route.may_lead_to(upstream));
+        self.admits(client) && self.route(client).is_some_and(leads_there)
+    }
+
+    /// Whether it permits the same connections as `other`, as far as is easily seen.
+    pub(super) fn permits_as(&self, other: &Self) -> bool {
+        let mut routes = self.routes.iter().zip(&other.routes);
+        self.allow == other.allow
+            && self.deny == other.deny
+            && self.routes.len() == other.routes.len()
+            && routes.all(|(one, other)| Arc::ptr_eq(one, other) || one.leads_as(other))
     }
 
     /// Counts a connection of this client, if it may have another; `None`: there is nothing to count.

@@ -16,7 +16,7 @@ use super::Upstream;
 pub struct Route {
     pub name: Name,
     /// Client networks; empty: everyone.
-    pub sources: Vec<IpNet>,
+    pub sources: Arc<[IpNet]>,
     pub backends: Vec<WeightedUpstream>,
     pub(super) schedule: Schedule,
     pub(super) cursor: Arc<AtomicUsize>,
@@ -32,6 +32,19 @@ pub struct WeightedUpstream {
 impl Route {
     pub(super) fn leads_to(&self, upstreams: &HashMap<&Name, Arc<Upstream>>) -> bool {
         self.backends.iter().any(|backend| upstreams.contains_key(&backend.upstream.name))
+    }
+
+    /// Whether it names this upstream, with whatever weight.
+    pub(super) fn may_lead_to(&self, upstream: &Name) -> bool {
+        self.backends.iter().any(|backend| backend.upstream.name == *upstream)
+    }
+
+    /// Whether it leads the same clients to the same upstreams as `other`.
+    pub(super) fn leads_as(&self, other: &Self) -> bool {
+        let mut backends = self.backends.iter().zip(&other.backends);
+        self.sources == other.sources
+            && self.backends.len() == other.backends.len()
+            && backends.all(|(one, other)| one.upstream.name == other.upstream.name)
     }
 
     /// This route with these upstreams in the place of those of the same name; itself where it leads to none.

@@ -22,6 +22,8 @@ pub struct RouteTable {
     /// Grows with every table that lacks a listener, or an endpoint with connections, of the one before; a
     /// worker that skipped tables still sees that something left.
     pub departures: u64,
+    /// Grows with every table by which other clients may connect, or elsewhere, than by the one before.
+    pub restrictions: u64,
 }
 
 impl RouteTable {
@@ -38,7 +40,7 @@ impl RouteTable {
     ) -> Self {
         let by_address =
             listeners.iter().enumerate().map(|(index, listener)| (listener.address, index)).collect();
-        Self { generation, listeners, by_address, upstreams, drain_timeout, departures: 0 }
+        Self { generation, listeners, by_address, upstreams, drain_timeout, departures: 0, restrictions: 0 }
     }
 
     /// The listener bound to `address`.
@@ -51,6 +53,14 @@ impl RouteTable {
     pub fn succeed(&mut self, previous: &Self, now: Instant) {
         let some_left = self.part_with_listeners(previous, now) | self.part_with_endpoints(previous, now);
         self.departures = previous.departures + u64::from(some_left);
+        self.restrictions = previous.restrictions + u64::from(self.permits_others_than(previous));
+    }
+
+    fn permits_others_than(&self, previous: &Self) -> bool {
+        self.listeners.iter().any(|listener| {
+            let before = previous.listener_at(listener.address);
+            before.is_none_or(|before| !Arc::ptr_eq(before, listener) && !listener.permits_as(before))
+        })
     }
 
     fn part_with_listeners(&self, previous: &Self, now: Instant) -> bool {

@@ -51,6 +51,8 @@ pub enum Outcome {
     MaxDuration,
     /// The process is stopping.
     Drain,
+    /// The table no longer permits it: its client, or the way to its upstream.
+    Policy,
     /// Its listener or its endpoint is no longer in the table, and its time to drain is over.
     TableRemoved,
     /// Its endpoint had more than its fair share of connections, and the upstream's `rebalance` asks to close some.
@@ -60,7 +62,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -82,6 +84,7 @@ impl Outcome {
         Self::HalfCloseTimeout,
         Self::MaxDuration,
         Self::Drain,
+        Self::Policy,
         Self::TableRemoved,
         Self::Rebalance,
         Self::Internal,
@@ -110,6 +113,7 @@ impl Outcome {
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::MaxDuration => "max_duration",
             Self::Drain => "drain",
+            Self::Policy => "policy",
             Self::TableRemoved => "table_removed",
             Self::Rebalance => "rebalance",
             Self::Internal => "internal",
@@ -138,6 +142,7 @@ impl Outcome {
             | Self::HalfCloseTimeout
             | Self::MaxDuration
             | Self::Drain
+            | Self::Policy
             | Self::TableRemoved
             | Self::Rebalance
             | Self::Internal => Side::Sheave,

@@ -2,6 +2,7 @@
 
 mod departures;
 mod file;
+mod policy;
 
 use std::net::SocketAddr;
 

@@ -328,3 +328,35 @@ fn an_open_breaker_whose_time_is_over_does_not_keep_its_excess() {
     assert_eq!(excess(opened + Duration::from_secs(2)), 48);
     drop(held);
 }
+
+#[test]
+fn a_table_that_permits_others_says_so() {
+    let mut config = config();
+    config.upstreams.push(upstream("v", &["127.0.0.1:3"]));
+    let mut table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
+    let mut restrictions = |config: &Config| {
+        let mut next = compile(config, &none(), &table, Instant::now());
+        next.succeed(&table, Instant::now());
+        table = next;
+        table.restrictions
+    };
+    assert_eq!(restrictions(&config), 0, "the same");
+    config.listeners[0].timeouts.idle = Some(Duration::from_secs(7));
+    config.upstreams[0] = upstream("u", &["127.0.0.1:2"]);
+    config.routes[0].backends[0].weight = 5;
+    assert_eq!(restrictions(&config), 0, "nothing of this is about who may go where");
+    config.listeners[0].deny = vec!["10.9.0.0/16".parse().unwrap()];
+    assert_eq!(restrictions(&config), 1);
+    config.listeners[0].allow = vec!["10.0.0.0/8".parse().unwrap()];
+    assert_eq!(restrictions(&config), 2);
+    config.routes.push(route("near", "a", &["10.1.0.0/16"], "v"));
+    assert_eq!(restrictions(&config), 3);
+    config.routes[0].backends[0].upstream = "v".into();
+    assert_eq!(restrictions(&config), 4);
+    assert_eq!(restrictions(&config), 4);
+    let listener = &table.listeners[0];
+    let permits = |client: &str, upstream: &str| listener.permits(ip(client), Some(&upstream.into()));
+    assert!(permits("10.1.0.1", "v") && !permits("10.1.0.1", "u"));
+    assert!(!permits("10.9.0.1", "v") && !permits("192.0.2.1", "v"));
+    assert!(listener.permits(ip("10.1.0.1"), None) && !listener.permits(ip("10.9.0.1"), None));
+}

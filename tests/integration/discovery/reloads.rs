@@ -12,10 +12,10 @@ fn with_two_ports(api: &ApiServer, sql: &Endpoint, admin: &Endpoint) {
     api.put_all([other, both]);
 }
 
-/// The settings, with all connections to Service db/other.
+/// The settings, with all new connections to Service db/other; the others may stay where they are.
 fn to_other(mut settings: Settings, port: &str) -> Settings {
     settings.more_upstreams.push(format!("{{name: other, {}}}", follows("db", "other", port)));
-    settings.route("backendRefs: [{upstream: other}]")
+    settings.route("backendRefs: [{upstream: main, weight: 0}, {upstream: other}]")
 }
 
 fn selectors(api: &ApiServer) -> Vec<String> {

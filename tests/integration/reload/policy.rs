@@ -1,0 +1,117 @@
+//! What a new table no longer permits is closed, and nothing else.
+
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::support::{FullEndpoint, ask_from, connect_from};
+
+on_both_drivers!(
+    a_new_deny_list_closes_just_those,
+    a_route_that_leads_elsewhere_closes_just_those,
+    who_is_on_the_way_in_is_closed_too,
+);
+
+const UNWANTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+fn held(proxy: &Proxy, source: IpAddr, count: usize) -> Vec<TcpStream> {
+    let held = || {
+        let mut stream = connect_from(source, proxy.address);
+        echoed(&mut stream, b"before").unwrap();
+        stream
+    };
+    (0..count).map(|_| held()).collect()
+}
+
+/// All of them end, in time.
+fn all_end(streams: &mut [TcpStream], since: Instant) {
+    for stream in streams {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+fn all_live(streams: &mut [TcpStream]) {
+    streams.iter_mut().for_each(|stream| echoed(stream, b"after").unwrap());
+}
+
+fn cut(proxy: &Proxy, source: IpAddr, count: usize) {
+    let records = proxy.records(count);
+    let cut: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "policy").collect();
+    assert_eq!(cut.len(), count, "{records:#?}");
+    for record in cut {
+        assert!(record["client"].as_str().unwrap().starts_with(&format!("{source}:")), "{record}");
+        assert_eq!(record["side"], "sheave", "{record}");
+    }
+    let counted = proxy.metric("sheave_listener_connections_total", &["outcome=\"policy\""]);
+    assert_eq!(counted, count as f64);
+}
+
+fn a_new_deny_list_closes_just_those(driver: Driver) {
+    let echo = Endpoint::polite();
+    let settings = Settings::new(driver, &[echo.address]);
+    let proxy = Proxy::start(&settings);
+    let (mut unwanted, mut others) = (held(&proxy, UNWANTED, 20), held(&proxy, OTHER, 4));
+    let changed = Instant::now();
+    proxy.reload(&settings.clone().listener("deny: [127.0.0.2/32]")).unwrap();
+    all_end(&mut unwanted, changed);
+    cut(&proxy, UNWANTED, 20);
+    all_live(&mut others);
+    let refused = ask_from(UNWANTED, proxy.address, "hello");
+    assert_eq!(refused, Err(std::io::ErrorKind::ConnectionReset));
+    // An allow list says it the other way round; and what permits more closes nothing.
+    proxy.reload(&settings.clone().listener("allow: [127.0.0.0/24]")).unwrap();
+    let mut again = held(&proxy, UNWANTED, 1);
+    proxy.reload(&settings.clone().listener("allow: [127.0.0.3/32]")).unwrap();
+    all_end(&mut again, Instant::now());
+    proxy.reload(&settings).unwrap();
+    all_live(&mut others);
+}
+
+fn a_route_that_leads_elsewhere_closes_just_those(driver: Driver) {
+    let (echo, elsewhere) = (Endpoint::polite(), Endpoint::polite());
+    let settings = Settings::new(driver, &[echo.address]);
+    let proxy = Proxy::start(&settings);
+    let (mut moved, mut others) = (held(&proxy, UNWANTED, 3), held(&proxy, OTHER, 3));
+    let mut changed = settings;
+    changed
+        .more_upstreams
+        .push(format!("{{name: new, endpoints: [{{address: \"{}\"}}]}}", elsewhere.address));
+    let near = "{name: near, listener: main, sources: [127.0.0.2/32], backendRefs: [{upstream: new}]}";
+    changed.more_routes.push(near.to_owned());
+    let at = Instant::now();
+    proxy.reload(&changed).unwrap();
+    all_end(&mut moved, at);
+    cut(&proxy, UNWANTED, 3);
+    let mut moved = held(&proxy, UNWANTED, 1);
+    assert_eq!(elsewhere.accepted(), 1);
+    // No new ones, and the old ones stay: so is traffic moved by weight.
+    proxy
+        .reload(
+            &changed.clone().route("backendRefs: [{upstream: main, weight: 0}, {upstream: new, weight: 1}]"),
+        )
+        .unwrap();
+    let mut newcomer = held(&proxy, OTHER, 1);
+    assert_eq!(elsewhere.accepted(), 2);
+    all_live(&mut others);
+    let at = Instant::now();
+    proxy.reload(&changed.route("backendRefs: [{upstream: new}]")).unwrap();
+    all_end(&mut others, at);
+    all_live(&mut moved);
+    all_live(&mut newcomer);
+}
+
+fn who_is_on_the_way_in_is_closed_too(driver: Driver) {
+    let full = FullEndpoint::start();
+    let upstream = "timeout: {tcp: {connectTimeout: 60s}}, retry: {perRetry: {timeout: 0s}}";
+    let settings = Settings::new(driver, &[full.address]).upstream(upstream);
+    let proxy = Proxy::start(&settings);
+    let mut client = connect_from(UNWANTED, proxy.address);
+    eventually("an attempt", || table(proxy.admin), |table| active(table, "main", full.address) == 1);
+    proxy.reload(&settings.listener("deny: [127.0.0.2/32]")).unwrap();
+    let end = client.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)), "{end:?}");
+    cut(&proxy, UNWANTED, 1);
+}
