@@ -116,6 +116,7 @@ impl Instance {
                 places: started.places,
                 max: capacity.places,
                 admin: capacity.admin_connections,
+                memory: started.memory,
             },
         };
         let control = control::start(parts).map_err(StartError::Control)?;

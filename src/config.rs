@@ -77,6 +77,16 @@ pub struct Drain {
 pub struct Limits {
     /// `None`: what RLIMIT_NOFILE allows.
     pub max_connections: Option<NonZeroUsize>,
+    pub overload: Overload,
+}
+
+/// Above either, new connections are refused. `None`: whatever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overload {
+    /// Of the cgroup's memory.
+    pub memory_percent: Option<NonZeroU32>,
+    /// How late a worker's loop may run.
+    pub loop_lag: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -23,7 +23,7 @@ use crate::routing::{Listener, Place};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::Stream;
 
-pub(crate) use context::Context;
+pub(crate) use context::{Context, Outside};
 pub(crate) use live::{CoarseTime, Live};
 pub(crate) use registry::Registry;
 pub(crate) use relay::watch;
@@ -92,6 +92,9 @@ async fn reach_upstream(
     has_place: bool,
     recorder: &mut Recorder,
 ) -> Result<connect::Connected, Outcome> {
+    if context.is_overloaded() {
+        return Err(Outcome::Overload);
+    }
     let listener = &live.listener;
     if !has_place {
         return Err(Outcome::Limit);
@@ -140,7 +143,9 @@ mod tests {
             listener_place: None,
         };
         let counters = Arc::new(WorkerCounters::default());
-        let context = Context::new(0, true, 0, counters, None, 1.0, Arc::default());
+        let outside =
+            Outside { records: None, log_sample: 1.0, verdicts: Arc::default(), memory: Arc::default() };
+        let context = Context::new(0, true, 0, counters, outside);
         let task = size_of_val(&serve(Rc::new(context), accepted));
         assert!(task <= 2304, "the task of a connection takes {task} bytes");
         assert!(size_of::<Live>() <= 256, "its live entry takes {} bytes", size_of::<Live>());

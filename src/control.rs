@@ -8,6 +8,7 @@ mod admin;
 mod ejector;
 mod kubernetes;
 mod loops;
+mod memory;
 pub mod metrics;
 mod probes;
 mod propagation;
@@ -26,6 +27,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::resilience::MemoryState;
 use crate::routing::publish::{BoundListener, Publisher};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
@@ -86,6 +88,8 @@ pub struct ConnectionLimits {
     pub max: usize,
     /// Connections to the admin port; more descriptors are not kept for them.
     pub admin: usize,
+    /// Where workers read whether the process is short of memory.
+    pub memory: Arc<MemoryState>,
 }
 
 /// What the main thread has to know.
@@ -242,6 +246,7 @@ impl Side {
             () = Prober::new(Arc::clone(&self.shared)).run() => {}
             () = Ejector::new(Arc::clone(&self.shared)).run() => {}
             () = self.shared.propagation.follow(&self.shared.publisher) => {}
+            () = memory::watch(&self.shared) => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}
             () = admin::serve(self.admin, Arc::clone(&self.shared)) => {}

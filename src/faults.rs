@@ -21,6 +21,25 @@ pub(crate) fn panic_in_worker(client: IpAddr) {
     }
 }
 
+/// `worker-stall=/path`: while the file `stall` in there says a number, each heartbeat of each worker blocks it so many milliseconds.
+pub(crate) fn stall_worker() {
+    let milliseconds = fault("worker-stall")
+        .and_then(|path| std::fs::read_to_string(format!("{path}/stall")).ok()?.parse().ok());
+    if let Some(milliseconds) = milliseconds {
+        block(std::time::Duration::from_millis(milliseconds));
+    }
+}
+
+/// `cgroup=/path`: this directory in place of the one of the process's cgroup.
+pub(crate) fn cgroup() -> Option<std::path::PathBuf> {
+    fault("cgroup").map(Into::into)
+}
+
+#[expect(clippy::disallowed_methods, reason = "that is what it is for")]
+fn block(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
 fn fault(name: &str) -> Option<String> {
     let wanted = std::env::var("SHEAVE_FAULT").ok()?;
     let (fault, argument) = wanted.split_once('=')?;

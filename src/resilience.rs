@@ -1,5 +1,5 @@
 //! What keeps trouble small: breaker, backoff, retry budget, health verdicts, ejections, limits of
-//! one client, rebalancing.
+//! one client, overload, rebalancing.
 //!
 //! Pure but for the breaker's clock, which is failsafe's own. Nothing here dials, sleeps or spawns.
 
@@ -8,6 +8,7 @@ mod breaker;
 mod budget;
 mod ejection;
 mod health;
+mod overload;
 mod rebalance;
 mod sources;
 
@@ -16,5 +17,6 @@ pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
 pub use budget::{Budget, BudgetPolicy};
 pub use ejection::{Change, Ejection, EjectionPolicy, Ejections};
 pub use health::{Health, Streak};
+pub use overload::{MemoryReading, MemoryState, Watermark};
 pub use rebalance::{ClosePace, Share, excess};
 pub use sources::{SourcePlace, SourcePolicy, SourceRefusal, Sources};

@@ -26,7 +26,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Driver;
-use crate::connection::{Context, Live};
+use crate::connection::{Context, Live, Outside};
+use crate::resilience::{MemoryState, Watermark};
 use crate::routing::Places;
 use crate::routing::publish::Subscriber;
 use crate::shutdown::DrainWatch;
@@ -51,6 +52,10 @@ pub struct Parts {
     pub pipes_max: usize,
     pub records: Option<flume::Sender<ConnectionRecord>>,
     pub log_sample: f64,
+    /// What the control side says of the memory.
+    pub memory: Arc<MemoryState>,
+    /// How late the loop may run before new connections are refused; `None`: as late as it likes.
+    pub loop_lag: Option<Duration>,
 }
 
 /// How a worker's thread ended.
@@ -106,10 +111,12 @@ pub(crate) struct Worker {
     subscriber: Subscriber,
     drain: DrainWatch,
     live: LiveInbox,
+    loop_lag: Option<Duration>,
     end: RefCell<Option<io::Result<()>>>,
 }
 
-const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Short beside the stalls that it is to notice: what begins before a timer is due adds to it only from then on.
+const HEARTBEAT: Duration = Duration::from_millis(200);
 
 impl Worker {
     fn new(parts: Parts, completes_reads: bool) -> Rc<Self> {
@@ -118,9 +125,12 @@ impl Worker {
             completes_reads,
             parts.pipes_max,
             Arc::clone(&parts.counters),
-            parts.records,
-            parts.log_sample,
-            Arc::clone(parts.subscriber.verdicts()),
+            Outside {
+                records: parts.records,
+                log_sample: parts.log_sample,
+                verdicts: Arc::clone(parts.subscriber.verdicts()),
+                memory: parts.memory,
+            },
         );
         Rc::new(Self {
             context: Rc::new(context),
@@ -132,6 +142,7 @@ impl Worker {
             subscriber: parts.subscriber,
             drain: parts.drain,
             live: parts.live,
+            loop_lag: parts.loop_lag,
             end: RefCell::new(None),
         })
     }
@@ -173,13 +184,35 @@ impl Worker {
     }
 
     async fn beat(&self) {
+        let mut watermark = self.loop_lag.map(Watermark::of_lag);
         loop {
             self.counters.heartbeat.store(process_clock_ms(), Ordering::Relaxed);
             let due = Instant::now() + HEARTBEAT;
             runtime::sleep(HEARTBEAT).await;
+            #[cfg(feature = "faults")]
+            crate::faults::stall_worker();
             let lag = Instant::now().saturating_duration_since(due);
-            let lag = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
-            self.counters.loop_lag_us.store(lag, Ordering::Relaxed);
+            let microseconds = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+            self.counters.loop_lag_us.store(microseconds, Ordering::Relaxed);
+            if let Some(is_late) = watermark.as_mut().and_then(|watermark| watermark.enter(lag)) {
+                self.run_late(is_late, lag);
+            }
+        }
+    }
+
+    /// Says that the loop runs too late for new connections, or no longer does.
+    fn run_late(&self, is_late: bool, lag: Duration) {
+        self.counters.runs_late.store(is_late, Ordering::Relaxed);
+        let (worker, bound) = (self.context.worker, self.loop_lag.unwrap_or_default());
+        if is_late {
+            tracing::warn!(
+                worker,
+                ?lag,
+                ?bound,
+                "overload: the worker's loop runs late; new connections are refused until it keeps up"
+            );
+        } else {
+            tracing::info!(worker, ?lag, ?bound, "overload is over: the worker's loop keeps up");
         }
     }
 

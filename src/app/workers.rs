@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Name};
+use crate::resilience::MemoryState;
 use crate::routing::publish::{BoundListener, Publisher, Subscriber};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
@@ -55,6 +56,7 @@ pub(super) struct Team<'a> {
 pub(super) struct Started {
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) places: Arc<Places>,
+    pub(super) memory: Arc<MemoryState>,
     pub(super) ended: flume::Receiver<Ended>,
 }
 
@@ -67,6 +69,7 @@ impl Team<'_> {
         let (ended_sender, ended) = flume::bounded(self.cores.len());
         let counters: Vec<Arc<WorkerCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
         let places = Arc::new(Places::default());
+        let memory = Arc::new(MemoryState::default());
         let each = self.cores.iter().zip(subscribers).zip(inboxes).zip(&counters).enumerate();
         for (index, (((core, subscriber), live), counters)) in each {
             let parts = Parts {
@@ -82,10 +85,12 @@ impl Team<'_> {
                 pipes_max: self.capacity.pipes,
                 records: self.access_log.map(AccessLog::sender),
                 log_sample: self.config.access_log.sample,
+                memory: Arc::clone(&memory),
+                loop_lag: self.config.limits.overload.loop_lag,
             };
             worker::spawn(parts, ended_sender.clone())?;
         }
-        Ok(Started { counters, places, ended })
+        Ok(Started { counters, places, memory, ended })
     }
 }
 

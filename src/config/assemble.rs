@@ -36,7 +36,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let workers = process::workers(&cx, file.workers.or_default());
     let admin = process::admin(file.admin.or_default());
     let drain = process::drain(file.drain.or_default());
-    let limits = process::limits(file.limits.or_default());
+    let limits = process::limits(&cx, file.limits.or_default());
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
     let metrics = process::metrics(file.metrics.or_default());

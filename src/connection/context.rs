@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use crate::resilience::MemoryState;
 use crate::routing::Verdicts;
 use crate::telemetry::{ConnectionRecord, WorkerCounters};
 
@@ -25,10 +27,22 @@ pub(crate) struct Context {
     pub(super) log_sample: f64,
     /// Where to say that an endpoint has failed too often.
     pub(super) verdicts: Arc<Verdicts>,
+    memory: Arc<MemoryState>,
     /// There may be connections whose endpoint has left the table.
     pub(crate) departures: Notice,
     /// There may be connections that the table no longer permits.
     pub(crate) restrictions: Notice,
+}
+
+/// What connections have to do with the rest of the process.
+pub(crate) struct Outside {
+    /// Where records go; `None`: no access log.
+    pub(crate) records: Option<flume::Sender<ConnectionRecord>>,
+    /// Share of ordinary connections that are logged, 0 to 1.
+    pub(crate) log_sample: f64,
+    /// Where to say that an endpoint has failed too often.
+    pub(crate) verdicts: Arc<Verdicts>,
+    pub(crate) memory: Arc<MemoryState>,
 }
 
 /// Says that somebody should look, however often that was said since the last look.
@@ -45,10 +59,9 @@ impl Context {
         completes_reads: bool,
         pipes_max: usize,
         counters: Arc<WorkerCounters>,
-        records: Option<flume::Sender<ConnectionRecord>>,
-        log_sample: f64,
-        verdicts: Arc<Verdicts>,
+        outside: Outside,
     ) -> Self {
+        let Outside { records, log_sample, verdicts, memory } = outside;
         Self {
             worker,
             completes_reads,
@@ -60,9 +73,17 @@ impl Context {
             records,
             log_sample,
             verdicts,
+            memory,
             departures: Notice::new(),
             restrictions: Notice::new(),
         }
+    }
+}
+
+impl Context {
+    /// Whether a new connection would be at the expense of those that are there.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.memory.is_short() || self.counters.runs_late.load(Ordering::Relaxed)
     }
 }
 

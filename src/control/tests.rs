@@ -99,7 +99,12 @@ impl Builder {
             drain: drain.clone(),
             events: to_main,
             handle_signals: false,
-            limits: ConnectionLimits { places: Arc::default(), max: 1_000, admin: 64 },
+            limits: ConnectionLimits {
+                places: Arc::default(),
+                max: 1_000,
+                admin: 64,
+                memory: Arc::default(),
+            },
         };
         Control {
             handle: start_with(parts, self.tuning).unwrap(),
@@ -181,7 +186,10 @@ fn config(endpoints: &[&str]) -> Config {
         workers: config::Workers { count: None, pin: true, driver: config::Driver::Auto },
         admin: config::Admin { address: "127.0.0.1:0".parse().unwrap(), allow_changes: false },
         drain: config::Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
-        limits: config::Limits { max_connections: None },
+        limits: config::Limits {
+            max_connections: None,
+            overload: config::Overload { memory_percent: None, loop_lag: None },
+        },
         log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
         access_log: config::AccessLog { enabled: true, sample: 1.0 },
         metrics: config::Metrics { per_endpoint: true },

@@ -40,6 +40,8 @@ pub struct WorkerCounters {
     pub heartbeat: AtomicU64,
     /// How much later than asked for the last heartbeat came, in microseconds.
     pub loop_lag_us: AtomicU64,
+    /// Whether the loop runs too late for new connections.
+    pub runs_late: AtomicBool,
     pub runtime: OnceLock<WorkerRuntime>,
     ledger: Mutex<Ledger>,
 }

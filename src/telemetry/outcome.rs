@@ -34,6 +34,8 @@ pub enum Outcome {
     BreakerOpen,
     /// The upstream, or each of its endpoints, holds as many connections as it may.
     UpstreamLimit,
+    /// The process is short of memory, or the worker of time (`limits.overload`).
+    Overload,
     /// No route of the listener matches the client.
     NoRoute,
     /// `allow` or `deny` of the listener says no.
@@ -62,7 +64,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -74,6 +76,7 @@ impl Outcome {
         Self::NoEndpoint,
         Self::BreakerOpen,
         Self::UpstreamLimit,
+        Self::Overload,
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
@@ -103,6 +106,7 @@ impl Outcome {
             Self::NoEndpoint => "no_endpoint",
             Self::BreakerOpen => "breaker_open",
             Self::UpstreamLimit => "upstream_limit",
+            Self::Overload => "overload",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
@@ -132,6 +136,7 @@ impl Outcome {
             | Self::NoEndpoint
             | Self::BreakerOpen => Side::Upstream,
             Self::UpstreamLimit
+            | Self::Overload
             | Self::NoRoute
             | Self::Denied
             | Self::Limit

@@ -22,6 +22,7 @@ mod faults;
 mod half_close;
 mod hedging;
 mod near;
+mod overload;
 mod passive;
 mod probes;
 mod rebalance;

@@ -1,19 +1,22 @@
 //! What concerns the process as a whole.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Context, seconds};
+use super::{Context, seconds, unless_zero};
 use crate::config::raw;
-use crate::config::scalar::{AutoBool, AutoCount};
+use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration};
 use crate::config::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics, Name,
-    Workers,
+    Overload, Workers,
 };
 
 /// More threads than any machine has cores.
 const MAX_WORKERS: usize = 1024;
+const LOOP_LAG: Duration = Duration::from_millis(500);
+const MIN_LOOP_LAG: Duration = Duration::from_millis(10);
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
@@ -47,9 +50,22 @@ pub(super) fn drain(raw: raw::Drain) -> Drain {
     Drain { delay: seconds(raw.delay, 5), timeout: seconds(raw.timeout, 60) }
 }
 
-pub(super) fn limits(raw: raw::Limits) -> Limits {
+pub(super) fn limits(cx: &Context<'_>, raw: raw::Limits) -> Limits {
     let max_connections: Option<NonZeroUsize> = raw.max_connections.or(AutoCount(None)).0;
-    Limits { max_connections }
+    let overload = raw.overload.or_default();
+    let percent = cx.within(overload.memory_percent.or(95), "limits.overload.memoryPercent", 0, 100);
+    let loop_lag = overload.loop_lag.value().map_or(LOOP_LAG, |lag| lag.0);
+    if !loop_lag.is_zero() && loop_lag < MIN_LOOP_LAG {
+        cx.report.add(
+            "limits.overload.loopLag",
+            format_args!(
+                "{} is how late a loop runs at any time; write 10ms or more, or 0s for no bound",
+                GatewayDuration(loop_lag)
+            ),
+        );
+    }
+    let overload = Overload { memory_percent: NonZeroU32::new(percent), loop_lag: unless_zero(loop_lag) };
+    Limits { max_connections, overload }
 }
 
 pub(super) fn log(raw: raw::Log) -> Log {

@@ -65,19 +65,19 @@ pub(in crate::config) struct Limits {
     #[schemars(extend("default" = "auto"))]
     pub(in crate::config) max_connections: Field<AutoCount>,
     /// Refuse new connections while the process is short of memory or time.
-    overload: Field<Later<Overload>>,
+    pub(in crate::config) overload: Field<Overload>,
 }
 
 /// Above either bound, new connections are refused until it is over.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Overload {
-    /// Per cent of the cgroup's memory.
-    #[schemars(extend("default" = 95))]
-    memory_percent: Field<u32>,
-    /// How late a worker's loop may run.
+    /// Per cent of the cgroup's memory; 0: no bound. Without a cgroup (version 2) or a limit there is none either.
+    #[schemars(range(max = 100), extend("default" = 95))]
+    pub(in crate::config) memory_percent: Field<u32>,
+    /// How late a worker's loop may run, at least 10ms; 0s: no bound.
     #[schemars(extend("default" = "500ms"))]
-    loop_lag: Field<GatewayDuration>,
+    pub(in crate::config) loop_lag: Field<GatewayDuration>,
 }
 
 /// The log of the process itself.
@@ -201,9 +201,5 @@ pub(in crate::config) struct Kubernetes {
 }
 
 off! {
-    Overload, "remove it, or write memoryPercent: 0 and loopLag: 0s", overload =>
-        // Its defaults are not off, so that leaving one out asks for it.
-        overload.memory_percent.get().is_some_and(Off::is_off)
-            && overload.loop_lag.get().is_some_and(Off::is_off);
     Tracing, "remove it or write enabled: false", tracing => tracing.enabled.is_off();
 }

@@ -122,6 +122,10 @@ fn bounds() {
         (upstream("tcpKeepalive: {probes: 128}"), &[
             r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a number from 1 to 127 (upstream "pg")"#,
         ]),
+        (top("limits: {overload: {memoryPercent: 101, loopLag: 9ms}}"), &[
+            "t.yaml:1: limits.overload.memoryPercent: 101 is out of range; write a number from 0 to 100",
+            "t.yaml:1: limits.overload.loopLag: 9ms is how late a loop runs at any time; write 10ms or more, or 0s for no bound",
+        ]),
         (listener("connection: {limitPerSource: -1, ratePerSource: 0.0001}"), &[
             r#"t.yaml:4: listeners[0].connection.limitPerSource: -1 is out of range; write a whole number from 0 to 4294967295 (listener "pg")"#,
             r#"t.yaml:4: listeners[0].connection.ratePerSource: 0.0001 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,

@@ -90,9 +90,6 @@ fn the_process() {
         (top("tracing: {enabled: true}"), &[
             "t.yaml:1: tracing: not supported yet; remove it or write enabled: false",
         ]),
-        (top("limits: {overload: {memoryPercent: 95}}"), &[
-            "t.yaml:1: limits.overload: not supported yet; remove it, or write memoryPercent: 0 and loopLag: 0s",
-        ]),
         (top("accessLog: {format: text}"), &[
             "t.yaml:1: accessLog.format: text is not supported yet; write json",
         ]),

@@ -25,6 +25,8 @@ fn defaults_of_the_process() {
     assert_eq!(config.admin, admin);
     assert_eq!(config.drain, drain);
     assert_eq!(config.limits.max_connections, None);
+    let loop_lag = Some(Duration::from_millis(500));
+    assert_eq!(config.limits.overload, Overload { memory_percent: NonZeroU32::new(95), loop_lag });
     assert_eq!(config.log, log);
     assert_eq!(config.access_log, access_log);
     assert!(config.metrics.per_endpoint);
@@ -165,6 +167,18 @@ fn a_limit_has_its_way_of_being_full() {
         assert_eq!(limit(&format!("connection: {written}")), Some(expected));
     }
     assert_eq!(limit("connection: {limit: 0}"), None);
+}
+
+#[test]
+fn either_bound_of_overload_can_be_off() {
+    let overload = |field: &str| config(&top(&format!("limits: {{overload: {field}}}"))).limits.overload;
+    let (memory_percent, loop_lag) = (NonZeroU32::new(80), Some(Duration::from_millis(500)));
+    assert_eq!(overload("{memoryPercent: 80}"), Overload { memory_percent, loop_lag });
+    assert_eq!(overload("{memoryPercent: 80, loopLag: 0s}"), Overload { memory_percent, loop_lag: None });
+    assert_eq!(
+        overload("{memoryPercent: 0, loopLag: 0s}"),
+        Overload { memory_percent: None, loop_lag: None }
+    );
 }
 
 #[test]

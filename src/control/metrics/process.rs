@@ -1,11 +1,15 @@
 //! The process as a whole: what it is, what it uses, how full it is, how far its end has come.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::registry::Unit;
 use rustix::process::Resource;
 use rustix::time::ClockId;
+
+use crate::telemetry::WorkerCounters;
 
 use super::{Family, Kind};
 
@@ -94,6 +98,39 @@ pub(super) static FAMILIES: &[Family] = &[
         labels: &[],
         help: "How many places there are (`limits.maxConnections`); beyond them connections wait in the backlog.",
         samples: |scrape, samples| samples.put(&[], scrape.shared.limits.max),
+    },
+    Family {
+        name: "overload",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["reason"],
+        help: "1 while new connections are refused for `limits.overload`: for want of `memory`, or because at least one \
+               worker's loop runs late (`loop_lag`), which then refuses its own.",
+        samples: |scrape, samples| {
+            let runs_late = |counters: &Arc<WorkerCounters>| counters.runs_late.load(Ordering::Relaxed);
+            samples.put(&["memory"], scrape.shared.limits.memory.is_short())?;
+            samples.put(&["loop_lag"], scrape.shared.counters.iter().any(runs_late))
+        },
+    },
+    Family {
+        name: "cgroup_memory_used",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "Memory of the cgroup, pages of files at rest not counted; only with a limit and `limits.overload.memoryPercent`.",
+        samples: |scrape, samples| {
+            scrape.shared.limits.memory.last().map_or(Ok(()), |memory| samples.put(&[], memory.used))
+        },
+    },
+    Family {
+        name: "cgroup_memory_limit",
+        kind: Kind::Gauge,
+        unit: Some(Unit::Bytes),
+        labels: &[],
+        help: "The limit that it is held against (`memory.max`).",
+        samples: |scrape, samples| {
+            scrape.shared.limits.memory.last().map_or(Ok(()), |memory| samples.put(&[], memory.limit))
+        },
     },
     Family {
         name: "access_log_lost_lines",

@@ -110,7 +110,7 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         unit: Some(Unit::Seconds),
         labels: &["worker"],
-        help: "How long ago the worker's last heartbeat was; one is due every half second, and `/livez` fails at five.",
+        help: "How long ago the worker's last heartbeat was; one is due every fifth of a second, and `/livez` fails at five.",
         samples: |scrape, samples| {
             let ages = scrape.shared.heartbeat_ages();
             let mut ages = ages.into_iter().enumerate();

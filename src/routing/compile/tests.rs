@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::config::{AccessLog, Drain, Limits, ListenerTimeouts, Metrics, Retry, UpstreamTimeouts, Workers};
 use crate::config::{
-    Admin, BackendRef, Driver, Keepalive, Kubernetes, LoadBalancer, Log, LogFormat, LogLevel,
+    Admin, BackendRef, Driver, Keepalive, Kubernetes, LoadBalancer, Log, LogFormat, LogLevel, Overload,
 };
 use crate::config::{PortRef, ServicePort, UpstreamDrain};
 
@@ -29,7 +29,7 @@ fn config() -> Config {
         workers: Workers { count: None, pin: true, driver: Driver::Auto },
         admin: Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false },
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
-        limits: Limits { max_connections: None },
+        limits: Limits { max_connections: None, overload: Overload { memory_percent: None, loop_lag: None } },
         log: Log { level: LogLevel::Info, format: LogFormat::Json },
         access_log: AccessLog { enabled: true, sample: 1.0 },
         metrics: Metrics { per_endpoint: true },

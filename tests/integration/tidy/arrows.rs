@@ -13,7 +13,11 @@ struct Arrow {
 const ARROWS: &[Arrow] = &[
     Arrow { from: "main", to: &["app", "cli"] },
     Arrow { from: "cli", to: &["app", "config", "telemetry", "shutdown"] },
-    Arrow { from: "app", to: &["worker", "control", "config", "routing", "telemetry", "tls", "shutdown"] },
+    // It makes what worker and control share.
+    Arrow {
+        from: "app",
+        to: &["worker", "control", "config", "routing", "resilience", "telemetry", "tls", "shutdown"],
+    },
     Arrow {
         from: "worker",
         to: &["connection", "balance", "resilience", "routing", "tls", "telemetry", "shutdown", "faults"],
@@ -22,7 +26,10 @@ const ARROWS: &[Arrow] = &[
         from: "connection",
         to: &["balance", "resilience", "routing", "tls", "telemetry", "shutdown", "faults"],
     },
-    Arrow { from: "control", to: &["config", "routing", "resilience", "tls", "telemetry", "shutdown"] },
+    Arrow {
+        from: "control",
+        to: &["config", "routing", "resilience", "tls", "telemetry", "shutdown", "faults"],
+    },
     // The model and the choice are one pure whole: a route keeps its schedule, a choice reads endpoints.
     Arrow { from: "routing", to: &["balance", "resilience"] },
     Arrow { from: "balance", to: &["routing"] },
