@@ -217,7 +217,7 @@ fn sheave_config(site: &Site<'_>, driver: &str, policies: Policies) -> String {
         ),
         Policies::Default => ("", ""),
         Policies::All => (
-            ", connection: {limit: 100000}",
+            ", connection: {limit: 100000, limitPerSource: 100000, ratePerSource: 1000000}",
             "    retry: {hedgeAfter: 1s}\n\
              \u{20}   circuitBreaker: {maxConnections: 100000, maxPendingConnections: 1000, maxParallelRetries: 100, \
              perEndpoint: {maxConnections: 100000}}\n\
