@@ -23,7 +23,7 @@ pub struct Selection {
 pub(super) struct Tier {
     /// By their index in the upstream; none of weight 0.
     members: Vec<u32>,
-    /// The order in which round robin visits `members`, by weight.
+    /// The order in which they take turns, by weight. Of all endpoints and not of `members`, so that a draw is one look.
     schedule: Schedule,
     /// Only where clients are hashed.
     slots: Option<Slots>,
@@ -141,8 +141,13 @@ fn has_too_few(level: &Level, panic_threshold: u32) -> bool {
 
 impl Tier {
     pub(super) fn new(members: Vec<u32>, endpoints: &[Endpoint]) -> Self {
-        let weight = |member: &u32| endpoints.get(*member as usize).map_or(0, |endpoint| endpoint.weight);
-        Self { schedule: Schedule::new(members.iter().map(weight)), members, slots: None }
+        let mut weights = vec![0; endpoints.len()];
+        for member in members.iter().map(|member| *member as usize) {
+            if let (Some(weight), Some(endpoint)) = (weights.get_mut(member), endpoints.get(member)) {
+                *weight = endpoint.weight;
+            }
+        }
+        Self { schedule: Schedule::new(weights.into_iter()), members, slots: None }
     }
 
     /// The indices of its endpoints.
@@ -152,7 +157,7 @@ impl Tier {
 
     /// The index of the endpoint whose turn this is. `None`: the tier is empty.
     pub(super) fn at(&self, turn: usize) -> Option<usize> {
-        self.members.get(self.schedule.at(turn)?).map(|member| *member as usize)
+        self.schedule.at(turn)
     }
 
     pub(super) fn slots(&self) -> Option<&Slots> {

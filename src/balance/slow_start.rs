@@ -42,9 +42,10 @@ impl Start {
         if since >= window {
             return WHOLE;
         }
-        // The window is longer than no time here, and the quotient less than 1000.
-        let share = since.as_nanos() * u128::from(WHOLE) / window.as_nanos();
-        u32::try_from(share).unwrap_or(WHOLE).max(LEAST)
+        // The window is longer than no time here, and the quotient less than 1.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
+        let share = (since.div_duration_f64(window) * f64::from(WHOLE)) as u32;
+        share.max(LEAST)
     }
 }
 
