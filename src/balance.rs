@@ -76,13 +76,16 @@ pub fn pick(
     })
 }
 
-/// Whether a place is all that is missing: some endpoint that was not tried yet is full.
+/// Whether a place is all that is missing, after a pick in vain: some endpoint that was not tried yet has a limit. It was full
+/// then, even if it no longer is.
 pub fn is_full(upstream: &Upstream, tried: &Tried, now: Instant) -> bool {
     upstream.selection.tiers().iter().any(|tier| {
         let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window: None, now };
         let waits = |index: usize| {
             let endpoint = upstream.endpoints.get(index);
-            endpoint.is_some_and(|endpoint| endpoint.is_full() && choice.may_be_tried(index, endpoint))
+            endpoint.is_some_and(|endpoint| {
+                endpoint.max_connections.is_some() && choice.may_be_tried(index, endpoint)
+            })
         };
         tier.members().any(waits)
     })

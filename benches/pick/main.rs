@@ -50,7 +50,7 @@ fn measure(upstream: &Upstream, picks: usize) -> Result<f64, Box<dyn Error>> {
     let started = cpu_nanos()?;
     for _ in 0..picks {
         let mut tried = Tried::none(Ipv4Addr::from_bits(random.u32(..)).into());
-        let place = upstream.state.take_place(None).ok_or("no place")?;
+        let place = upstream.state.take_place().ok_or("no place")?;
         let picked = pick(upstream, &mut tried, &mut random, Instant::now()).ok_or("nothing to choose")?;
         held.push_back((picked, place));
         if held.len() > HELD {

@@ -30,6 +30,10 @@ fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<Least<'a
     let mut equals = 1;
     for (index, endpoint) in choice.candidates() {
         let (active, weight) = (endpoint.state.active(), choice.weight(endpoint));
+        // Looked at once more: it is this count that the choice stands or falls with.
+        if endpoint.max_connections.is_some_and(|max| active >= max.get()) {
+            continue;
+        }
         let order = least.as_ref().map_or(std::cmp::Ordering::Less, |least| {
             load_after(active, least.weight).cmp(&load_after(least.active, weight))
         });
@@ -99,6 +103,25 @@ mod tests {
             }
         });
         assert_eq!(counts(&endpoints), [1_000; 4]);
+    }
+
+    #[test]
+    fn a_limit_is_exact_when_threads_choose_at_once() {
+        let mut endpoints = endpoints(&[1, 1]);
+        endpoints.iter_mut().for_each(|endpoint| endpoint.max_connections = std::num::NonZeroUsize::new(50));
+        let held: Vec<Pick> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|seed| {
+                    let endpoints = &endpoints;
+                    scope.spawn(move || {
+                        let mut random = fastrand::Rng::with_seed(seed);
+                        (0..1_000).filter_map(|_| pick(endpoints, &mut random)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!((held.len(), counts(&endpoints)), (100, vec![50, 50]));
     }
 
     #[test]

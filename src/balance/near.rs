@@ -21,7 +21,8 @@ impl Nearness {
     }
 }
 
-/// The near ones of `usable`, in order. `None`: no endpoint is nearer than another, or too few of the near ones are usable
+/// The near ones of `usable`, in order, by what is known of those up to the priority `highest`: spares that are not needed say
+/// nothing. `None`: no endpoint is nearer than another, or too few of the near ones are usable
 /// to bear what is meant for them.
 ///
 /// Hints are taken as kube-proxy takes them: only if every endpoint has some, and only if one of them is for here. They come
@@ -29,23 +30,28 @@ impl Nearness {
 pub(super) fn choose(
     endpoints: &[Endpoint],
     usable: &[u32],
+    highest: u32,
     wish: &ZoneAware,
     panic_threshold: u32,
 ) -> Option<(Nearness, Vec<u32>)> {
-    let with_weight = || endpoints.iter().filter(|endpoint| endpoint.weight > 0);
+    let meant = |endpoint: &&Endpoint| endpoint.weight > 0 && endpoint.priority <= highest;
+    let with_weight = || endpoints.iter().filter(meant);
+    let near = |is_near: &dyn Fn(&Endpoint) -> bool, least: usize| {
+        let all = with_weight().filter(|endpoint| is_near(endpoint)).count();
+        near(endpoints, usable, is_near, Enough { least, all, panic_threshold })
+    };
     let hinted = |hints: fn(&Topology) -> &[Name], here: &Option<Name>| {
         let here = here.as_ref()?;
         let all_have = with_weight().all(|endpoint| !hints(&endpoint.topology).is_empty());
         let is_near = move |endpoint: &Endpoint| hints(&endpoint.topology).contains(here);
-        all_have.then(|| near(endpoints, usable, is_near, 1, panic_threshold)).flatten()
+        all_have.then(|| near(&is_near, 1)).flatten()
     };
     let by_node = || Some((Nearness::NodeHints, hinted(|topology| &topology.for_nodes, &wish.here.node)?));
     let by_zone = || Some((Nearness::ZoneHints, hinted(|topology| &topology.for_zones, &wish.here.zone)?));
     let in_zone = || {
         let here = wish.here.zone.as_ref()?;
         let is_near = |endpoint: &Endpoint| endpoint.topology.zone.as_ref() == Some(here);
-        let near = near(endpoints, usable, is_near, wish.min_endpoints, panic_threshold)?;
-        Some((Nearness::Zone, near))
+        Some((Nearness::Zone, near(&is_near, wish.min_endpoints)?))
     };
     let has_hints = |endpoint: &Endpoint| {
         !(endpoint.topology.for_nodes.is_empty() && endpoint.topology.for_zones.is_empty())
@@ -57,20 +63,24 @@ pub(super) fn choose(
     })
 }
 
+/// How many near ones it takes.
+struct Enough {
+    least: usize,
+    /// All near ones, the unhealthy too.
+    all: usize,
+    panic_threshold: u32,
+}
+
 /// Those of `usable` that are near, if they are enough and not all.
 fn near(
     endpoints: &[Endpoint],
     usable: &[u32],
-    is_near: impl Fn(&Endpoint) -> bool,
-    least: usize,
-    panic_threshold: u32,
+    is_near: &dyn Fn(&Endpoint) -> bool,
+    enough: Enough,
 ) -> Option<Vec<u32>> {
-    let all = endpoints.iter().filter(|endpoint| endpoint.weight > 0 && is_near(endpoint)).count();
-    let mut near: Vec<u32> = usable
-        .iter()
-        .filter(|index| endpoints.get(**index as usize).is_some_and(&is_near))
-        .copied()
-        .collect();
+    let Enough { least, all, panic_threshold } = enough;
+    let mut near: Vec<u32> =
+        usable.iter().filter(|index| endpoints.get(**index as usize).is_some_and(is_near)).copied().collect();
     near.sort_unstable();
     let are_enough =
         near.len() >= least.max(1) && near.len() as u64 * 100 >= all as u64 * u64::from(panic_threshold);
@@ -103,7 +113,7 @@ mod tests {
         let usable: Vec<u32> =
             (0..).zip(all).filter(|(_, (_, healthy))| *healthy).map(|(index, _)| index).collect();
         let here = Location { zone: Some("a".into()), node: Some("n".into()) };
-        choose(&endpoints, &usable, &ZoneAware { here: Arc::new(here), min_endpoints: 2 }, 50)
+        choose(&endpoints, &usable, 0, &ZoneAware { here: Arc::new(here), min_endpoints: 2 }, 50)
     }
 
     fn in_zones(zones: &[(&str, bool)]) -> Option<(Nearness, Vec<u32>)> {

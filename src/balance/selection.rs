@@ -31,6 +31,7 @@ pub(super) struct Tier {
 
 /// Endpoints of one priority.
 struct Level {
+    priority: u32,
     /// Those that may be chosen, by their index in the upstream.
     healthy: Vec<u32>,
     all: usize,
@@ -54,7 +55,9 @@ impl Selection {
         let upto = levels.iter().position(enough).map_or(levels.len(), |last| last + 1);
         let (first, spares) = levels.split_at(upto);
         let first: Vec<u32> = first.iter().flat_map(|level| &level.healthy).copied().collect();
-        let near = zone_aware.and_then(|wish| near::choose(endpoints, &first, wish, panic_threshold));
+        let highest = levels.get(upto.saturating_sub(1)).map_or(0, |level| level.priority);
+        let near =
+            zone_aware.and_then(|wish| near::choose(endpoints, &first, highest, wish, panic_threshold));
         let mut tiers = Vec::with_capacity(1);
         let nearness = near.map(|(nearness, near)| {
             let far = first.iter().filter(|index| near.binary_search(index).is_err()).copied().collect();
@@ -117,6 +120,7 @@ fn levels(endpoints: &[Endpoint]) -> Vec<Level> {
     let level = |priority| {
         let of_it = |endpoint: &Endpoint| endpoint.priority == priority;
         Level {
+            priority,
             healthy: indices(endpoints, |endpoint| of_it(endpoint) && endpoint.state.is_healthy()),
             all: indices(endpoints, of_it).len(),
         }
@@ -174,6 +178,7 @@ impl Tier {
 mod tests {
     use super::*;
     use crate::balance::tests::endpoints;
+    use std::sync::Arc;
 
     fn chosen(healthy: &[bool], panic_threshold: u32) -> (Vec<usize>, bool) {
         let endpoints = endpoints(&vec![1; healthy.len()]);
@@ -206,6 +211,22 @@ mod tests {
         let none = [(1, true), (0, false), (0, false), (7, true)];
         assert_eq!(tiers(&none, 50), (vec![vec![0], vec![3]], false));
         assert_eq!(tiers(&none, 0), (vec![vec![0], vec![3]], false));
+    }
+
+    #[test]
+    fn spares_in_the_zone_say_nothing_of_those_in_use() {
+        let mut endpoints = endpoints(&[1; 10]);
+        for (index, endpoint) in endpoints.iter_mut().enumerate() {
+            let zone = if index < 7 { "a" } else { "b" };
+            endpoint.topology =
+                Arc::new(crate::routing::Topology { zone: Some(zone.into()), ..Default::default() });
+            endpoint.priority = u32::from((3..7).contains(&index));
+        }
+        let here = crate::config::Location { zone: Some("a".into()), node: None };
+        let wish = ZoneAware { here: Arc::new(here), min_endpoints: 3 };
+        let selection = Selection::new(&endpoints, 50, Some(&wish));
+        assert_eq!(selection.first().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(selection.nearness(), Some(Nearness::Zone));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod hedge;
 mod latency;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::{self, Pick, Tried};
 use crate::resilience::{Backoff, Permit};
@@ -75,6 +75,9 @@ enum Unchosen {
     Full,
 }
 
+/// Without it, a back-off of no time would never let go of the worker.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+
 type Won = (Stream, Reservation);
 
 impl<'a> Attempts<'a> {
@@ -114,16 +117,18 @@ impl<'a> Attempts<'a> {
     /// The endpoint of the next attempt; `failure` if there is none to wait for.
     async fn next(&mut self, backoff: &mut Backoff, failure: Outcome) -> Result<Chosen<'a>, Outcome> {
         loop {
-            if let Ok(chosen) = choose(self.context, self.upstream, &mut self.tried) {
-                return Ok(chosen);
-            }
-            // Who may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
-            let nobody_to_wait_for =
-                self.tried.is_empty() && !breaker::may_permit_by(self.upstream, self.deadline);
+            // Who is full, may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
+            let nobody_to_wait_for = match choose(self.context, self.upstream, &mut self.tried) {
+                Ok(chosen) => return Ok(chosen),
+                Err(Unchosen::Full) => false,
+                Err(Unchosen::NoneLeft) => {
+                    self.tried.is_empty() && !breaker::may_permit_by(self.upstream, self.deadline)
+                }
+            };
             if nobody_to_wait_for || Instant::now() >= self.deadline {
                 return Err(failure);
             }
-            let wait = backoff.next_wait(&mut self.context.random.borrow_mut());
+            let wait = backoff.next_wait(&mut self.context.random.borrow_mut()).max(LEAST_WAIT);
             pause(self.live, (Instant::now() + wait).min(self.deadline)).await?;
             self.tried.clear();
         }
@@ -158,7 +163,9 @@ impl<'a> Attempts<'a> {
             Ok(stream) => {
                 self.recorder.attempted(endpoint.address, started, None);
                 latency::succeeded(endpoint, started);
-                breaker::succeeded(permit, self.upstream, endpoint);
+                if breaker::succeeded(permit, self.upstream, endpoint) {
+                    self.upstream.state.freed();
+                }
                 passive::connected(self.upstream, endpoint);
                 self.live.attach_upstream(endpoint, stream.handle());
                 self.context.registry.schedule(self.live);

@@ -136,7 +136,9 @@ impl Live {
 
     /// Asks whether its client may have another connection, and counts it if so.
     pub(super) fn enter_source(&self) -> Result<(), SourceRefusal> {
-        self.source.set(self.listener.enter_source(self.client.ip(), self.accepted)?.map(Box::new));
+        if let Some(place) = self.listener.enter_source(self.client.ip(), self.accepted)? {
+            self.source.set(Some(Box::new(place)));
+        }
         Ok(())
     }
 

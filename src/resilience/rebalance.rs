@@ -9,18 +9,20 @@ const TOLERANCE_PERCENT: u64 = 2;
 const MINUTE: Duration = Duration::from_millis(61_500);
 /// Closings that nobody could carry out in this time are not made up for.
 const LAG_MAX: Duration = Duration::from_secs(1);
+/// More at once would be no pace.
+const DUE_MAX: usize = 10_000;
 
 /// An endpoint that takes new connections, as far as fairness goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    pub weight: u32,
+    pub weight: u64,
     pub active: usize,
 }
 
 /// How many connections each has above its fair share.
 pub fn excess(shares: &[Share]) -> Vec<usize> {
     let total: u64 = shares.iter().map(|share| share.active as u64).sum();
-    let weights: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
+    let weights: u64 = shares.iter().map(|share| share.weight).sum();
     let above = |share: &Share| {
         let fair = u128::from(total) * u128::from(share.weight) * u128::from(100 + TOLERANCE_PERCENT)
             / (u128::from(weights.max(1)) * 100);
@@ -36,6 +38,16 @@ pub struct ClosePace {
 }
 
 impl ClosePace {
+    /// How many are due by then, if claimed one after the other.
+    pub fn due(&self, per_minute: f64, by: Instant) -> usize {
+        let mut pace = Self { last: self.last };
+        // Somebody has to start the clock.
+        if pace.last.is_none() {
+            return 1;
+        }
+        (0..DUE_MAX).take_while(|_| pace.claim(per_minute, by)).count()
+    }
+
     /// Whether one more is due by then; it then counts as closed. The first question in a while only starts the clock, so
     /// that who defers to others does not come first because nobody has asked yet.
     pub fn claim(&mut self, per_minute: f64, by: Instant) -> bool {

@@ -15,7 +15,9 @@ use crate::config::{self, Config, LoadBalancer, Members, Name};
 use crate::resilience::{Breaker, BreakerPolicy, SourcePolicy};
 
 use super::route::WeightedUpstream;
-use super::{Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream};
+use super::{
+    Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream, UpstreamState,
+};
 
 /// One endpoint as its source names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +127,10 @@ fn compile_upstream(
         drain: upstream.drain,
         rebalance: upstream.rebalance,
         limits: upstream.limits,
-        state: previous.map_or_else(Arc::default, |upstream| Arc::clone(&upstream.state)),
+        state: previous.map_or_else(
+            || Arc::new(UpstreamState::new(upstream.limits.max_connections)),
+            |upstream| Arc::clone(&upstream.state),
+        ),
     }
 }
 

@@ -84,6 +84,11 @@ impl Line {
 }
 
 impl Ticket {
+    /// Whether nobody is before it.
+    pub fn is_first(&self) -> bool {
+        self.queue.line().waiting.front().is_some_and(|first| first.number == self.number)
+    }
+
     /// Waits to be called. Dropping this loses no call.
     pub async fn called(&self) {
         let _never_disconnected = self.called.recv_async().await;
@@ -121,6 +126,7 @@ mod tests {
         let _called_by_the_second = is_called(&first);
         queue.call();
         assert!(is_called(&first) && !is_called(&second));
+        assert!(first.is_first() && !second.is_first());
         queue.call();
         drop(first);
         assert!(is_called(&second), "the call of who left is not lost");

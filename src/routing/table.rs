@@ -52,6 +52,11 @@ impl RouteTable {
     /// what it has again learns that it stays. To be called once, before it is published.
     pub fn succeed(&mut self, previous: &Self, now: Instant) {
         let some_left = self.part_with_listeners(previous, now) | self.part_with_endpoints(previous, now);
+        for (name, upstream) in &self.upstreams {
+            if !previous.upstreams.get(name).is_some_and(|before| Arc::ptr_eq(before, upstream)) {
+                upstream.state.limit(upstream.limits.max_connections);
+            }
+        }
         self.departures = previous.departures + u64::from(some_left);
         self.restrictions = previous.restrictions + u64::from(self.permits_others_than(previous));
     }

@@ -1,6 +1,5 @@
 //! A named group of endpoints balanced as one.
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,19 +44,37 @@ pub struct Upstream {
 
 impl Upstream {
     /// The endpoints that have connections above their fair share, and how many.
-    pub fn excess(&self, now: Instant) -> impl Iterator<Item = (SocketAddr, usize)> + '_ {
+    pub fn excess(&self, now: Instant) -> impl Iterator<Item = (&Endpoint, usize)> + '_ {
         let taking: Vec<&Endpoint> = self.taking(now).collect();
-        let shares: Vec<Share> =
-            taking.iter().map(|e| Share { weight: e.weight, active: e.state.active() }).collect();
-        let above = taking.into_iter().zip(excess(&shares)).filter(|(_, excess)| *excess > 0);
-        above.map(|(endpoint, excess)| (endpoint.address, excess))
+        let share = |endpoint: &&Endpoint| Share {
+            weight: u64::from(endpoint.weight) * u64::from(self.share(endpoint, now)),
+            active: endpoint.state.active(),
+        };
+        let shares: Vec<Share> = taking.iter().map(share).collect();
+        taking.into_iter().zip(excess(&shares)).filter(|(_, excess)| *excess > 0)
+    }
+
+    /// How much of its weight counts now, in thousandths: one that is new gets its share little by little.
+    fn share(&self, endpoint: &Endpoint, now: Instant) -> u32 {
+        self.slow_start.map_or(1_000, |window| endpoint.start.share(window, now))
+    }
+
+    /// How many connections are to be closed by then.
+    pub fn rebalance_due(&self, rebalance: Rebalance, by: Instant) -> usize {
+        let pace = self.state.rebalance.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.due(self.rebalance_per_minute(rebalance, by), by)
+    }
+
+    fn rebalance_per_minute(&self, rebalance: Rebalance, now: Instant) -> f64 {
+        let connections: usize = self.taking(now).map(|endpoint| endpoint.state.active()).sum();
+        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
+        let connections = connections as f64;
+        connections * rebalance.percent_per_minute / 100.0
     }
 
     /// Whether one more connection is to be closed by then for its endpoint's excess; it now counts as closed.
     pub fn claim_rebalance(&self, rebalance: Rebalance, by: Instant) -> bool {
-        let connections: usize = self.taking(by).map(|endpoint| endpoint.state.active()).sum();
-        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
-        let per_minute = connections as f64 * rebalance.percent_per_minute / 100.0;
+        let per_minute = self.rebalance_per_minute(rebalance, by);
         let mut pace = self.state.rebalance.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = pace.claim(per_minute, by);
         self.state.rebalanced.fetch_add(u64::from(is_due), Ordering::Relaxed);
@@ -103,6 +120,8 @@ pub struct UpstreamState {
     /// Those under way.
     retries: Arc<Places>,
     active: AtomicUsize,
+    /// How many there may be by the newest table; 0: any number.
+    limit: AtomicUsize,
     queue: Arc<Queue>,
     rebalance: Mutex<ClosePace>,
     rebalanced: AtomicU64,
@@ -163,9 +182,21 @@ impl UpstreamState {
         self.retries_refused.load(Ordering::Relaxed)
     }
 
-    /// Takes a place unless `limit` are taken: exact across workers. `None` is no limit.
-    pub fn take_place(self: &Arc<Self>, limit: Option<usize>) -> Option<UpstreamPlace> {
-        let more = |active: usize| limit.is_none_or(|limit| active < limit).then_some(active + 1);
+    pub(super) fn new(places: Option<NonZeroUsize>) -> Self {
+        let state = Self::default();
+        state.limit(places);
+        state
+    }
+
+    /// A table with this limit of places is published: who waits sees it, whatever table it came with.
+    pub(super) fn limit(&self, places: Option<NonZeroUsize>) {
+        self.limit.store(places.map_or(0, NonZeroUsize::get), Ordering::SeqCst);
+        self.freed();
+    }
+
+    /// Takes a place unless all are taken: exact across workers.
+    pub fn take_place(self: &Arc<Self>) -> Option<UpstreamPlace> {
+        let more = |active: usize| self.has_more_than(active).then_some(active + 1);
         self.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         Some(UpstreamPlace { state: Arc::clone(self) })
     }
@@ -176,8 +207,13 @@ impl UpstreamState {
     }
 
     /// Whether there is a place now, as far as looking tells.
-    pub fn has_place(&self, limit: Option<usize>) -> bool {
-        limit.is_none_or(|limit| self.active.load(Ordering::SeqCst) < limit)
+    pub fn has_place(&self) -> bool {
+        self.has_more_than(self.active.load(Ordering::SeqCst))
+    }
+
+    fn has_more_than(&self, active: usize) -> bool {
+        let limit = self.limit.load(Ordering::SeqCst);
+        limit == 0 || active < limit
     }
 
     /// Joins those who wait for a place.

@@ -3,15 +3,15 @@
 //! The pace is the upstream's and exact for the process, because all workers draw on one; which connection goes next is
 //! each worker's choice among its own: the longest idle, and only for want of those one that is busy.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::Rebalance;
 use crate::connection::{CoarseTime, Live};
-use crate::routing::Upstream;
+use crate::routing::{EndpointState, Upstream};
 use crate::telemetry::Outcome;
 
 use super::Worker;
@@ -42,22 +42,27 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
     }
 }
 
-fn close_some(worker: &Worker, upstream: &Arc<Upstream>, rebalance: Rebalance) {
+fn close_some(worker: &Worker, upstream: &Upstream, rebalance: Rebalance) {
     let (now, coarse) = (Instant::now(), CoarseTime::now());
-    let mut excess: HashMap<SocketAddr, usize> = upstream.excess(now).collect();
+    // By the endpoint itself: another of the same address may have been there before it.
+    let mut excess: HashMap<*const EndpointState, usize> =
+        upstream.excess(now).map(|(endpoint, excess)| (Arc::as_ptr(&endpoint.state), excess)).collect();
     if excess.is_empty() {
         return;
     }
-    let mut candidates = worker.context.registry.matching(|live| {
-        let is_of_this = live.upstream().is_some_and(|of| of.name == upstream.name);
-        is_of_this
-            && live.endpoint().is_some_and(|endpoint| excess.contains_key(&endpoint))
+    // Asked first, because most looks find nothing due, and looking at all connections is work.
+    let due = upstream.rebalance_due(rebalance, now);
+    if due == 0 {
+        return;
+    }
+    let endpoint = |live: &Live| live.endpoint_state().map(std::ptr::from_ref);
+    let candidates = worker.context.registry.matching(|live| {
+        endpoint(live).is_some_and(|endpoint| excess.contains_key(&endpoint))
             && live.accepted.elapsed() >= rebalance.min_age
             && !live.is_ending()
     });
-    candidates.sort_by_cached_key(|live| (is_busy(live, coarse), std::cmp::Reverse(live.idle_for(coarse))));
-    for live in candidates {
-        let Some(left) = live.endpoint().and_then(|endpoint| excess.get_mut(&endpoint)) else { continue };
+    for live in first(candidates, due, coarse) {
+        let Some(left) = endpoint(&live).and_then(|endpoint| excess.get_mut(&endpoint)) else { continue };
         if *left == 0 {
             continue;
         }
@@ -70,6 +75,18 @@ fn close_some(worker: &Worker, upstream: &Arc<Upstream>, rebalance: Rebalance) {
             live.end(Outcome::Rebalance);
         }
     }
+}
+
+/// So many of them, in the order in which they are to go.
+fn first(candidates: Vec<Rc<Live>>, due: usize, now: CoarseTime) -> impl Iterator<Item = Rc<Live>> {
+    let key = |live: &Live| (is_busy(live, now), Reverse(live.idle_for(now)));
+    let mut keyed: Vec<_> = candidates.into_iter().map(|live| (key(&live), live)).collect();
+    if due < keyed.len() {
+        keyed.select_nth_unstable_by_key(due, |(key, _)| *key);
+        keyed.truncate(due);
+    }
+    keyed.sort_unstable_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, live)| live)
 }
 
 fn is_busy(live: &Live, now: CoarseTime) -> bool {

@@ -46,7 +46,11 @@ fn those_in_the_zone_come_first(driver: Driver) {
     let all: Vec<_> = echoes.iter().map(|echo| echo.address).zip(zones).collect();
     for balancer in ["RoundRobin", "LeastConnections", "Random", "PeakEWMA", "ConsistentHash"] {
         let before = accepted(&echoes);
-        let proxy = Proxy::start(&settings(driver, &all, &format!("loadBalancer: {{type: {balancer}}}")));
+        let proxy = Proxy::start(&settings(
+            driver,
+            &all,
+            &format!("loadBalancer: {{type: {balancer}, zoneAware: {{}}}}"),
+        ));
         assert_eq!((nearness(&proxy).as_str(), preferred(&proxy)), ("zone", 3.0), "{balancer}");
         for _ in 0..20 {
             assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()), "{balancer}");

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
+    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
     on_both_drivers, reset_on_close, round_trip,
 };
 
@@ -17,6 +17,8 @@ on_both_drivers!(
     the_queue_is_bounded_and_the_wait_too,
     who_leaves_gives_up_its_turn,
     a_failed_attempt_gives_its_place_back,
+    who_waits_sees_a_limit_that_is_lifted,
+    a_breaker_whose_time_is_over_lets_who_waits_in,
     retries_at_once_are_bounded,
 );
 
@@ -136,6 +138,44 @@ fn who_leaves_gives_up_its_turn(driver: Driver) {
     assert_eq!(proxy.record()["outcome"], "downstream_reset");
     drop(first);
     round_trip(&mut third);
+}
+
+fn who_waits_sees_a_limit_that_is_lifted(driver: Driver) {
+    let echo = Endpoint::echo();
+    let settings = Settings::new(driver, &[echo.address]);
+    let proxy = Proxy::start(&settings.clone().upstream(QUEUE));
+    let first = held(&proxy);
+    let (mut second, mut third) = (connect(proxy.address), connect(proxy.address));
+    wait_for_pending(&proxy, 2);
+    proxy
+        .reload(&settings.clone().upstream(&QUEUE.replace("maxConnections: 1", "maxConnections: 2")))
+        .unwrap();
+    wait_for_pending(&proxy, 1);
+    proxy.reload(&settings).unwrap();
+    let fourth = held(&proxy);
+    round_trip(&mut second);
+    round_trip(&mut third);
+    wait_for_pending(&proxy, 0);
+    drop((first, second, third, fourth));
+    assert!(proxy.records(4).iter().all(|record| record["outcome"] == "downstream_closed"));
+}
+
+/// Nothing becomes free meanwhile that would call who waits.
+fn a_breaker_whose_time_is_over_lets_who_waits_in(driver: Driver) {
+    let (echo, silent) = (Endpoint::echo(), Bound::new());
+    let upstream = "loadBalancer: {type: RoundRobin}, circuitBreaker: {maxPendingConnections: 5, pendingTimeout: 20s, \
+                    perEndpoint: {maxConnections: 1, consecutiveFailures: 1, openFor: {baseInterval: 300ms}}}";
+    let proxy = Proxy::start(&Settings::new(driver, &[silent.address, echo.address]).upstream(upstream));
+    // Refused by the one, served by the other, which is full then.
+    let first = held(&proxy);
+    let second = connect(proxy.address);
+    let back = silent.listen();
+    let mut second = second;
+    round_trip(&mut second);
+    drop((first, second));
+    let records = proxy.records(2);
+    assert!(records.iter().all(|record| record["outcome"] == "downstream_closed"), "{records:#?}");
+    assert_eq!(back.accepted(), 1);
 }
 
 /// Places of attempts that failed are called for like those of connections that ended.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Context;
-use crate::config::raw::{self, LoadBalancerType};
+use crate::config::raw::{self, Field, LoadBalancerType};
 use crate::config::{LoadBalancer, Location, ZoneAware};
 
 /// Fewer are not shared out evenly even to a few.
@@ -40,12 +40,16 @@ pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer
 pub(super) fn zone_aware(
     cx: &Context<'_>,
     path: &str,
-    raw: raw::ZoneAware,
+    raw: Field<raw::ZoneAware>,
+    load_balancer: LoadBalancer,
     here: &Arc<Location>,
 ) -> Option<ZoneAware> {
+    // Clients of a hash belong to an endpoint, whatever the zone of the replica that they come by, unless it is asked for.
+    let default = !matches!(load_balancer, LoadBalancer::ConsistentHash { .. }) || !raw.is_absent();
+    let raw = raw.or_default();
     let at = format!("{path}.loadBalancer.zoneAware.minEndpointsPerZone");
     let min_endpoints = cx.within(raw.min_endpoints_per_zone.or(3), &at, 1, MAX_ENDPOINTS_PER_ZONE);
-    let is_wanted = raw.prefer_local.or(true) && **here != Location::default();
+    let is_wanted = raw.prefer_local.or(default) && **here != Location::default();
     is_wanted.then(|| ZoneAware {
         here: Arc::clone(here),
         min_endpoints: usize::try_from(min_endpoints).unwrap_or(usize::MAX),

@@ -49,9 +49,9 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Clus
     let drain = drain(cx, path, raw.drain.or_default());
     let mut balancer = raw.load_balancer.or_default();
     let slow_start = std::mem::take(&mut balancer.slow_start).or_default().window;
-    let zone_aware = std::mem::take(&mut balancer.zone_aware).or_default();
-    let zone_aware = super::balancer::zone_aware(cx, path, zone_aware, &cluster.here);
+    let zone_aware = std::mem::take(&mut balancer.zone_aware);
     let load_balancer = super::balancer::load_balancer(cx, path, balancer);
+    let zone_aware = super::balancer::zone_aware(cx, path, zone_aware, load_balancer, &cluster.here);
     let rebalance = rebalance(cx, path, raw.rebalance.or_default(), load_balancer);
     Some(Upstream {
         name: raw.name.value()?.0.into(),
@@ -139,11 +139,15 @@ fn rebalance(
             ),
         );
     }
-    if percent > 0.0 && matches!(load_balancer, LoadBalancer::ConsistentHash { .. }) {
-        cx.report.add(
-            format!("{path}.rebalance"),
-            "with type ConsistentHash clients come back to the endpoint that they belong to; remove it, or write another type",
-        );
+    let in_vain = match load_balancer {
+        LoadBalancer::ConsistentHash { .. } => {
+            Some("with type ConsistentHash clients come back to the endpoint that they belong to")
+        }
+        LoadBalancer::PeakEwma => Some("with type PeakEWMA slow endpoints have fewer connections on purpose"),
+        _ => None,
+    };
+    if let Some(why) = in_vain.filter(|_| percent > 0.0) {
+        cx.report.add(format!("{path}.rebalance"), format_args!("{why}; remove it, or write another type"));
     }
     (percent > 0.0).then(|| Rebalance {
         percent_per_minute: percent,

@@ -77,6 +77,9 @@ fn upstreams() {
         (upstream("loadBalancer: {type: ConsistentHash}\n    rebalance: {percentPerMinute: 1}"), &[
             r#"t.yaml:12: upstreams[0].rebalance: with type ConsistentHash clients come back to the endpoint that they belong to; remove it, or write another type (upstream "pg")"#,
         ]),
+        (upstream("loadBalancer: {type: PeakEWMA}\n    rebalance: {percentPerMinute: 1}"), &[
+            r#"t.yaml:12: upstreams[0].rebalance: with type PeakEWMA slow endpoints have fewer connections on purpose; remove it, or write another type (upstream "pg")"#,
+        ]),
         (upstream("rebalance: {percentPerMinute: -1}"), &[
             r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -1 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,
         ]),

@@ -1,6 +1,5 @@
 //! A place among the connections of an upstream, and an endpoint that has one, too: at once, or in turn.
 
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,21 +21,23 @@ pub(super) async fn admit<'a>(
     upstream: &'a Arc<Upstream>,
     tried: &mut Tried,
 ) -> Result<Admission<'a>, Outcome> {
-    // Nobody overtakes those who wait.
-    if upstream.state.queued() == 0
+    let limit = upstream.limits.max_pending;
+    // Nobody overtakes those who wait. (There may be some of a configuration that had a queue.)
+    if (limit == 0 || upstream.state.queued() == 0)
         && let Some(admission) = try_admit(context, upstream, tried)
     {
         return Ok(admission);
     }
-    let limit = upstream.limits.max_pending;
     let Some(ticket) = upstream.state.queue(limit) else {
         return Err(reject(upstream, if limit == 0 { Rejection::Full } else { Rejection::QueueFull }));
     };
     let until = Instant::now() + upstream.limits.pending_timeout;
     loop {
-        if !called(live, &ticket, until).await? {
+        if !has_turn(live, &ticket, until).await? {
             return Err(reject(upstream, Rejection::QueueTimeout));
         }
+        // Who was being probed when it last looked may be well by now.
+        tried.clear();
         if let Some(admission) = try_admit(context, upstream, tried) {
             return Ok(admission);
         }
@@ -45,8 +46,7 @@ pub(super) async fn admit<'a>(
 
 /// `None`: it is full.
 fn try_admit<'a>(context: &Context, upstream: &'a Arc<Upstream>, tried: &mut Tried) -> Option<Admission<'a>> {
-    let limit = upstream.limits.max_connections.map(NonZeroUsize::get);
-    if !upstream.state.has_place(limit) {
+    if !upstream.state.has_place() {
         return None;
     }
     // The place comes last: one that was taken and given back would call the first in line, which this may be.
@@ -55,19 +55,26 @@ fn try_admit<'a>(context: &Context, upstream: &'a Arc<Upstream>, tried: &mut Tri
         Err(Unchosen::NoneLeft) => None,
         Err(Unchosen::Full) => return None,
     };
-    Some((upstream.state.take_place(limit)?, chosen))
+    Some((upstream.state.take_place()?, chosen))
 }
 
-/// Waits to be called, without losing sight of the client and of verdicts from outside. Whether it was, in time.
-async fn called(live: &Live, ticket: &Ticket, until: Instant) -> Result<bool, Outcome> {
+/// Waits until it is worth a look, without losing sight of the client and of verdicts from outside. `false`: the time is over.
+///
+/// The first in line is called when something becomes free; it looks now and then besides, because a breaker lets somebody
+/// through when its time is over, and calls nobody.
+async fn has_turn(live: &Live, ticket: &Ticket, until: Instant) -> Result<bool, Outcome> {
     loop {
-        let now = Instant::now();
-        if runtime::timeout_at(until.min(now + LOOK_INTERVAL), ticket.called()).await.is_some() {
+        let look = until.min(Instant::now() + LOOK_INTERVAL);
+        let is_called = runtime::timeout_at(look, ticket.called()).await.is_some();
+        look_after(live)?;
+        if is_called {
             return Ok(true);
         }
-        look_after(live)?;
         if Instant::now() >= until {
             return Ok(false);
+        }
+        if ticket.is_first() {
+            return Ok(true);
         }
     }
 }

@@ -14,14 +14,17 @@ pub(super) fn may_permit_by(upstream: &Upstream, deadline: Instant) -> bool {
     breakers.any(|breaker| breaker.may_permit_by(deadline))
 }
 
-pub(super) fn succeeded(permit: Option<Permit<'_>>, upstream: &Upstream, endpoint: &Endpoint) {
-    if permit.is_some_and(Permit::succeeded) {
+/// Whether that closed the breaker.
+pub(super) fn succeeded(permit: Option<Permit<'_>>, upstream: &Upstream, endpoint: &Endpoint) -> bool {
+    let closes = permit.is_some_and(Permit::succeeded);
+    if closes {
         tracing::info!(
             upstream = %upstream.name,
             endpoint = %endpoint.address,
             "the breaker is closed: the endpoint can be connected to again",
         );
     }
+    closes
 }
 
 /// Only what the endpoint did counts: a client that left and a lack of local ports say nothing of it.

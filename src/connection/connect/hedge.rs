@@ -53,12 +53,23 @@ impl<'a> Attempts<'a> {
         self.tried.insert(first.index);
         let second = choose(self.context, self.upstream, &mut self.tried).ok()?;
         let state = &self.upstream.state;
-        let retry = state.begin_retry(&self.upstream.retry, &self.upstream.limits, Instant::now())?;
+        let Some(retry) = state.begin_retry(&self.upstream.retry, &self.upstream.limits, Instant::now())
+        else {
+            drop(second);
+            state.freed();
+            return None;
+        };
         Some((second, retry))
     }
 
-    /// An attempt that does not matter any more, and did not fail.
-    fn abandon(&mut self, chosen: Chosen<'a>, started: Instant, outcome: Outcome) {
+    /// An attempt that does not matter any more, and did not fail. Only to a breaker that is on probation it did: a probe that
+    /// another attempt outpaced has not shown that the endpoint is back.
+    fn abandon(&mut self, mut chosen: Chosen<'a>, started: Instant, outcome: Outcome) {
+        if outcome == Outcome::Outpaced
+            && let Some(probe) = chosen.permit.take_if(|permit| permit.is_probe())
+        {
+            probe.failed(Instant::now());
+        }
         self.recorder.attempted(chosen.endpoint.address, started, Some(outcome));
         drop(chosen);
         self.upstream.state.freed();

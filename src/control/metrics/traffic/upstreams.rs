@@ -110,15 +110,28 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         },
     },
     Family {
+        name: "upstream_limited_connections",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "How many there are by the measure of that limit: from before their first attempt until their end.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let limit = upstream.limits.max_connections;
+                limit.map_or(Ok(()), |_| samples.put(&[&upstream.name], upstream.state.active()))
+            })
+        },
+    },
+    Family {
         name: "upstream_pending_connections",
         kind: Kind::Gauge,
         unit: None,
         labels: &["upstream"],
         help: "Connections that wait for a place; only with `circuitBreaker.maxPendingConnections`.",
         samples: |scrape, samples| {
-            upstreams(scrape, |upstream, _| match upstream.limits.max_pending {
-                0 => Ok(()),
-                _ => samples.put(&[&upstream.name], upstream.state.queued()),
+            upstreams(scrape, |upstream, _| match (upstream.limits.max_pending, upstream.state.queued()) {
+                (0, 0) => Ok(()),
+                (_, queued) => samples.put(&[&upstream.name], queued),
             })
         },
     },
@@ -159,8 +172,8 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &["upstream"],
-        help: "Connections closed because their endpoint had more than its fair share; with `rebalance.dryRun`, those \
-               that would have been. Only with `rebalance`.",
+        help: "Connections closed because their endpoint had more than its fair share; with `rebalance.dryRun`, \
+               closings that the budget would have allowed while there was an excess. Only with `rebalance`.",
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, _| match upstream.rebalance {
                 None => Ok(()),

@@ -154,7 +154,7 @@ impl World {
 
     fn connect(&mut self) {
         let upstream = self.upstream();
-        let Some(place) = upstream.state.take_place(Some(UPSTREAM_MAX)) else { return };
+        let Some(place) = upstream.state.take_place() else { return };
         let mut tried = Tried::none([127, 0, 0, 9].into());
         while let Some(pick) = balance::pick(upstream, &mut tried, &mut self.random, self.now) {
             let endpoint = &upstream.endpoints[pick.index];
@@ -261,7 +261,7 @@ impl World {
             let permit = endpoint.breaker.as_ref().unwrap().permit();
             prop_assert!(permit.is_some(), "the breaker of {} has lost its permit", endpoint.address);
         }
-        prop_assert!(self.upstream().state.take_place(Some(1)).is_some(), "the upstream has lost a place");
+        prop_assert!(self.upstream().state.take_place().is_some(), "the upstream has lost a place");
         Ok(())
     }
 }
