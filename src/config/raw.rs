@@ -15,8 +15,8 @@ mod upstream;
 
 pub(super) use field::{Field, Later, List};
 pub(super) use health::{
-    ActiveHealthCheck, HealthCheck, HttpProbe, InitialState, PassiveHealthCheck, ProbeType, Rebalance,
-    UpstreamDrain,
+    ActiveHealthCheck, GrpcProbe, HealthCheck, HttpProbe, InitialState, PassiveHealthCheck, ProbeType,
+    Rebalance, UpstreamDrain,
 };
 pub(super) use listener::{Connection, Listener, TcpKeepalive, WhenFull};
 pub(super) use process::{

@@ -222,6 +222,10 @@ pub struct ActiveCheck {
 pub enum ProbeKind {
     /// It connects.
     Tcp,
+    /// It connects and makes a TLS handshake.
+    Tls,
     /// It connects and asks, and one of these statuses is the answer.
     Http { path: String, host: Option<String>, statuses: Vec<u16> },
+    /// It connects and asks by gRPC whether this service serves; empty: the process as a whole.
+    Grpc { service: String },
 }

@@ -4,8 +4,10 @@
 //! the control side choose anew which endpoints connections go to. What is probed follows the table: an endpoint that
 //! leaves is not probed any more, and a check that changes begins anew.
 
+mod grpc;
 mod probe;
 mod tally;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

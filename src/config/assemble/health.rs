@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::{Context, seconds};
-use crate::config::raw::{self, Field, Later};
+use crate::config::raw::{self, Field, ProbeType};
 use crate::config::scalar::GatewayDuration;
 use crate::config::{ActiveCheck, HealthCheck, PassiveCheck, ProbeKind};
 
@@ -11,6 +11,8 @@ use crate::config::{ActiveCheck, HealthCheck, PassiveCheck, ProbeKind};
 const MAX_THRESHOLD: u32 = 100;
 /// More in a row is no sign of trouble any more, but trouble.
 const MAX_FAILURES: u32 = 1_000;
+/// Of the name of a gRPC service.
+const MAX_SERVICE_BYTES: usize = 253;
 /// Of statuses that mean healthy.
 const MAX_STATUSES: usize = 100;
 
@@ -61,14 +63,11 @@ fn active(cx: &Context<'_>, path: &str, raw: raw::ActiveHealthCheck) -> ActiveCh
         }
         *port != 0
     });
-    let is_http = matches!(raw.r#type.get(), Some(Later(raw::ProbeType::Http)));
-    if !is_http && !raw.http.is_absent() {
-        cx.report.add(format!("{path}.http"), "only probes of type HTTP ask for something; write type: HTTP");
-    }
+    let kind = kind(cx, path, raw.r#type, raw.http, raw.grpc);
     ActiveCheck {
         unhealthy_threshold: threshold(raw.unhealthy_threshold, 3, "unhealthyThreshold"),
         healthy_threshold: threshold(raw.healthy_threshold, 2, "healthyThreshold"),
-        kind: if is_http { http(cx, &format!("{path}.http"), raw.http.or_default()) } else { ProbeKind::Tcp },
+        kind,
         interval,
         jitter: raw
             .jitter
@@ -78,6 +77,43 @@ fn active(cx: &Context<'_>, path: &str, raw: raw::ActiveHealthCheck) -> ActiveCh
         starts_healthy: !matches!(raw.initial_state.value(), Some(raw::InitialState::Unhealthy)),
         port,
     }
+}
+
+fn kind(
+    cx: &Context<'_>,
+    path: &str,
+    kind: Field<ProbeType>,
+    http_probe: Field<raw::HttpProbe>,
+    grpc_probe: Field<raw::GrpcProbe>,
+) -> ProbeKind {
+    // One that is wrong has been reported, and what goes with it cannot be judged.
+    let is_known = !kind.is_wrong();
+    let kind = kind.or(ProbeType::Tcp);
+    if is_known && !matches!(kind, ProbeType::Http) && !http_probe.is_absent() {
+        cx.report.add(format!("{path}.http"), "only probes of type HTTP ask for this; write type: HTTP");
+    }
+    if is_known && !matches!(kind, ProbeType::Grpc) && !grpc_probe.is_absent() {
+        cx.report.add(format!("{path}.grpc"), "only probes of type GRPC ask for this; write type: GRPC");
+    }
+    match kind {
+        ProbeType::Tcp => ProbeKind::Tcp,
+        ProbeType::Tls => ProbeKind::Tls,
+        ProbeType::Http => http(cx, &format!("{path}.http"), http_probe.or_default()),
+        ProbeType::Grpc => grpc(cx, &format!("{path}.grpc"), grpc_probe.or_default()),
+    }
+}
+
+fn grpc(cx: &Context<'_>, path: &str, raw: raw::GrpcProbe) -> ProbeKind {
+    let service = raw.service.or_default();
+    if service.len() > MAX_SERVICE_BYTES || service.chars().any(char::is_control) {
+        cx.report.add(
+            format!("{path}.service"),
+            format_args!(
+                "{service:?} is no name of a service; write one like shop.v1.Cart, or \"\" for all of it"
+            ),
+        );
+    }
+    ProbeKind::Grpc { service }
 }
 
 fn http(cx: &Context<'_>, path: &str, raw: raw::HttpProbe) -> ProbeKind {

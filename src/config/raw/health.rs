@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, List, Off, off};
+use super::field::{Field, List, off};
 use super::listener::{CaCertificateRef, CertificateRef};
 use crate::config::scalar::GatewayDuration;
 
@@ -26,7 +26,7 @@ pub(in crate::config) struct HealthCheck {
 pub(in crate::config) struct ActiveHealthCheck {
     /// What a probe does.
     #[schemars(extend("default" = "TCP"))]
-    pub(in crate::config) r#type: Field<Later<ProbeType>>,
+    pub(in crate::config) r#type: Field<ProbeType>,
     /// Time between two probes of an endpoint.
     #[schemars(extend("default" = "5s"))]
     pub(in crate::config) interval: Field<GatewayDuration>,
@@ -50,7 +50,7 @@ pub(in crate::config) struct ActiveHealthCheck {
     /// What an HTTP probe asks for, for type HTTP.
     pub(in crate::config) http: Field<HttpProbe>,
     /// What a gRPC probe asks for, for type GRPC.
-    grpc: Field<Later<GrpcProbe>>,
+    pub(in crate::config) grpc: Field<GrpcProbe>,
 }
 
 /// What a probe does.
@@ -61,22 +61,6 @@ pub(in crate::config) enum ProbeType {
     Tls,
     Http,
     Grpc,
-}
-
-impl Off for ProbeType {
-    const INSTEAD: &'static str = "write TCP or HTTP";
-
-    fn is_off(&self) -> bool {
-        self.value_name().is_none()
-    }
-
-    fn value_name(&self) -> Option<&'static str> {
-        match self {
-            Self::Tls => Some("TLS"),
-            Self::Grpc => Some("GRPC"),
-            Self::Tcp | Self::Http => None,
-        }
-    }
 }
 
 /// What an endpoint is before its first probe.
@@ -107,7 +91,7 @@ pub(in crate::config) struct HttpProbe {
 pub(in crate::config) struct GrpcProbe {
     /// The service of grpc.health.v1; empty: the server as a whole.
     #[schemars(extend("default" = ""))]
-    service: Field<String>,
+    pub(in crate::config) service: Field<String>,
 }
 
 /// Ejecting endpoints to which connecting fails.
@@ -217,7 +201,6 @@ pub(in crate::config) struct UpstreamDrain {
 }
 
 off! {
-    GrpcProbe, "remove it", _ => false;
     UpstreamProxyProtocol, "remove it", _ => false;
     UpstreamTls, "remove it", _ => false;
 }

@@ -197,7 +197,13 @@ fn health_checks() {
             r#"t.yaml:11: upstreams[0].healthCheck.passive.maxEjectionPercent: 0 is out of range; write a number from 1 to 100 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {active: {http: {path: /healthz}}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for something; write type: HTTP (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for this; write type: HTTP (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: TLS, grpc: {service: a}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.grpc: only probes of type GRPC ask for this; write type: GRPC (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: GRPC, grpc: {service: \"a\\nb\"}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.grpc.service: "a\nb" is no name of a service; write one like shop.v1.Cart, or "" for all of it (upstream "pg")"#,
         ]),
     ]);
 }

@@ -61,13 +61,6 @@ fn upstreams() {
         (upstream("circuitBreaker: {maxConections: 5}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConections: there is no such field; write maxConnections (upstream "pg")"#,
         ]),
-        (upstream("healthCheck: {active: {type: GRPC, grpc: {service: a}}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.active.type: GRPC is not supported yet; write TCP or HTTP (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.active.grpc: not supported yet; remove it (upstream "pg")"#,
-        ]),
-        (upstream("healthCheck: {active: {type: TLS}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.active.type: TLS is not supported yet; write TCP or HTTP (upstream "pg")"#,
-        ]),
         (upstream("proxyProtocol: {version: V2}"), &[
             r#"t.yaml:11: upstreams[0].proxyProtocol: not supported yet; remove it (upstream "pg")"#,
         ]),

@@ -288,6 +288,22 @@ fn endpoints_may_have_a_zone_and_be_spares() {
 }
 
 #[test]
+fn probes_are_of_four_kinds() {
+    let kind = |text: &str| {
+        let config = config(&upstream(&format!("healthCheck: {{active: {{{text}}}}}")));
+        config.upstreams[0].health.active.clone().unwrap().kind
+    };
+    assert_eq!(kind("interval: 1s"), ProbeKind::Tcp);
+    assert_eq!(kind("type: TCP"), ProbeKind::Tcp);
+    assert_eq!(kind("type: TLS"), ProbeKind::Tls);
+    let http = ProbeKind::Http { path: "/".to_owned(), host: None, statuses: vec![200] };
+    assert_eq!(kind("type: HTTP"), http);
+    assert_eq!(kind("type: GRPC"), ProbeKind::Grpc { service: String::new() });
+    let cart = ProbeKind::Grpc { service: "shop.v1.Cart".to_owned() };
+    assert_eq!(kind("type: GRPC, grpc: {service: shop.v1.Cart}"), cart);
+}
+
+#[test]
 fn passive_health_has_defaults_and_a_way_to_be_off() {
     let passive =
         |text: &str| config(&upstream(&format!("healthCheck: {{{text}}}"))).upstreams[0].health.passive;

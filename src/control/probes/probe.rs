@@ -1,6 +1,7 @@
 //! One probe: does the endpoint take a connection, and answer as it should?
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::client::conn::http1;
@@ -10,8 +11,14 @@ use tokio::net::TcpStream;
 
 use crate::config::{ActiveCheck, ProbeKind};
 
-/// Of the head of an answer; its body is not read.
-const HEAD_MAX: usize = 8 * 1024;
+use super::{grpc, tls};
+
+/// Of the head of an answer, in bytes.
+pub(super) const HEAD_MAX: u32 = 8 * 1024;
+/// How long a probe that has its answer waits for the endpoint to end the connection too.
+pub(super) const LINGER: Duration = Duration::from_millis(200);
+/// How probes call themselves.
+pub(super) const AGENT: &str = concat!("sheave-probe/", env!("CARGO_PKG_VERSION"));
 
 /// The error says what was wrong, for people.
 pub(super) async fn probe(check: &ActiveCheck, endpoint: SocketAddr) -> Result<(), String> {
@@ -20,6 +27,8 @@ pub(super) async fn probe(check: &ActiveCheck, endpoint: SocketAddr) -> Result<(
         let stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
         match &check.kind {
             ProbeKind::Tcp => Ok(()),
+            ProbeKind::Tls => tls::shake_hands(stream, address).await,
+            ProbeKind::Grpc { service } => grpc::ask(stream, address, service).await,
             ProbeKind::Http { path, host, statuses } => {
                 let host = host.clone().unwrap_or_else(|| address.to_string());
                 let status = ask(stream, path, &host).await.map_err(|error| format!("asking: {error}"))?;
@@ -35,11 +44,11 @@ pub(super) async fn probe(check: &ActiveCheck, endpoint: SocketAddr) -> Result<(
 /// The status of the answer to a GET.
 async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Box<dyn std::error::Error>> {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_MAX);
+    builder.max_buf_size(HEAD_MAX as usize);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
     let request = Request::get(path)
         .header(HOST, host)
-        .header(USER_AGENT, concat!("sheave-probe/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, AGENT)
         .header(CONNECTION, "close")
         .body(String::new())?;
     let answer = sender.send_request(request);

@@ -1,0 +1,87 @@
+//! A probe that makes a whole TLS handshake, and ends it properly.
+//!
+//! Endpoints that are probed so log an error for each connection that only connects. No certificate is checked: whether the endpoint
+//! answers is asked here, not who it is. Nothing of the client's bytes ever goes over such a connection.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::probe::LINGER;
+
+static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(config);
+
+/// Shakes hands over `stream`, and says goodbye.
+pub(super) async fn shake_hands(stream: TcpStream, address: SocketAddr) -> Result<(), String> {
+    let config = CONFIG.as_ref().map_err(ToString::to_string)?;
+    let connector = TlsConnector::from(Arc::clone(config));
+    let handshake = connector.connect(ServerName::IpAddress(address.ip().into()), stream);
+    let mut stream = handshake.await.map_err(|error| format!("shaking hands: {error}"))?;
+    // It has answered; what follows is politeness. Without reading to the end the kernel would send a reset after the goodbye.
+    let goodbye = async {
+        stream.shutdown().await?;
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _rude = tokio::time::timeout(LINGER, goodbye).await;
+    Ok(())
+}
+
+fn config() -> Result<Arc<ClientConfig>, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    // Each probe is to make a whole handshake.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
