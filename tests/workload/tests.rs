@@ -27,20 +27,32 @@ fn aim(address: SocketAddr, more: &str) -> Aim {
     format!("web={address}{more}").parse().unwrap()
 }
 
-/// An endpoint on a port that was free a moment ago.
+/// An endpoint on a port that was free a moment ago; on another one if somebody was faster.
 async fn start(mode: &str) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>) {
-    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let (terminate, terminated) = oneshot::channel();
-    let terminated = async {
-        // Dropped with the test's own value, which ends the endpoint too.
-        terminated.await.ok();
-    };
-    let endpoint = tokio::spawn(serve(Serve::new(port, "pod-1", mode), terminated));
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        tokio::task::yield_now().await;
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let (terminate, terminated) = oneshot::channel();
+        let terminated = async {
+            // Dropped with the test's own value, which ends the endpoint too.
+            terminated.await.ok();
+        };
+        let endpoint = tokio::spawn(serve(Serve::new(port, "pod-1", mode), terminated));
+        // Looked at before each connect: who answers on a port that it did not get is an endpoint of another test.
+        loop {
+            tokio::task::yield_now().await;
+            if endpoint.is_finished() {
+                break;
+            }
+            match tokio::net::TcpStream::connect(address).await {
+                // Where nobody listens yet, a connection can meet itself.
+                Ok(stream) if stream.local_addr().is_ok_and(|local| local != address) => {
+                    return (address, terminate, endpoint);
+                }
+                _ => {}
+            }
+        }
     }
-    (address, terminate, endpoint)
 }
 
 async fn until(tally: &Tally, is_so: impl Fn(&Target) -> bool) -> Target {
