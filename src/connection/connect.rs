@@ -89,10 +89,10 @@ impl<'a> Attempts<'a> {
         let mut failure =
             if self.upstream.selection.is_empty() { Outcome::NoEndpoint } else { Outcome::BreakerOpen };
         for number in 0..=retry.num_retries {
-            let mut _in_parallel = None;
-            if number > 0 {
-                _in_parallel = Some(state.begin_retry(retry, limits, Instant::now()).ok_or(failure)?);
-            }
+            let _in_parallel = match number {
+                0 => None,
+                _ => Some(state.begin_retry(retry, limits, Instant::now()).ok_or(failure)?),
+            };
             let chosen = match first.take() {
                 Some(chosen) => chosen,
                 None => self.next(&mut backoff, failure).await?,

@@ -20,6 +20,9 @@ use crate::worker::runtime::SocketHandle;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct CoarseTime(u64);
 
+/// A connection without a byte for this long is idle.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -265,6 +268,11 @@ impl Live {
 
     pub(crate) fn idle_for(&self, now: CoarseTime) -> Duration {
         now.since(self.last_active.get())
+    }
+
+    /// Whether closing it now would hurt more than closing another: it waits for an answer, or had a byte a moment ago.
+    pub(crate) fn is_busy(&self, now: CoarseTime) -> bool {
+        self.awaits_answer() || self.idle_for(now) < IDLE
     }
 
     /// The next moment at which a timeout may be over, and the outcome if it then is.

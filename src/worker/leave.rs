@@ -17,8 +17,6 @@ use super::runtime;
 const TICK: Duration = Duration::from_millis(100);
 /// How long a closing that is due waits for a worker that has an idle connection.
 const DEFERENCE: Duration = Duration::from_millis(300);
-/// A connection without a byte for this long is idle, beside one of another worker that is not.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// Waits for endpoints to leave, and closes their connections one by one.
 pub(super) async fn follow(worker: &Rc<Worker>) {
@@ -44,8 +42,7 @@ fn close(mut leaving: Vec<Rc<Live>>) {
     for live in leaving {
         // What is due goes to the first worker that asks. One with an idle connection asks at once, one whose
         // connections are all busy asks only for what nobody has taken for a while.
-        let is_busy = live.awaits_answer() || live.idle_for(coarse) < IDLE;
-        let by = if is_busy { now.checked_sub(DEFERENCE).unwrap_or(now) } else { now };
+        let by = if live.is_busy(coarse) { now.checked_sub(DEFERENCE).unwrap_or(now) } else { now };
         if live.endpoint_state().is_some_and(|state| state.claim_close(by)) {
             live.end(Outcome::TableRemoved);
         }

@@ -23,8 +23,6 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a closing that is due waits for a worker that has an idle connection.
 const DEFERENCE: Duration = Duration::from_millis(600);
-/// A connection without a byte for this long is idle.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// Looks at the upstreams that are to be rebalanced, for ever.
 pub(super) async fn follow(worker: &Rc<Worker>) {
@@ -66,7 +64,7 @@ fn close_some(worker: &Worker, upstream: &Upstream, rebalance: Rebalance) {
         if *left == 0 {
             continue;
         }
-        let deference = if is_busy(&live, coarse) { DEFERENCE } else { Duration::ZERO };
+        let deference = if live.is_busy(coarse) { DEFERENCE } else { Duration::ZERO };
         if !upstream.claim_rebalance(rebalance, now.checked_sub(deference).unwrap_or(now)) {
             return;
         }
@@ -79,7 +77,7 @@ fn close_some(worker: &Worker, upstream: &Upstream, rebalance: Rebalance) {
 
 /// So many of them, in the order in which they are to go.
 fn first(candidates: Vec<Rc<Live>>, due: usize, now: CoarseTime) -> impl Iterator<Item = Rc<Live>> {
-    let key = |live: &Live| (is_busy(live, now), Reverse(live.idle_for(now)));
+    let key = |live: &Live| (live.is_busy(now), Reverse(live.idle_for(now)));
     let mut keyed: Vec<_> = candidates.into_iter().map(|live| (key(&live), live)).collect();
     if due < keyed.len() {
         keyed.select_nth_unstable_by_key(due, |(key, _)| *key);
@@ -87,8 +85,4 @@ fn first(candidates: Vec<Rc<Live>>, due: usize, now: CoarseTime) -> impl Iterato
     }
     keyed.sort_unstable_by_key(|(key, _)| *key);
     keyed.into_iter().map(|(_, live)| live)
-}
-
-fn is_busy(live: &Live, now: CoarseTime) -> bool {
-    live.awaits_answer() || live.idle_for(now) < IDLE
 }
