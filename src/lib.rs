@@ -12,4 +12,5 @@ pub mod resilience;
 pub mod routing;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;
