@@ -6,8 +6,11 @@
 mod assemble;
 mod decode;
 mod errors;
+mod hostname;
+mod proxy;
 mod raw;
 mod scalar;
+mod tls;
 mod tree;
 mod upstream;
 
@@ -27,10 +30,16 @@ use ipnet::IpNet;
 use rustix::fs::OFlags;
 
 pub use errors::{Error, Errors};
+pub use hostname::Hostname;
+pub use proxy::{ProxyIn, ProxyMode, ProxyOut, ProxyTlv, ProxyVersion};
+pub use tls::{
+    AuthorityRef, CertificateRef, ClientValidation, ClientValidationMode, ListenerTls, ObjectRef, Protocol,
+    Roots, ServerNameText, StartTls, SubjectAltName, TlsMode, TlsVersion, UpstreamTls,
+};
 pub use upstream::{
     ActiveCheck, Breaker, Endpoint, HealthCheck, LoadBalancer, Location, Members, PassiveCheck, PortRef,
-    ProbeKind, Rebalance, Retry, ServicePort, Upstream, UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
-    ZoneAware,
+    ProbeKind, Rebalance, Retry, RetryTriggers, ServicePort, Upstream, UpstreamDrain, UpstreamLimits,
+    UpstreamTimeouts, ZoneAware,
 };
 
 /// Everything one configuration file says.
@@ -139,6 +148,11 @@ pub struct Kubernetes {
 pub struct Listener {
     pub name: Name,
     pub address: SocketAddr,
+    pub protocol: Protocol,
+    /// A PROXY protocol header comes first; `None`: none does.
+    pub proxy: Option<ProxyIn>,
+    /// There exactly with protocol TLS.
+    pub tls: Option<ListenerTls>,
     /// Client networks; empty: everyone.
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
@@ -176,6 +190,8 @@ pub struct ListenerTimeouts {
     pub idle: Option<Duration>,
     pub max_duration: Option<Duration>,
     pub half_close: Option<Duration>,
+    /// For the TLS handshake, or for peeking at the ClientHello.
+    pub tls_handshake: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,8 +206,12 @@ pub struct Route {
     pub name: Name,
     /// The name of an existing listener.
     pub listener: Name,
+    /// What TLS clients ask for; empty: any name, or none. The most specific wins.
+    pub hostnames: Vec<Hostname>,
     /// Client networks; empty: everyone. The most specific wins.
     pub sources: Vec<IpNet>,
+    /// Where TLS ends; `None`: where the listener says.
+    pub tls_mode: Option<TlsMode>,
     /// At least one with a weight above 0.
     pub backends: Vec<BackendRef>,
 }

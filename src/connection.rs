@@ -95,6 +95,7 @@ async fn reach_upstream(
     if context.is_overloaded() {
         return Err(Outcome::Overload);
     }
+    let restrictions = context.restrictions.times();
     let listener = &live.listener;
     if !has_place {
         return Err(Outcome::Limit);
@@ -107,9 +108,13 @@ async fn reach_upstream(
         SourceRefusal::Limit => Outcome::SourceLimit,
         SourceRefusal::Rate => Outcome::SourceRate,
     })?;
-    let route = listener.route(client).ok_or(Outcome::NoRoute)?;
+    let route = listener.route_for(live.server_name(), client).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);
+    if context.restrictions.times() != restrictions {
+        // While it was not yet known where to, nobody could tell whether the new table permits it.
+        context.restrictions.tell();
+    }
     #[cfg(feature = "faults")]
     crate::faults::panic_in_connection(client);
     connect::connect(context, live, upstream, recorder).await

@@ -7,6 +7,7 @@
 mod compile;
 mod endpoint;
 mod listener;
+mod matcher;
 mod places;
 pub mod publish;
 mod queue;

@@ -9,7 +9,9 @@ mod listener;
 mod loops;
 mod names;
 mod process;
+mod proxy;
 mod route;
+mod tls;
 mod upstream;
 
 use std::time::Duration;
@@ -46,10 +48,15 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     Names::collect(&cx, "routes", &file.routes, |item| &item.name);
     let upstream_names = Names::collect(&cx, "upstreams", &file.upstreams, |item| &item.name);
 
-    let listeners = listener::listeners(&cx, file.listeners, admin.address);
-    let routes = route::routes(&cx, file.routes, &listener_names, &upstream_names);
+    let listeners = listener::listeners(&cx, file.listeners, admin.address, &cluster);
+    let routes_written = file.routes.get().map_or(0, Vec::len);
+    let known = route::Known { listeners: &listener_names, upstreams: &upstream_names };
+    let routes = route::routes(&cx, file.routes, &known, &listeners);
     let upstreams = upstream::upstreams(&cx, file.upstreams, &cluster);
     loops::refuse(&cx, &listeners, &routes, &upstreams);
+    if routes.len() == routes_written {
+        tls::agree(&cx, &listener_names, &listeners, &routes, &upstreams);
+    }
     Config {
         workers,
         admin,
@@ -121,6 +128,11 @@ impl Context<'_> {
                 .add(path, format_args!("{length} networks are too many; write at most {MAX_NETWORKS}"));
         }
         self.items(list, path).map(|(_, net)| net.0).collect()
+    }
+
+    /// Whether there is something in the file at `path`, be it right or wrong, and be it more than an empty list.
+    fn is_written(&self, path: &str) -> bool {
+        self.report.root().find(path).is_some_and(|node| !node.is_empty_list())
     }
 
     /// A number that has bounds.

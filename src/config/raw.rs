@@ -10,7 +10,9 @@ mod field;
 mod health;
 mod listener;
 mod process;
+mod proxy;
 mod route;
+mod tls;
 mod upstream;
 
 pub(super) use field::{Field, Later, List};
@@ -18,11 +20,16 @@ pub(super) use health::{
     ActiveHealthCheck, GrpcProbe, HealthCheck, HttpProbe, InitialState, PassiveHealthCheck, ProbeType,
     Rebalance, UpstreamDrain,
 };
-pub(super) use listener::{Connection, Listener, TcpKeepalive, WhenFull};
+pub(super) use listener::{Connection, Listener, Protocol, TcpKeepalive, TcpTimeout, WhenFull};
 pub(super) use process::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
 };
+pub(super) use proxy::{ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, Tlv, UpstreamProxyProtocol};
 pub(super) use route::{BackendRef, Route};
+pub(super) use tls::{
+    CaCertificateRef, CertificateRef, ClientValidation, ClientValidationMode, StartTls, Tls, TlsMode,
+    TlsVersion, UpstreamTls,
+};
 pub(super) use upstream::{
     CircuitBreaker, Endpoint, LoadBalancer, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream,
     UpstreamTcp, ZoneAware,

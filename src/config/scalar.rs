@@ -5,9 +5,11 @@
 
 mod address;
 mod service;
+mod tls;
 
 pub(super) use address::{EndpointAddress, ListenAddress};
 pub(super) use service::{DnsLabel, ServicePort};
+pub(super) use tls::{AlpnName, FilePath};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,6 +24,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::errors::quoted;
+use super::{Hostname, ObjectRef, ServerNameText, SubjectAltName};
 
 /// A value written as one word. An error is `what is wrong; what to write instead`.
 pub(super) trait Scalar: Sized {
@@ -103,7 +106,13 @@ scalars!(
     DnsLabel,
     ServicePort,
     AutoCount,
-    AutoBool
+    AutoBool,
+    Hostname,
+    ServerNameText,
+    SubjectAltName,
+    ObjectRef,
+    FilePath,
+    AlpnName
 );
 
 /// A Gateway API duration (GEP-2257): `250ms`, `1h30m`.

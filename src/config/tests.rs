@@ -8,6 +8,7 @@ mod property;
 mod refused;
 mod scalars;
 mod syntax;
+mod tls;
 mod together;
 mod valid;
 

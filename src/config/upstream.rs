@@ -5,7 +5,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Keepalive, Name};
+use super::{Keepalive, Name, ProxyOut, UpstreamTls};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upstream {
@@ -23,6 +23,10 @@ pub struct Upstream {
     pub breaker: Option<Breaker>,
     pub limits: UpstreamLimits,
     pub health: HealthCheck,
+    /// The PROXY protocol header that endpoints get; `None`: none.
+    pub proxy: Option<ProxyOut>,
+    /// `None`: endpoints are spoken to in plain TCP.
+    pub tls: Option<UpstreamTls>,
     pub drain: UpstreamDrain,
     /// `None`: connections stay where they are.
     pub rebalance: Option<Rebalance>,
@@ -139,6 +143,7 @@ pub struct UpstreamTimeouts {
 pub struct Retry {
     /// Attempts after the first.
     pub num_retries: u32,
+    pub triggers: RetryTriggers,
     /// When a second attempt joins one that has no answer yet; `None`: never.
     pub hedge_after: Option<Duration>,
     /// `None`: the upstream's connect timeout alone bounds an attempt.
@@ -149,6 +154,15 @@ pub struct Retry {
     pub budget_percent: u32,
     /// Retries per second that are always allowed.
     pub budget_floor: u32,
+}
+
+/// The failures of an attempt after which there may be another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryTriggers {
+    /// It did not come to a connection.
+    pub connect_failure: bool,
+    /// It came to a connection, but not through the TLS handshake.
+    pub tls_failure: bool,
 }
 
 /// How much at once.

@@ -107,6 +107,7 @@ impl<'a> Attempts<'a> {
             };
             match result {
                 Ok(won) => return Ok(won),
+                Err(Failed::Attempt(outcome)) if !retry.triggers.connect_failure => return Err(outcome),
                 Err(Failed::Attempt(outcome)) => failure = outcome,
                 Err(Failed::Connection(outcome)) => return Err(outcome),
             }

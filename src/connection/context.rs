@@ -1,6 +1,6 @@
 //! What every connection of a worker shares; one per worker, handed down.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -49,6 +49,7 @@ pub(crate) struct Outside {
 pub(crate) struct Notice {
     tell: flume::Sender<()>,
     told: flume::Receiver<()>,
+    times: Cell<u64>,
 }
 
 const SCRATCH_LEN: usize = 64 * 1024;
@@ -90,11 +91,17 @@ impl Context {
 impl Notice {
     fn new() -> Self {
         let (tell, told) = flume::bounded(1);
-        Self { tell, told }
+        Self { tell, told, times: Cell::new(0) }
     }
 
     pub(crate) fn tell(&self) {
+        self.times.set(self.times.get() + 1);
         let _already_told = self.tell.try_send(());
+    }
+
+    /// How often that was said.
+    pub(super) fn times(&self) -> u64 {
+        self.times.get()
     }
 
     /// Waits to be told.

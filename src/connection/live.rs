@@ -156,6 +156,12 @@ impl Live {
         self.source.set(place);
     }
 
+    /// The name that its client asks for, once that is known.
+    #[expect(clippy::unused_self, reason = "no ClientHello is read yet")]
+    pub(super) fn server_name(&self) -> Option<&str> {
+        None
+    }
+
     pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
         let _set_once = self.upstream.set(Arc::clone(upstream));
     }
@@ -243,9 +249,12 @@ impl Live {
         self.verdict.get()
     }
 
-    /// Whether the successor of its listener permits it, as far as it has come.
+    /// Whether the successor of its listener permits it. One without an upstream goes by its own listener yet, and is looked at
+    /// once it has one.
     pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
-        listener.permits(self.client.ip(), self.upstream.get().map(|upstream| &upstream.name))
+        let permits =
+            |upstream: &Arc<Upstream>| listener.permits(self.server_name(), self.client.ip(), &upstream.name);
+        self.upstream.get().is_none_or(permits)
     }
 
     /// Whether its listener or its endpoint has left the table.

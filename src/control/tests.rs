@@ -197,6 +197,9 @@ fn config(endpoints: &[&str]) -> Config {
         listeners: vec![config::Listener {
             name: "front".into(),
             address: "127.0.0.1:5432".parse().unwrap(),
+            protocol: config::Protocol::Tcp,
+            proxy: None,
+            tls: None,
             allow: Vec::new(),
             deny: Vec::new(),
             limit: Some(config::ConnectionLimit {
@@ -204,13 +207,20 @@ fn config(endpoints: &[&str]) -> Config {
                 when_full: config::WhenFull::Reset,
             }),
             sources: None,
-            timeouts: config::ListenerTimeouts { idle: None, max_duration: None, half_close: None },
+            timeouts: config::ListenerTimeouts {
+                idle: None,
+                max_duration: None,
+                half_close: None,
+                tls_handshake: Duration::from_secs(10),
+            },
             keepalive,
         }],
         routes: vec![config::Route {
             name: "all".into(),
             listener: "front".into(),
+            hostnames: Vec::new(),
             sources: vec!["10.0.0.0/8".parse().unwrap()],
+            tls_mode: None,
             backends: vec![config::BackendRef { upstream: "pg".into(), weight: 3 }],
         }],
         upstreams: vec![upstream(endpoints, keepalive)],
@@ -244,6 +254,7 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
         keepalive,
         retry: config::Retry {
             num_retries: 2,
+            triggers: config::RetryTriggers { connect_failure: true, tls_failure: true },
             hedge_after: None,
             per_retry_timeout: None,
             base_interval: Duration::from_millis(25),
@@ -255,6 +266,8 @@ fn upstream(endpoints: &[&str], keepalive: config::Keepalive) -> config::Upstrea
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None, passive: None },
+        proxy: None,
+        tls: None,
         drain: config::UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }

@@ -8,12 +8,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnet::IpNet;
-
 use crate::balance::{Schedule, Selection, Start};
-use crate::config::{self, Config, LoadBalancer, Members, Name};
+use crate::config::{self, Config, LoadBalancer, Members, Name, TlsMode};
 use crate::resilience::{Breaker, BreakerPolicy, SourcePolicy};
 
+use super::matcher::Matcher;
 use super::route::WeightedUpstream;
 use super::{
     Endpoint, EndpointState, Listener, Problem, Route, RouteTable, Topology, Upstream, UpstreamState,
@@ -51,11 +50,15 @@ pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now:
         .collect();
     let before: HashMap<&Name, &Arc<Listener>> =
         previous.listeners.iter().map(|listener| (&listener.name, listener)).collect();
+    let mut routes: HashMap<&Name, Vec<&config::Route>> = HashMap::new();
+    for route in &config.routes {
+        routes.entry(&route.listener).or_default().push(route);
+    }
     let listeners = config
         .listeners
         .iter()
         .map(|listener| {
-            let routes = config.routes.iter().filter(|route| route.listener == listener.name);
+            let routes = routes.get(&listener.name).map_or(&[][..], Vec::as_slice);
             let previous = before.get(&listener.name).copied();
             Arc::new(compile_listener(listener, routes, &upstreams, previous))
         })
@@ -124,6 +127,7 @@ fn compile_upstream(
         keepalive: upstream.keepalive,
         retry: upstream.retry,
         health: upstream.health.clone(),
+        proxy: upstream.proxy.clone(),
         drain: upstream.drain,
         rebalance: upstream.rebalance,
         limits: upstream.limits,
@@ -195,42 +199,43 @@ fn found_or_kept(
     }
 }
 
-fn compile_listener<'a>(
+fn compile_listener(
     listener: &config::Listener,
-    routes: impl Iterator<Item = &'a config::Route>,
+    routes: &[&config::Route],
     upstreams: &BTreeMap<Name, Arc<Upstream>>,
     previous: Option<&Arc<Listener>>,
 ) -> Listener {
-    let routes: Vec<Arc<Route>> = routes
-        .map(|route| {
-            let before = previous.and_then(|l| l.routes.iter().find(|before| before.name == route.name));
-            Arc::new(compile_route(route, upstreams, before))
-        })
-        .collect();
-    let mut by_source: Vec<(IpNet, usize)> = routes
-        .iter()
-        .enumerate()
-        .flat_map(|(index, route)| route.sources.iter().map(move |net| (*net, index)))
-        .collect();
-    by_source.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+    let before: HashMap<&Name, &Arc<Route>> =
+        previous.iter().flat_map(|listener| &listener.routes).map(|route| (&route.name, route)).collect();
+    let mode = listener.tls.as_ref().map(|tls| tls.mode);
+    let mut matcher = Matcher::default();
+    for (index, route) in routes.iter().enumerate() {
+        matcher.add(index, &route.hostnames, &route.sources);
+    }
+    let compiled = |route: &&config::Route| {
+        Arc::new(compile_route(route, mode, upstreams, before.get(&route.name).copied()))
+    };
     Listener {
         name: listener.name.clone(),
         address: listener.address,
+        protocol: listener.protocol,
+        proxy: listener.proxy.clone(),
         allow: listener.allow.as_slice().into(),
         deny: listener.deny.as_slice().into(),
         limit: listener.limit,
         sources: listener.sources.map(|config::SourceLimit { limit, rate }| SourcePolicy { limit, rate }),
         timeouts: listener.timeouts,
         keepalive: listener.keepalive,
-        for_everyone: routes.iter().position(|route| route.sources.is_empty()),
-        by_source,
-        routes,
+        routes: routes.iter().map(compiled).collect(),
+        matcher: Arc::new(matcher),
         state: previous.map_or_else(Arc::default, |listener| Arc::clone(&listener.state)),
     }
 }
 
+/// `tls_mode` is that of the listener; `None`: no TLS is spoken there.
 fn compile_route(
     route: &config::Route,
+    tls_mode: Option<TlsMode>,
     upstreams: &BTreeMap<Name, Arc<Upstream>>,
     previous: Option<&Arc<Route>>,
 ) -> Route {
@@ -244,7 +249,9 @@ fn compile_route(
         .collect();
     Route {
         name: route.name.clone(),
+        hostnames: route.hostnames.as_slice().into(),
         sources: route.sources.as_slice().into(),
+        tls_mode: tls_mode.map(|mode| route.tls_mode.unwrap_or(mode)),
         schedule: Schedule::new(backends.iter().map(|backend| backend.weight)),
         backends,
         cursor: previous.map_or_else(Arc::default, |route| Arc::clone(&route.cursor)),

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name};
+use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name, Protocol, ProxyIn};
 use crate::resilience::{SourcePlace, SourcePolicy, SourceRefusal, Sources};
 
+use super::matcher::Matcher;
 use super::{Places, Route, Upstream};
 
 /// A listener and its routes.
@@ -18,6 +19,9 @@ pub struct Listener {
     pub name: Name,
     /// As configured; two tables mean the same sockets when they name the same address.
     pub address: SocketAddr,
+    pub protocol: Protocol,
+    /// A PROXY protocol header comes first; `None`: none does.
+    pub proxy: Option<ProxyIn>,
     pub allow: Arc<[IpNet]>,
     pub deny: Arc<[IpNet]>,
     pub limit: Option<ConnectionLimit>,
@@ -26,10 +30,8 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     pub keepalive: Keepalive,
     pub routes: Vec<Arc<Route>>,
-    /// (network, index into `routes`), the longest prefix first.
-    pub(super) by_source: Vec<(IpNet, usize)>,
-    /// The route without `sources`.
-    pub(super) for_everyone: Option<usize>,
+    /// Of `routes`, by their indices.
+    pub(super) matcher: Arc<Matcher>,
     pub state: Arc<ListenerState>,
 }
 
@@ -59,17 +61,18 @@ impl Listener {
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }
 
-    /// Whether this client may have a connection to the upstream of this name, which may be one that takes no new ones for its
-    /// weight. `None`: to any.
-    pub fn permits(&self, client: IpAddr, upstream: Option<&Name>) -> bool {
-        let leads_there = |route: &Arc<Route>| upstream.is_none_or(|upstream| route.may_lead_to(upstream));
-        self.admits(client) && self.route(client).is_some_and(leads_there)
+    /// Whether a client that asks for this name may have a connection to this upstream, which may be one that takes no new ones
+    /// for its weight.
+    pub fn permits(&self, server_name: Option<&str>, client: IpAddr, upstream: &Name) -> bool {
+        let route = self.route_for(server_name, client);
+        self.admits(client) && route.is_some_and(|route| route.may_lead_to(upstream))
     }
 
     /// Whether it permits the same connections as `other`, as far as is easily seen.
     pub(super) fn permits_as(&self, other: &Self) -> bool {
         let mut routes = self.routes.iter().zip(&other.routes);
-        self.allow == other.allow
+        self.protocol == other.protocol
+            && self.allow == other.allow
             && self.deny == other.deny
             && self.routes.len() == other.routes.len()
             && routes.all(|(one, other)| Arc::ptr_eq(one, other) || one.leads_as(other))
@@ -100,10 +103,9 @@ impl Listener {
         Arc::new(Self { routes, ..Self::clone(self) })
     }
 
-    /// The route for this client: the most specific of `sources`, else the one for everyone.
-    pub fn route(&self, client: IpAddr) -> Option<&Arc<Route>> {
-        let client = client.to_canonical();
-        let by_source = self.by_source.iter().find(|(net, _)| net.contains(&client)).map(|(_, index)| *index);
-        self.routes.get(by_source.or(self.for_everyone)?)
+    /// The route for a client that asks for this name, in whatever case, or for none: of those that match, the one with the
+    /// most specific hostname, then the one with the most specific source.
+    pub fn route_for(&self, server_name: Option<&str>, client: IpAddr) -> Option<&Arc<Route>> {
+        self.routes.get(self.matcher.find(server_name, client)?)
     }
 }

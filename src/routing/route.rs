@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ipnet::IpNet;
 
 use crate::balance::Schedule;
-use crate::config::Name;
+use crate::config::{Hostname, Name, TlsMode};
 
 use super::Upstream;
 
@@ -15,8 +15,12 @@ use super::Upstream;
 #[derive(Debug, Clone)]
 pub struct Route {
     pub name: Name,
+    /// What TLS clients ask for; empty: any name, or none.
+    pub hostnames: Arc<[Hostname]>,
     /// Client networks; empty: everyone.
     pub sources: Arc<[IpNet]>,
+    /// Where TLS of its clients ends; `None`: they speak none.
+    pub tls_mode: Option<TlsMode>,
     pub backends: Vec<WeightedUpstream>,
     pub(super) schedule: Schedule,
     pub(super) cursor: Arc<AtomicUsize>,
@@ -42,7 +46,8 @@ impl Route {
     /// Whether it leads the same clients to the same upstreams as `other`.
     pub(super) fn leads_as(&self, other: &Self) -> bool {
         let mut backends = self.backends.iter().zip(&other.backends);
-        self.sources == other.sources
+        self.hostnames == other.hostnames
+            && self.sources == other.sources
             && self.backends.len() == other.backends.len()
             && backends.all(|(one, other)| one.upstream.name == other.upstream.name)
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::balance::Selection;
 use crate::config::{
-    HealthCheck, Keepalive, LoadBalancer, Name, Rebalance, Retry, ServicePort, UpstreamDrain, UpstreamLimits,
-    UpstreamTimeouts,
+    HealthCheck, Keepalive, LoadBalancer, Name, ProxyOut, Rebalance, Retry, ServicePort, UpstreamDrain,
+    UpstreamLimits, UpstreamTimeouts,
 };
 
 use crate::resilience::{Budget, BudgetPolicy, ClosePace, Share, excess};
@@ -36,6 +36,8 @@ pub struct Upstream {
     pub keepalive: Keepalive,
     pub retry: Retry,
     pub health: HealthCheck,
+    /// The PROXY protocol header that endpoints get; `None`: none.
+    pub proxy: Option<ProxyOut>,
     pub drain: UpstreamDrain,
     pub rebalance: Option<Rebalance>,
     pub limits: UpstreamLimits,

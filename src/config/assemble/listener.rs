@@ -4,25 +4,40 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use super::{Context, seconds, unless_zero};
+use super::process::Cluster;
+use super::{Context, proxy, seconds, tls, unless_zero};
 use crate::config::raw::{self, Field, List};
 use crate::config::scalar::ListenAddress;
-use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, SourceLimit, WhenFull};
+use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, Protocol, SourceLimit, WhenFull};
 
 /// More than one address can make.
 const MAX_RATE: f64 = 1_000_000.0;
 /// With less, a client would wait for longer than any process lives.
 const MIN_RATE: f64 = 0.001;
 
-pub(super) fn listeners(cx: &Context<'_>, list: List<raw::Listener>, admin: SocketAddr) -> Vec<Listener> {
+pub(super) fn listeners(
+    cx: &Context<'_>,
+    list: List<raw::Listener>,
+    admin: SocketAddr,
+    cluster: &Cluster,
+) -> Vec<Listener> {
     let mut addresses = Addresses { admin, seen: HashMap::new() };
     let items = cx.items(list, "listeners");
-    items.filter_map(|(path, raw)| listener(cx, &path, raw, &mut addresses)).collect()
+    items.filter_map(|(path, raw)| listener(cx, &path, raw, &mut addresses, cluster)).collect()
 }
 
-fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Addresses) -> Option<Listener> {
+fn listener(
+    cx: &Context<'_>,
+    path: &str,
+    raw: raw::Listener,
+    addresses: &mut Addresses,
+    cluster: &Cluster,
+) -> Option<Listener> {
     let address = address(cx, path, raw.address, addresses);
-    let timeouts = raw.timeout.or_default().tcp.or_default();
+    let protocol = protocol(cx, path, raw.protocol);
+    let proxy = proxy::listener(cx, path, raw.proxy_protocol);
+    let tls = tls::listener(cx, path, raw.tls, protocol, cluster);
+    let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let connection = raw.connection.or_default();
     let sources = sources(cx, &format!("{path}.connection"), &connection);
     let when_full = match connection.when_full.or(raw::WhenFull::Reset) {
@@ -37,17 +52,47 @@ fn listener(cx: &Context<'_>, path: &str, raw: raw::Listener, addresses: &mut Ad
     Some(Listener {
         name: raw.name.value()?.0.into(),
         address: address?,
+        protocol: protocol?,
+        proxy,
+        tls,
         allow,
         deny,
         limit: limit.map(|limit| ConnectionLimit { limit, when_full }),
         sources,
-        timeouts: ListenerTimeouts {
-            idle: unless_zero(seconds(timeouts.idle_timeout, 3600)),
-            max_duration: unless_zero(seconds(timeouts.max_connection_duration, 0)),
-            half_close: unless_zero(seconds(timeouts.half_close_timeout, 60)),
-        },
+        timeouts,
         keepalive,
     })
+}
+
+/// `None`: it is not known.
+fn protocol(cx: &Context<'_>, path: &str, field: Field<raw::Protocol>) -> Option<Protocol> {
+    if field.is_wrong() {
+        return None;
+    }
+    match field.or(raw::Protocol::Tcp) {
+        raw::Protocol::Tcp => Some(Protocol::Tcp),
+        raw::Protocol::Tls => Some(Protocol::Tls),
+        raw::Protocol::Udp => {
+            cx.report.add(format!("{path}.protocol"), "UDP is not supported yet; write TCP or TLS");
+            None
+        }
+    }
+}
+
+fn timeouts(cx: &Context<'_>, path: &str, raw: raw::TcpTimeout) -> ListenerTimeouts {
+    let tls_handshake = seconds(raw.tls_handshake_timeout, 10);
+    if tls_handshake.is_zero() {
+        cx.report.add(
+            format!("{path}.timeout.tcp.tlsHandshakeTimeout"),
+            "a handshake in no time always fails; write how long it may take, like 10s",
+        );
+    }
+    ListenerTimeouts {
+        idle: unless_zero(seconds(raw.idle_timeout, 3600)),
+        max_duration: unless_zero(seconds(raw.max_connection_duration, 0)),
+        half_close: unless_zero(seconds(raw.half_close_timeout, 60)),
+        tls_handshake,
+    }
 }
 
 fn sources(cx: &Context<'_>, path: &str, raw: &raw::Connection) -> Option<SourceLimit> {

@@ -7,22 +7,31 @@ use ipnet::IpNet;
 use super::Context;
 use super::names::Names;
 use crate::config::errors::quoted;
-use crate::config::raw::{self, Field, List};
-use crate::config::scalar::Network;
-use crate::config::{BackendRef, Route};
+use crate::config::raw::{self, List};
+use crate::config::{BackendRef, Hostname, Listener, Protocol, Route};
 
 /// Backends of one route; with [`MAX_WEIGHT`] their sum stays within `u32`.
 const MAX_BACKENDS: usize = 1_000;
 /// That of Gateway API.
 const MAX_WEIGHT: u32 = 1_000_000;
+/// Hostnames times sources, of all routes together: no file has more sources alone.
+const MAX_MATCHES: usize = 1_000_000;
 
+/// The names that a route may refer to.
+pub(super) struct Known<'a> {
+    pub(super) listeners: &'a Names,
+    pub(super) upstreams: &'a Names,
+}
+
+/// `listeners` are those of the file that are right.
 pub(super) fn routes(
     cx: &Context<'_>,
     list: List<raw::Route>,
-    listeners: &Names,
-    upstreams: &Names,
+    known: &Known<'_>,
+    listeners: &[Listener],
 ) -> Vec<Route> {
     let mut matches = Matches {
+        protocols: listeners.iter().map(|listener| (&*listener.name, listener.protocol)).collect(),
         seen: HashMap::new(),
         listeners: HashSet::new(),
         // A route that cannot be read may be any listener's.
@@ -30,10 +39,19 @@ pub(super) fn routes(
     };
     let routes: Vec<Route> = cx
         .items(list, "routes")
-        .filter_map(|(path, raw)| route(cx, &path, raw, listeners, upstreams, &mut matches))
+        .filter_map(|(path, raw)| route(cx, &path, raw, known, &mut matches))
         .collect();
-    if matches.complete && listeners.is_complete() {
-        for (name, i) in listeners.all() {
+    if matches.seen.len() > MAX_MATCHES {
+        cx.report.add(
+            "routes",
+            format_args!(
+                "they name {} pairs of a hostname and a source; write at most {MAX_MATCHES}",
+                matches.seen.len()
+            ),
+        );
+    }
+    if matches.complete && known.listeners.is_complete() {
+        for (name, i) in known.listeners.all() {
             if !matches.listeners.contains(name) {
                 cx.report.add(
                     format!("listeners[{i}]"),
@@ -46,77 +64,141 @@ pub(super) fn routes(
 }
 
 /// What the routes so far match.
-struct Matches {
-    /// By listener and source; `None` is every client. The value is the route.
-    seen: HashMap<(String, Option<IpNet>), String>,
-    listeners: HashSet<String>,
+struct Matches<'a> {
+    /// What is spoken on each listener, where that is known.
+    protocols: HashMap<&'a str, Protocol>,
+    /// The value is the route.
+    seen: HashMap<Match<'a>, String>,
+    listeners: HashSet<&'a str>,
     complete: bool,
 }
 
-fn route(
+/// One listener, hostname and source; `None` is every name or none, and every client.
+type Match<'a> = (&'a str, Option<Hostname>, Option<IpNet>);
+
+fn route<'a>(
     cx: &Context<'_>,
     path: &str,
-    raw: raw::Route,
-    listeners: &Names,
-    upstreams: &Names,
-    matches: &mut Matches,
+    mut raw: raw::Route,
+    known: &Known<'a>,
+    matches: &mut Matches<'a>,
 ) -> Option<Route> {
     let listener_path = format!("{path}.listener");
-    let listener =
-        cx.required(raw.listener, &listener_path, "the name of a listener, like listener: postgres");
-    let listener = listener.and_then(|name| listeners.resolve(cx, &name.0, &listener_path));
+    let listener = std::mem::take(&mut raw.listener);
+    let listener = cx.required(listener, &listener_path, "the name of a listener, like listener: postgres");
+    let listener = listener.and_then(|name| known.listeners.resolve(cx, &name.0, &listener_path));
     match listener {
         Some(name) => {
-            matches.listeners.insert(name.to_owned());
+            matches.listeners.insert(name);
         }
         None => matches.complete = false,
     }
-    let sources = sources(cx, path, raw.sources, listener, matches);
-    let backends = backends(cx, path, raw.backend_refs, upstreams);
-    Some(Route { name: raw.name.value()?.0.into(), listener: listener?.into(), sources, backends })
+    let protocol = listener.and_then(|name| matches.protocols.get(name).copied());
+    if protocol == Some(Protocol::Tcp) {
+        refuse_tls(cx, path, &raw, listener.unwrap_or_default());
+    }
+    if let Some(listener) = listener {
+        claim(cx, path, &raw, listener, protocol, matches);
+    }
+    let sources = cx.networks(raw.sources, &format!("{path}.sources"));
+    let hostnames = cx.items(raw.hostnames, &format!("{path}.hostnames")).map(|(_, name)| name).collect();
+    let tls_mode = raw.tls.or_default().mode.value().map(super::tls::mode);
+    let backends = backends(cx, path, raw.backend_refs, known.upstreams);
+    Some(Route {
+        name: raw.name.value()?.0.into(),
+        listener: listener?.into(),
+        hostnames,
+        sources,
+        tls_mode,
+        backends,
+    })
 }
 
-fn sources(
+/// What only clients that speak TLS can be told apart by.
+fn refuse_tls(cx: &Context<'_>, path: &str, raw: &raw::Route, listener: &str) {
+    let has_hostnames = raw.hostnames.get().is_some_and(|names| !names.is_empty());
+    for (name, is_written) in [("hostnames", has_hostnames), ("tls", !raw.tls.is_absent())] {
+        if is_written {
+            cx.report.add(
+                format!("{path}.{name}"),
+                format_args!(
+                    "clients of listener {} speak no TLS; write protocol: TLS there, or remove it",
+                    quoted(listener)
+                ),
+            );
+        }
+    }
+}
+
+/// Takes what the route matches, and reports what another has taken already.
+fn claim<'a>(
     cx: &Context<'_>,
     path: &str,
-    list: List<Network>,
-    listener: Option<&str>,
-    matches: &mut Matches,
-) -> Vec<IpNet> {
-    let sources_path = format!("{path}.sources");
+    raw: &raw::Route,
+    listener: &'a str,
+    protocol: Option<Protocol>,
+    matches: &mut Matches<'a>,
+) {
+    let sources = each_or_all(&raw.sources, &format!("{path}.sources"), |net| net.0);
+    for (hostname_at, hostname) in each_or_all(&raw.hostnames, &format!("{path}.hostnames"), Hostname::clone)
+    {
+        for (source_at, source) in &sources {
+            let key = (listener, hostname.clone(), *source);
+            let Some(first) = matches.seen.get(&key) else {
+                if matches.seen.len() <= MAX_MATCHES {
+                    matches.seen.insert(key, path.to_owned());
+                }
+                continue;
+            };
+            if first == path {
+                continue;
+            }
+            let listener = quoted(listener);
+            let (at, message) = match (&hostname, source) {
+                (None, Some(net)) => (
+                    source_at,
+                    format!(
+                        "{net} of listener {listener} is already taken by {first}; remove it from one of the two"
+                    ),
+                ),
+                (None, None) => {
+                    let what =
+                        if protocol == Some(Protocol::Tls) { "hostnames or sources" } else { "sources" };
+                    (
+                        source_at,
+                        format!(
+                            "every client of listener {listener} is already taken by {first}; write the {what} this route \
+                             is for"
+                        ),
+                    )
+                }
+                (Some(name), None) => (
+                    &hostname_at,
+                    format!(
+                        "{name} of listener {listener} is already taken by {first}; remove it from one of the two, or \
+                         write the sources this route is for"
+                    ),
+                ),
+                (Some(name), Some(net)) => (
+                    &hostname_at,
+                    format!(
+                        "{name} for {net} of listener {listener} is already taken by {first}; remove it from one of the two"
+                    ),
+                ),
+            };
+            cx.report.add(at.as_str(), message);
+        }
+    }
+}
+
+/// The items of a list that are right, with their paths; `None` where it is empty, which means all there are.
+fn each_or_all<T, U>(list: &List<T>, path: &str, value: impl Fn(&T) -> U) -> Vec<(String, Option<U>)> {
     let items = list.get().map_or(&[][..], Vec::as_slice);
-    let mut found: Vec<(String, Option<IpNet>)> = Vec::new();
     if items.is_empty() && !list.is_wrong() {
-        found.push((sources_path.clone(), None));
+        return vec![(path.to_owned(), None)];
     }
-    for (i, item) in items.iter().enumerate() {
-        if let Field::Is(net) = item {
-            found.push((format!("{sources_path}[{i}]"), Some(net.0)));
-        }
-    }
-    for (at, source) in found {
-        let Some(listener) = listener else { continue };
-        let key = (listener.to_owned(), source);
-        let Some(first) = matches.seen.get(&key) else {
-            matches.seen.insert(key, path.to_owned());
-            continue;
-        };
-        if first == path {
-            continue;
-        }
-        let message = match source {
-            Some(net) => format!(
-                "{net} of listener {} is already taken by {first}; remove it from one of the two",
-                quoted(listener)
-            ),
-            None => format!(
-                "every client of listener {} is already taken by {first}; write the sources this route is for",
-                quoted(listener)
-            ),
-        };
-        cx.report.add(at, message);
-    }
-    cx.networks(list, &sources_path)
+    let right = items.iter().enumerate().filter_map(|(i, item)| Some((i, item.get()?)));
+    right.map(|(i, item)| (format!("{path}[{i}]"), Some(value(item)))).collect()
 }
 
 fn backends(cx: &Context<'_>, path: &str, list: List<raw::BackendRef>, upstreams: &Names) -> Vec<BackendRef> {

@@ -6,12 +6,12 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use super::process::Cluster;
-use super::{Context, seconds, unless_zero};
+use super::{Context, proxy, seconds, tls, unless_zero};
 use crate::config::raw::{self, Field, List};
 use crate::config::scalar::{self, GatewayDuration};
 use crate::config::{
-    Breaker, Endpoint, LoadBalancer, Members, Name, PortRef, Rebalance, Retry, ServicePort, Upstream,
-    UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
+    Breaker, Endpoint, LoadBalancer, Members, Name, PortRef, Rebalance, Retry, RetryTriggers, ServicePort,
+    Upstream, UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
 };
 
 /// With the bound on endpoints, the sum of weights stays within `u32`.
@@ -46,6 +46,8 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Clus
     let breaker = breaker(cx, path, circuit_breaker.per_endpoint.or_default());
     let health = super::health::health_check(cx, path, raw.health_check.or_default());
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
+    let proxy = proxy::upstream(cx, path, raw.proxy_protocol);
+    let tls = tls::upstream(cx, path, raw.tls, cluster);
     let drain = drain(cx, path, raw.drain.or_default());
     let mut balancer = raw.load_balancer.or_default();
     let slow_start = std::mem::take(&mut balancer.slow_start).or_default().window;
@@ -65,6 +67,8 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Clus
         breaker,
         limits,
         health,
+        proxy,
+        tls,
         drain,
         rebalance,
     })
@@ -213,13 +217,12 @@ fn timeouts(cx: &Context<'_>, path: &str, raw: raw::UpstreamTcp) -> UpstreamTime
 fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let path = format!("{path}.retry");
     let num_retries = cx.within(raw.num_retries.or(2), &format!("{path}.numRetries"), 0, MAX_RETRIES);
-    // tls-failure cannot occur yet, so that without connect-failure there is nothing to retry.
-    let retries_connects = match raw.triggers.get() {
+    let has = |wanted: raw::Trigger| match raw.triggers.get() {
         None => true,
-        Some(triggers) => {
-            triggers.iter().any(|trigger| matches!(trigger, Field::Is(raw::Trigger::ConnectFailure)))
-        }
+        Some(triggers) => triggers.iter().any(|trigger| trigger.get() == Some(&wanted)),
     };
+    let connect_failure = has(raw::Trigger::ConnectFailure);
+    let triggers = RetryTriggers { connect_failure, tls_failure: has(raw::Trigger::TlsFailure) };
     let per_retry = raw.per_retry.or_default();
     let back_off = per_retry.back_off.or_default();
     let base_interval = millis(back_off.base_interval, 25);
@@ -235,8 +238,9 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
             0,
             MAX_RETRIES_PER_SECOND,
         ),
-        num_retries: if retries_connects { num_retries } else { 0 },
-        hedge_after: unless_zero(seconds(raw.hedge_after, 0)).filter(|_| retries_connects),
+        num_retries,
+        triggers,
+        hedge_after: unless_zero(seconds(raw.hedge_after, 0)).filter(|_| connect_failure),
         per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
         base_interval,
         max_interval,

@@ -1,10 +1,9 @@
-//! What an upstream may say about health, TLS, the PROXY protocol and endpoints that come and go.
+//! What an upstream may say about health, and about endpoints that come and go.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, List, off};
-use super::listener::{CaCertificateRef, CertificateRef};
+use super::field::{Field, List};
 use crate::config::scalar::GatewayDuration;
 
 /// How it is known which endpoints work.
@@ -112,67 +111,6 @@ pub(in crate::config) struct PassiveHealthCheck {
     pub(in crate::config) max_ejection_percent: Field<u32>,
 }
 
-/// Sending a PROXY protocol header to endpoints.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(in crate::config) struct UpstreamProxyProtocol {
-    /// Text (V1) or binary (V2).
-    #[schemars(extend("default" = "V2"))]
-    version: Field<ProxyProtocolVersion>,
-    /// What a V2 header says besides the addresses.
-    #[schemars(extend("default" = []))]
-    tlvs: List<Tlv>,
-}
-
-/// A version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub(in crate::config) enum ProxyProtocolVersion {
-    V1,
-    V2,
-}
-
-/// What a PROXY protocol V2 header says besides the addresses.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(in crate::config) enum Tlv {
-    Authority,
-    Alpn,
-    UniqueId,
-    Traceparent,
-}
-
-/// Speaking TLS to endpoints.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(in crate::config) struct UpstreamTls {
-    /// How endpoints' certificates are checked.
-    validation: Field<TlsValidation>,
-    /// The certificate that Sheave shows.
-    client_certificate_ref: Field<CertificateRef>,
-}
-
-/// How endpoints' certificates are checked.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
-pub(in crate::config) struct TlsValidation {
-    /// Authorities whose certificates are accepted.
-    ca_certificate_refs: List<CaCertificateRef>,
-    /// Or those that this system trusts.
-    #[serde(rename = "wellKnownCACertificates")]
-    well_known_ca_certificates: Field<WellKnownCaCertificates>,
-    /// The name that is sent as SNI and that the certificate must have.
-    hostname: Field<String>,
-    /// Other names, of which the certificate must have one instead.
-    #[schemars(extend("default" = []))]
-    subject_alt_names: List<String>,
-}
-
-/// Authorities that need no reference.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub(in crate::config) enum WellKnownCaCertificates {
-    System,
-}
-
 /// After a scale-out, close connections so that their clients connect to new endpoints.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
@@ -198,9 +136,4 @@ pub(in crate::config) struct UpstreamDrain {
     /// Of each endpoint that left, close this many per second before that, idle ones first; 0: none.
     #[schemars(range(min = 0), extend("default" = 0))]
     pub(in crate::config) close_per_second: Field<f64>,
-}
-
-off! {
-    UpstreamProxyProtocol, "remove it", _ => false;
-    UpstreamTls, "remove it", _ => false;
 }

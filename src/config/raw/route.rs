@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, List};
+use super::field::{Field, List};
+use super::tls::RouteTls;
+use crate::config::Hostname;
 use crate::config::scalar::{Network, ObjectName};
 
 /// Which connections of a listener go to which upstreams.
@@ -17,10 +19,12 @@ pub(in crate::config) struct Route {
     pub(in crate::config) listener: Field<ObjectName>,
     /// TLS server names: exact or *.wildcard (any depth); the most specific wins. Empty: every name.
     #[schemars(extend("default" = []))]
-    hostnames: Field<Later<Vec<Field<String>>>>,
+    pub(in crate::config) hostnames: List<Hostname>,
     /// Client networks; the most specific wins. Empty: every client.
     #[schemars(extend("default" = []))]
     pub(in crate::config) sources: List<Network>,
+    /// Where TLS ends, on a TLS listener; absent: where the listener says.
+    pub(in crate::config) tls: Field<RouteTls>,
     /// The upstreams that share the route's connections.
     pub(in crate::config) backend_refs: List<BackendRef>,
 }

@@ -3,9 +3,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, List};
-use super::health::{HealthCheck, Rebalance, UpstreamDrain, UpstreamProxyProtocol, UpstreamTls};
+use super::field::{Field, List};
+use super::health::{HealthCheck, Rebalance, UpstreamDrain};
 use super::listener::TcpKeepalive;
+use super::proxy::UpstreamProxyProtocol;
+use super::tls::UpstreamTls;
 use crate::config::scalar::{DnsLabel, EndpointAddress, GatewayDuration, ObjectName, ServicePort};
 
 /// A named group of endpoints that is balanced as one: static `endpoints`, or a `service`.
@@ -32,9 +34,9 @@ pub(in crate::config) struct Upstream {
     /// How it is known which endpoints work.
     pub(in crate::config) health_check: Field<HealthCheck>,
     /// Send a PROXY protocol header to endpoints. Without it none is sent.
-    proxy_protocol: Field<Later<UpstreamProxyProtocol>>,
+    pub(in crate::config) proxy_protocol: Field<UpstreamProxyProtocol>,
     /// Speak TLS to endpoints. Without it plain TCP is spoken.
-    tls: Field<Later<UpstreamTls>>,
+    pub(in crate::config) tls: Field<UpstreamTls>,
     /// After a scale-out, move connections to new endpoints by closing some.
     pub(in crate::config) rebalance: Field<Rebalance>,
     /// What happens to connections of an endpoint that left.

@@ -73,7 +73,7 @@ impl Scalar for ServicePort {
     }
 }
 
-fn is_label(text: &str) -> bool {
+pub(super) fn is_label(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=MAX_LABEL).contains(&text.len())
         && text.bytes().all(allowed)

@@ -11,7 +11,7 @@ drain:
 listeners:
   - name: postgres
     address: "::1:5432"
-    protocol: TLS
+    protocol: UDP
     allow: [10.0.0.7/8]
   - name: redis
     address: localhost:6379
@@ -38,7 +38,7 @@ fn all_mistakes_are_reported_at_once() {
         r#"t.yaml:4: drain.delay: 30 has no unit; write 30s for seconds, or use ms, m or h"#,
         r#"t.yaml:6: drain.timeout: written twice, first on line 5; keep one of them"#,
         r#"t.yaml:9: listeners[0].address: "::1:5432" needs brackets around its IPv6 address; write "[::1]:5432" (listener "postgres")"#,
-        r#"t.yaml:10: listeners[0].protocol: TLS is not supported yet; write TCP (listener "postgres")"#,
+        r#"t.yaml:10: listeners[0].protocol: UDP is not supported yet; write TCP or TLS (listener "postgres")"#,
         r#"t.yaml:11: listeners[0].allow[0]: 10.0.0.7/8 has bits set after its prefix; write 10.0.0.0/8 for the network, or 10.0.0.7/32 for the one address (listener "postgres")"#,
         r#"t.yaml:13: listeners[1].address: "localhost" is a host name, and listening takes an IP address; write 127.0.0.1 for this machine alone, or "[::]" for every address (listener "redis")"#,
         r#"t.yaml:16: routes[0].listener: there is no listener "postgre"; write postgres (route "postgres")"#,

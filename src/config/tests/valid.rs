@@ -38,6 +38,9 @@ fn defaults_of_a_listener_and_a_route() {
     let listener = Listener {
         name: "pg".into(),
         address: "[::]:5432".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        proxy: None,
+        tls: None,
         allow: vec![],
         deny: vec![],
         limit: None,
@@ -46,13 +49,16 @@ fn defaults_of_a_listener_and_a_route() {
             idle: Some(seconds(3600)),
             max_duration: None,
             half_close: Some(seconds(60)),
+            tls_handshake: seconds(10),
         },
         keepalive: KEEPALIVE,
     };
     let route = Route {
         name: "pg".into(),
         listener: "pg".into(),
+        hostnames: Vec::new(),
         sources: vec![],
+        tls_mode: None,
         backends: vec![BackendRef { upstream: "pg".into(), weight: 1 }],
     };
     assert_eq!(config.listeners, [listener]);
@@ -76,6 +82,7 @@ fn defaults_of_an_upstream() {
         keepalive: KEEPALIVE,
         retry: Retry {
             num_retries: 2,
+            triggers: RetryTriggers { connect_failure: true, tls_failure: true },
             hedge_after: None,
             per_retry_timeout: Some(seconds(1)),
             base_interval: Duration::from_millis(25),
@@ -91,6 +98,8 @@ fn defaults_of_an_upstream() {
             max_interval: seconds(30),
         }),
         health: HealthCheck { panic_threshold: 50, active: None, passive: None },
+        proxy: None,
+        tls: None,
         drain: UpstreamDrain { timeout: seconds(300), close_per_second: None },
     };
     assert_eq!(config(BASE).upstreams, [upstream]);
@@ -147,12 +156,18 @@ fn zero_means_never() {
 }
 
 #[test]
-fn without_connect_failure_nothing_is_retried() {
-    for (triggers, retries) in
-        [("[]", 0), ("[tls-failure]", 0), ("[connect-failure]", 7), ("[tls-failure, connect-failure]", 7)]
-    {
-        let text = upstream(&format!("retry: {{numRetries: 7, triggers: {triggers}}}"));
-        assert_eq!(config(&text).upstreams[0].retry.num_retries, retries, "{triggers}");
+fn what_is_not_named_is_not_retried() {
+    let tcp_and_tls = [
+        ("[]", (false, false)),
+        ("[tls-failure]", (false, true)),
+        ("[connect-failure]", (true, false)),
+        ("[tls-failure, connect-failure]", (true, true)),
+    ];
+    for (triggers, (connect_failure, tls_failure)) in tcp_and_tls {
+        let text = upstream(&format!("retry: {{hedgeAfter: 1s, triggers: {triggers}}}"));
+        let retry = config(&text).upstreams[0].retry;
+        assert_eq!(retry.triggers, RetryTriggers { connect_failure, tls_failure }, "{triggers}");
+        assert_eq!(retry.hedge_after, connect_failure.then(|| seconds(1)), "{triggers}");
     }
 }
 
@@ -205,7 +220,7 @@ fn what_is_off_may_be_written() {
         listener("protocol: TCP"),
         listener("proxyProtocol: {mode: Off, trusted: [10.0.0.0/8]}"),
         listener("connection: {limitPerSource: 0, ratePerSource: 0}"),
-        listener("timeout: {tcp: {tlsHandshakeTimeout: 0s}}"),
+        listener("timeout: {tcp: {tlsHandshakeTimeout: 1s}}"),
         route("hostnames: []"),
         endpoint("{address: 10.0.0.7:1, zone: \"\", priority: 0}"),
         upstream("retry: {hedgeAfter: 0s}"),

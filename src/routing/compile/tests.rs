@@ -44,11 +44,19 @@ fn listener(name: &str, address: &str) -> config::Listener {
     config::Listener {
         name: name.into(),
         address: address.parse().unwrap(),
+        protocol: config::Protocol::Tcp,
+        proxy: None,
+        tls: None,
         allow: Vec::new(),
         deny: Vec::new(),
         limit: None,
         sources: None,
-        timeouts: ListenerTimeouts { idle: None, max_duration: None, half_close: None },
+        timeouts: ListenerTimeouts {
+            idle: None,
+            max_duration: None,
+            half_close: None,
+            tls_handshake: Duration::from_secs(10),
+        },
         keepalive: KEEPALIVE,
     }
 }
@@ -57,7 +65,9 @@ fn route(name: &str, listener: &str, sources: &[&str], upstream: &str) -> config
     config::Route {
         name: name.into(),
         listener: listener.into(),
+        hostnames: Vec::new(),
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        tls_mode: None,
         backends: vec![BackendRef { upstream: upstream.into(), weight: 1 }],
     }
 }
@@ -83,6 +93,7 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
         keepalive: KEEPALIVE,
         retry: Retry {
             num_retries: 2,
+            triggers: config::RetryTriggers { connect_failure: true, tls_failure: true },
             hedge_after: None,
             per_retry_timeout: None,
             base_interval: Duration::from_millis(25),
@@ -94,6 +105,8 @@ fn upstream(name: &str, endpoints: &[&str]) -> config::Upstream {
         limits: config::UpstreamLimits::default(),
         breaker: Some(BREAKER),
         health: config::HealthCheck { panic_threshold: 50, active: None, passive: None },
+        proxy: None,
+        tls: None,
         drain: UpstreamDrain { timeout: Duration::from_secs(300), close_per_second: None },
     }
 }
@@ -122,7 +135,7 @@ fn the_most_specific_source_wins_also_for_mapped_addresses() {
     config.routes.push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
     let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     let listener = &table.listeners[0];
-    let routed = |client: &str| listener.route(ip(client)).unwrap().name.to_string();
+    let routed = |client: &str| listener.route_for(None, ip(client)).unwrap().name.to_string();
     assert_eq!(routed("10.1.2.3"), "ten-one");
     assert_eq!(routed("::ffff:10.1.2.3"), "ten-one");
     assert_eq!(routed("10.2.2.3"), "ten");
@@ -355,8 +368,7 @@ fn a_table_that_permits_others_says_so() {
     assert_eq!(restrictions(&config), 4);
     assert_eq!(restrictions(&config), 4);
     let listener = &table.listeners[0];
-    let permits = |client: &str, upstream: &str| listener.permits(ip(client), Some(&upstream.into()));
+    let permits = |client: &str, upstream: &str| listener.permits(None, ip(client), &upstream.into());
     assert!(permits("10.1.0.1", "v") && !permits("10.1.0.1", "u"));
     assert!(!permits("10.9.0.1", "v") && !permits("192.0.2.1", "v"));
-    assert!(listener.permits(ip("10.1.0.1"), None) && !listener.permits(ip("10.9.0.1"), None));
 }
