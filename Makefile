@@ -58,12 +58,12 @@ tidy: ## Check the tree's own rules: sizes, words, who may name whom
 
 # With the features of the tests, so that nothing is compiled twice.
 chart: ## Check the Helm chart and that manifests/ is rendered from it
-	@scripts/setup chart
+	@scripts/setup python
 	$(CARGO) build --locked --features faults --quiet
 	scripts/chart check
 
 manifests: ## Write manifests/ and the chart's values.schema.json anew
-	@scripts/setup chart
+	@scripts/setup python
 	$(CARGO) build --locked --features faults --quiet
 	scripts/chart render
 
@@ -74,10 +74,9 @@ audit: ## Check dependencies for known vulnerabilities (fetches the RustSec data
 	@scripts/setup build
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check advisories
 
-bench: ## Compare Sheave with HAProxy: CPU, latency, memory (docs/performance.md)
-	@scripts/setup build
-	@scripts/install-bench-peers
-	$(CARGO) bench --locked --bench compare -- $(ARGS)
+bench: ## Compare Sheave with HAProxy, nginx, Envoy, Traefik: CPU, latency, memory
+	@scripts/setup python
+	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench compare -- $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -12,7 +12,7 @@ Compares TCP proxies: the CPU time, latency and memory each needs for the same w
 Usage: cargo bench --bench compare -- [options]
 
   --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both)      [default: all]
-  --peers LIST       haproxy, haproxy-splice, sheave, sheave-epoll
+  --peers LIST       haproxy, haproxy-splice, nginx, envoy, traefik, sheave, sheave-epoll
                      and every NAME of --other                              [default: all]
                      also sheave-bare (no retries, no breakers) and sheave-all (limits, hedging,
                      breakers, ejection, queue): what the policies cost
@@ -154,7 +154,7 @@ fn finish(mut options: Options) -> Result<Command> {
 impl Options {
     /// Far more than a run should take: beyond it something hangs.
     pub(super) fn time_limit(&self) -> Duration {
-        let peers = 4 + self.others.len() as u32;
+        let peers = 7 + self.others.len() as u32;
         let measurement = self.time * 8 + Duration::from_secs(5);
         let rounds = measurement * self.rounds as u32 * peers * self.cases.len() as u32;
         rounds + Duration::from_secs(300)

@@ -1,44 +1,27 @@
-//! The proxies under comparison: how each is configured, started and stopped.
+//! A proxy under comparison, running: started, asked for a sign of life, stopped.
+
+mod config;
+mod recipe;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::args::Options;
 use crate::error::{Context, Error, Result};
+use crate::guard;
 use crate::process::{CpuClock, on_cpu};
 use crate::wire::{self, MESSAGE};
-use crate::{guard, machine};
+
+pub(super) use recipe::{Recipe, recipes};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-
-/// A way to run a proxy.
-#[derive(Clone)]
-pub(super) struct Recipe {
-    pub(super) name: String,
-    program: Program,
-}
-
-#[derive(Clone)]
-enum Program {
-    Haproxy { splice: bool },
-    Sheave { binary: PathBuf, driver: &'static str, policies: Policies },
-}
-
-/// What of Sheave is turned on besides carrying connections.
-#[derive(Clone, Copy)]
-enum Policies {
-    None,
-    Default,
-    All,
-}
 
 /// A running proxy.
 pub(super) struct Peer {
@@ -50,197 +33,23 @@ pub(super) struct Peer {
     log: PathBuf,
 }
 
-/// What a configuration is made from.
-struct Site<'a> {
-    listen: SocketAddr,
-    admin: SocketAddr,
-    endpoints: &'a [SocketAddr],
-    max_connections: u64,
-}
-
-/// The peers asked for, in the order asked for.
-pub(super) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
-    let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
-    let with = |driver, policies| Program::Sheave { binary: options.sheave.clone(), driver, policies };
-    let sheave = |driver| with(driver, Policies::Default);
-    let mut known = vec![
-        recipe("haproxy", Program::Haproxy { splice: false }),
-        recipe("haproxy-splice", Program::Haproxy { splice: true }),
-        recipe("sheave", sheave("auto")),
-        recipe("sheave-epoll", sheave("epoll")),
-        recipe("sheave-bare", with("auto", Policies::None)),
-        recipe("sheave-all", with("auto", Policies::All)),
-    ];
-    for (name, path) in &options.others {
-        let program = Program::Sheave { binary: path.clone(), driver: "auto", policies: Policies::Default };
-        known.push(recipe(name, program));
-    }
-    let Some(wanted) = &options.peers else {
-        // What the policies cost is a question of its own.
-        known.retain(|recipe| {
-            !matches!(recipe.program, Program::Sheave { policies: Policies::None | Policies::All, .. })
-        });
-        return Ok(known);
-    };
-    let find = |name: &String| {
-        let found = known.iter().find(|recipe| recipe.name == *name).cloned();
-        found.ok_or_else(|| {
-            let names: Vec<&str> = known.iter().map(|recipe| recipe.name.as_str()).collect();
-            Error::new(format!("no peer {name:?}; there are {}", names.join(", ")))
-        })
-    };
-    wanted.iter().map(find).collect()
-}
-
-impl Recipe {
-    /// Where the program is, or what to do about it.
-    fn binary(&self) -> Result<PathBuf> {
-        match &self.program {
-            Program::Haproxy { .. } => find_program("haproxy").ok_or_else(|| {
-                Error::new(format!(
-                    "{} needs haproxy, which is not installed: run scripts/install-bench-peers \
-                     (apt-get install haproxy), or choose others with --peers",
-                    self.name
-                ))
-            }),
-            Program::Sheave { binary, .. } if binary.is_file() => {
-                fs::canonicalize(binary).context(binary.display())
-            }
-            Program::Sheave { binary, .. } => Err(Error::new(format!(
-                "{} has no binary at {}: build it with `cargo build --release`, or choose others with --peers",
-                self.name,
-                binary.display()
-            ))),
-        }
-    }
-
-    /// What the program calls itself.
-    pub(super) fn version(&self) -> Result<String> {
-        let flag = match self.program {
-            Program::Haproxy { .. } => "-v",
-            Program::Sheave { .. } => "--version",
-        };
-        let output = Command::new(self.binary()?).arg(flag).stdin(Stdio::null()).output();
-        let output = output.context(format_args!("ask {} for its version", self.name))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        Ok(text.lines().next().unwrap_or("unknown").trim().to_owned())
-    }
-
-    /// Starts the proxy on `cpu` and returns once a message has gone through it and back.
-    pub(super) fn start(&self, cpu: usize, endpoints: &[SocketAddr]) -> Result<Peer> {
-        let binary = self.binary()?;
-        let site = Site {
-            listen: machine::free_address()?,
-            admin: machine::free_address()?,
-            endpoints,
-            max_connections: machine::max_connections(),
-        };
-        let stem = guard::directory()?.join(format!("{}-{}", self.name, site.listen.port()));
-        let (text, extension) = match &self.program {
-            Program::Haproxy { splice } => (haproxy_config(&site, *splice), "cfg"),
-            Program::Sheave { driver, policies, .. } => (sheave_config(&site, driver, *policies), "yaml"),
-        };
-        let file = stem.with_extension(extension);
-        fs::write(&file, text).context(file.display())?;
-        let log = stem.with_extension("log");
-        let mut command = self.command(&binary, &file);
+impl Peer {
+    /// Starts `command` on `cpu` and returns once a message has gone through it and back.
+    fn spawn(name: &str, mut command: Command, site: &config::Site<'_>, cpu: usize) -> Result<Self> {
+        let log = site.stem.with_extension("log");
         let output = File::create(&log).context(log.display())?;
         command.stdin(Stdio::null()).stderr(output.try_clone().context("log")?).stdout(output);
-        let child = on_cpu(cpu, || command.spawn())?.context(format_args!("start {}", self.name))?;
+        let child = on_cpu(cpu, || command.spawn())?.context(format_args!("start {name}"))?;
         let pid = child.id();
         guard::add_child(pid);
-        let name = self.name.clone();
-        let mut peer = Peer { name, address: site.listen, pid, clock: CpuClock::new(pid, cpu), child, log };
+        let clock = CpuClock::new(pid, cpu);
+        let mut peer = Self { name: name.to_owned(), address: site.listen, pid, clock, child, log };
         match peer.await_answer() {
             Ok(()) => Ok(peer),
             Err(error) => Err(peer.blame(error)),
         }
     }
 
-    fn command(&self, binary: &Path, config: &Path) -> Command {
-        // setpriv becomes the program under the same pid: should this process be killed, the proxy goes too.
-        let mut command = match find_program("setpriv") {
-            Some(setpriv) => {
-                let mut command = Command::new(setpriv);
-                command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
-                command
-            }
-            None => Command::new(binary),
-        };
-        // Settings of the person's shell must not reach one peer and not the other.
-        command.env_clear();
-        match self.program {
-            Program::Haproxy { .. } => command.args(["-db", "-f"]).arg(config),
-            Program::Sheave { .. } => command.args(["run", "--config"]).arg(config),
-        };
-        command
-    }
-}
-
-fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps servers where only root's PATH leads.
-    let system = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    let mut places = std::env::split_paths(&path).chain(system);
-    places.find_map(|place| Some(place.join(name)).filter(|file| file.is_file()))
-}
-
-/// As a careful administrator would: one thread, no log, room for every connection.
-fn haproxy_config(site: &Site<'_>, splice: bool) -> String {
-    let max = site.max_connections;
-    // Unset, haproxy would reserve a pipe for every fourth connection and exceed the limit of open files.
-    // splice-auto decides only when the whole stream is processed again, which a plain relay never needs:
-    // haproxy 2.6 made not one splice call with it. These two do make it splice.
-    let (pipes, option) = if splice {
-        ("    maxpipes 256\n", "    option splice-request\n    option splice-response\n")
-    } else {
-        ("", "")
-    };
-    let mut text = format!(
-        "global\n    nbthread 1\n    maxconn {max}\n{pipes}\
-         defaults\n    mode tcp\n{option}    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
-         listen bench\n    bind {}\n    balance roundrobin\n    maxconn {max}\n",
-        site.listen
-    );
-    for (index, endpoint) in site.endpoints.iter().enumerate() {
-        text.push_str(&format!("    server s{index} {endpoint}\n"));
-    }
-    text
-}
-
-fn sheave_config(site: &Site<'_>, driver: &str, policies: Policies) -> String {
-    let (of_listener, of_upstream) = match policies {
-        Policies::None => (
-            "",
-            "    retry: {numRetries: 0}\n\
-             \u{20}   circuitBreaker: {perEndpoint: {consecutiveFailures: 0}}\n",
-        ),
-        Policies::Default => ("", ""),
-        Policies::All => (
-            ", connection: {limit: 100000, limitPerSource: 100000, ratePerSource: 1000000}",
-            "    retry: {hedgeAfter: 1s}\n\
-             \u{20}   circuitBreaker: {maxConnections: 100000, maxPendingConnections: 1000, maxParallelRetries: 100, \
-             perEndpoint: {maxConnections: 100000}}\n\
-             \u{20}   healthCheck: {passive: {resetWithin: 1s}}\n",
-        ),
-    };
-    let mut text = format!(
-        "workers: {{count: 1, pin: false, driver: {driver}}}\n\
-         admin: {{address: \"{}\"}}\n\
-         drain: {{delay: 0s, timeout: 1s}}\n\
-         accessLog: {{enabled: false}}\n\
-         listeners:\n  - {{name: bench, address: \"{}\", protocol: TCP{of_listener}}}\n\
-         routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n\
-         upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n",
-        site.admin, site.listen
-    );
-    for endpoint in site.endpoints {
-        text.push_str(&format!("      - {{address: \"{endpoint}\"}}\n"));
-    }
-    text
-}
-
-impl Peer {
     /// Adds what the proxy itself said to an error of its client.
     pub(super) fn blame(&self, error: Error) -> Error {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
