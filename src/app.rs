@@ -13,7 +13,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Name};
 use crate::control::{self, ConnectionLimits, Event};
@@ -84,7 +84,9 @@ impl Instance {
         let admin = TcpListener::bind(config.admin.address)
             .map_err(|error| StartError::Admin { address: config.admin.address, error })?;
         let empty = RouteTable::empty();
-        let table = Arc::new(compile(config, &Findings::default(), &empty, Instant::now()));
+        let mut findings = Findings::default();
+        findings.credentials.read_new(config, SystemTime::now()).map_err(StartError::Certificates)?;
+        let table = Arc::new(compile(config, &findings, &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
         let access_log = workers::access_log(config, options.access_log)?;
@@ -102,6 +104,7 @@ impl Instance {
             config: config.clone(),
             load: options.load,
             config_file: options.config_file,
+            credentials: findings.credentials,
             publisher,
             bind: Box::new(move |current, next| {
                 socket::bind(current, next, workers).map_err(|error| error.to_string())

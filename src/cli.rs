@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::app::{self, Instance, Options};
+use crate::app::{self, Instance, Options, StartError};
 use crate::config::{self, Config, Location, ParseOptions};
 use crate::telemetry::logging;
 
@@ -102,6 +102,7 @@ fn run(args: &RunArgs) -> ExitCode {
     });
     let instance = match instance {
         Ok(instance) => instance,
+        Err(StartError::Certificates(errors)) => return complain(&errors, EXIT_USAGE),
         Err(error) => return complain(&format!("sheave: {error}"), EXIT_FAILURE),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "serving");

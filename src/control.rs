@@ -32,6 +32,7 @@ use crate::routing::publish::{BoundListener, Publisher};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
 use crate::telemetry::{LiveDirectory, WorkerCounters};
+use crate::tls::Credentials;
 
 use ejector::Ejector;
 use kubernetes::{Discovery, Observation};
@@ -65,6 +66,8 @@ pub struct Parts {
     pub load: Load,
     /// Watched for changes; `None`: never.
     pub config_file: Option<PathBuf>,
+    /// What that table was made with.
+    pub credentials: Credentials,
     pub publisher: Publisher,
     pub bind: Bind,
     /// Bound, so that an address in use stops the start and not the control side.
@@ -212,7 +215,8 @@ impl Side {
             tuning,
         ));
         let (observed, observations) = flume::bounded(OBSERVATIONS_MAX);
-        let tables = Tables::new(Arc::clone(&shared), parts.bind, Arc::clone(&shared.started_with));
+        let tables =
+            Tables::new(Arc::clone(&shared), parts.bind, Arc::clone(&shared.started_with), parts.credentials);
         let side = Self {
             reloader: Reloader::new(Arc::clone(&shared), parts.load, tables),
             discovery: Discovery::new(

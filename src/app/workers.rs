@@ -21,6 +21,9 @@ use super::limits::{Capacity, TooFew};
 /// Why an instance cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A line for each, with its place in the configuration.
+    #[error("{0}")]
+    Certificates(String),
     #[error("the cores that this process may use cannot be read: {0}")]
     Cores(io::Error),
     #[error("admin.address: cannot listen on {address}: {error}; write a free address, or one of this host")]

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Name, Upstream};
 use crate::routing::{Findings, Found, Problem, RouteTable};
+use crate::tls::Credentials;
 
 use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
 use super::loops::Loops;
@@ -50,14 +51,19 @@ pub(super) struct Published {
 }
 
 impl Tables {
-    pub(super) fn new(shared: Arc<Shared>, bind: Bind, config: Arc<Config>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        bind: Bind,
+        config: Arc<Config>,
+        credentials: Credentials,
+    ) -> Self {
         let now = Instant::now();
         let mut tables = Self {
             shared,
             bind,
             config: Arc::clone(&config),
             index: Index::default(),
-            findings: Findings::default(),
+            findings: Findings { credentials, ..Findings::default() },
             followers: HashMap::new(),
             changed: HashMap::new(),
             judged: BTreeSet::new(),
@@ -74,7 +80,9 @@ impl Tables {
     pub(super) fn reconfigure(&mut self, config: Arc<Config>) -> Result<Published, String> {
         let current = self.shared.publisher.current();
         let mut loops = Loops::new(&config);
-        let findings = find(&self.index, &mut loops, &config);
+        let mut credentials = self.findings.credentials.clone();
+        credentials.read_new(&config, SystemTime::now())?;
+        let findings = Findings { upstreams: find(&self.index, &mut loops, &config), credentials };
         let now = Instant::now();
         let mut next = crate::routing::compile(&config, &findings, &current, now);
         let sockets = (self.bind)(&current, &next)?;
@@ -88,8 +96,8 @@ impl Tables {
         let before = std::mem::replace(&mut self.findings, findings);
         let published = self.publish(next, sockets);
         self.up_to_date();
-        for (name, found) in &self.findings {
-            let before = before.get(name);
+        for (name, found) in &self.findings.upstreams {
+            let before = before.upstreams.get(name);
             if before != Some(found) {
                 announce(name, published.generation, before, found);
             }
@@ -131,7 +139,7 @@ impl Tables {
         let judged = std::mem::take(&mut self.judged);
         let of_changed = changed.iter().map(|(index, found)| (&self.config.upstreams[*index], Some(found)));
         let of_judged = self.config.upstreams.iter().filter(|upstream| judged.contains(&upstream.name));
-        let of_judged = of_judged.map(|upstream| (upstream, self.findings.get(&upstream.name)));
+        let of_judged = of_judged.map(|upstream| (upstream, self.findings.upstreams.get(&upstream.name)));
         // The last one of a name counts, and that is the one with what is new.
         let upstreams: Vec<_> = of_judged.chain(of_changed).collect();
         if upstreams.is_empty() {
@@ -145,7 +153,7 @@ impl Tables {
         let Published { generation, at, .. } = self.publish(next, Vec::new());
         for (index, found) in changed {
             let name = &self.config.upstreams[index].name;
-            let before = self.findings.insert(name.clone(), found.clone());
+            let before = self.findings.upstreams.insert(name.clone(), found.clone());
             announce(name, generation, before.as_ref(), &found);
         }
         if at - self.last_forgotten >= FORGET_EVERY {
@@ -170,7 +178,7 @@ impl Tables {
                 let upstream = &self.config.upstreams[*index];
                 let found = find_one(&self.index, &mut self.loops, upstream);
                 if let Some(found) = found
-                    && self.findings.get(&upstream.name) != Some(&found)
+                    && self.findings.upstreams.get(&upstream.name) != Some(&found)
                 {
                     changes.push((*index, found));
                 }
@@ -218,7 +226,7 @@ impl Tables {
 }
 
 /// What is known for the upstreams of `config` that follow a Service.
-fn find(index: &Index, loops: &mut Loops, config: &Config) -> Findings {
+fn find(index: &Index, loops: &mut Loops, config: &Config) -> HashMap<Name, Found> {
     let upstreams = config.upstreams.iter();
     upstreams
         .filter_map(|upstream| Some((upstream.name.clone(), find_one(index, loops, upstream)?)))

@@ -91,6 +91,7 @@ impl Builder {
             config: self.config,
             load: self.load,
             config_file: self.config_file,
+            credentials: Default::default(),
             publisher,
             bind: self.bind,
             admin: TcpListener::bind("127.0.0.1:0").unwrap(),

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::balance::{Schedule, Selection, Start};
 use crate::config::{self, Config, LoadBalancer, Members, Name, TlsMode};
 use crate::resilience::{Breaker, BreakerPolicy, SourcePolicy};
+use crate::tls::{ClientSide, Credentials, ServerSide};
 
 use super::matcher::Matcher;
 use super::route::WeightedUpstream;
@@ -34,8 +35,13 @@ pub struct Found {
     pub problem: Option<Problem>,
 }
 
-/// By the upstream's name. One that is not in here yet keeps the endpoints it had.
-pub type Findings = HashMap<Name, Found>;
+/// What a configuration refers to and does not hold itself.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// By the upstream's name. One that is not in here yet keeps the endpoints it had.
+    pub upstreams: HashMap<Name, Found>,
+    pub credentials: Credentials,
+}
 
 /// The table that `config` describes, one generation after `previous`.
 pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now: Instant) -> RouteTable {
@@ -44,7 +50,11 @@ pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now:
         .iter()
         .map(|upstream| {
             let name = &upstream.name;
-            let compiled = compile_upstream(upstream, findings.get(name), previous.upstreams.get(name), now);
+            let before = previous.upstreams.get(name);
+            let tls = upstream.tls.as_ref().map(|tls| {
+                ClientSide::new(tls, &findings.credentials, before.and_then(|before| before.tls.as_ref()))
+            });
+            let compiled = compile_upstream(upstream, findings.upstreams.get(name), tls, before, now);
             (name.clone(), Arc::new(compiled))
         })
         .collect();
@@ -60,7 +70,11 @@ pub fn compile(config: &Config, findings: &Findings, previous: &RouteTable, now:
         .map(|listener| {
             let routes = routes.get(&listener.name).map_or(&[][..], Vec::as_slice);
             let previous = before.get(&listener.name).copied();
-            Arc::new(compile_listener(listener, routes, &upstreams, previous))
+            let tls = listener.tls.as_ref().map(|tls| {
+                let before = previous.and_then(|previous| previous.tls.as_ref());
+                ServerSide::new(&listener.name, tls, &findings.credentials, before)
+            });
+            Arc::new(compile_listener(listener, routes, tls, &upstreams, previous))
         })
         .collect();
     RouteTable::new(previous.generation + 1, listeners, upstreams, config.drain.timeout)
@@ -77,7 +91,9 @@ pub fn refresh<'a>(
         .into_iter()
         .map(|(upstream, found)| {
             let before = previous.upstreams.get(&upstream.name);
-            (&upstream.name, Arc::new(compile_upstream(upstream, found, before, now)))
+            // Certificates come with a table of their own.
+            let tls = before.and_then(|before| before.tls.clone());
+            (&upstream.name, Arc::new(compile_upstream(upstream, found, tls, before, now)))
         })
         .collect();
     let mut upstreams = previous.upstreams.clone();
@@ -89,6 +105,7 @@ pub fn refresh<'a>(
 fn compile_upstream(
     upstream: &config::Upstream,
     found: Option<&Found>,
+    tls: Option<Arc<ClientSide>>,
     previous: Option<&Arc<Upstream>>,
     now: Instant,
 ) -> Upstream {
@@ -125,6 +142,7 @@ fn compile_upstream(
         slow_start: upstream.slow_start,
         timeouts: upstream.timeouts,
         keepalive: upstream.keepalive,
+        tls,
         retry: upstream.retry,
         health: upstream.health.clone(),
         proxy: upstream.proxy.clone(),
@@ -202,6 +220,7 @@ fn found_or_kept(
 fn compile_listener(
     listener: &config::Listener,
     routes: &[&config::Route],
+    tls: Option<Arc<ServerSide>>,
     upstreams: &BTreeMap<Name, Arc<Upstream>>,
     previous: Option<&Arc<Listener>>,
 ) -> Listener {
@@ -226,6 +245,7 @@ fn compile_listener(
         sources: listener.sources.map(|config::SourceLimit { limit, rate }| SourcePolicy { limit, rate }),
         timeouts: listener.timeouts,
         keepalive: listener.keepalive,
+        tls,
         routes: routes.iter().map(compiled).collect(),
         matcher: Arc::new(matcher),
         state: previous.map_or_else(Arc::default, |listener| Arc::clone(&listener.state)),

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name, Protocol, ProxyIn};
 use crate::resilience::{SourcePlace, SourcePolicy, SourceRefusal, Sources};
+use crate::tls::ServerSide;
 
 use super::matcher::Matcher;
 use super::{Places, Route, Upstream};
@@ -29,6 +30,8 @@ pub struct Listener {
     pub sources: Option<SourcePolicy>,
     pub timeouts: ListenerTimeouts,
     pub keepalive: Keepalive,
+    /// `None`: no TLS is spoken.
+    pub tls: Option<Arc<ServerSide>>,
     pub routes: Vec<Arc<Route>>,
     /// Of `routes`, by their indices.
     pub(super) matcher: Arc<Matcher>,

@@ -12,6 +12,7 @@ use crate::config::{
 };
 
 use crate::resilience::{Budget, BudgetPolicy, ClosePace, Share, excess};
+use crate::tls::ClientSide;
 
 use super::{Endpoint, Place, Places, Queue, Ticket};
 
@@ -34,6 +35,8 @@ pub struct Upstream {
     pub selection: Selection,
     pub timeouts: UpstreamTimeouts,
     pub keepalive: Keepalive,
+    /// `None`: plain TCP is spoken to endpoints.
+    pub tls: Option<Arc<ClientSide>>,
     pub retry: Retry,
     pub health: HealthCheck,
     /// The PROXY protocol header that endpoints get; `None`: none.

@@ -304,7 +304,8 @@ fn who_comes_later_or_is_well_again_starts_slowly() {
 fn a_reload_keeps_the_members_of_what_is_not_known_anew_yet() {
     let mut config = config();
     config.upstreams = vec![followed("u")];
-    let findings: Findings = [("u".into(), found(&["10.0.0.1:80"]))].into();
+    let upstreams = [("u".into(), found(&["10.0.0.1:80"]))].into();
+    let findings = Findings { upstreams, ..none() };
     let first = compile(&config, &findings, &RouteTable::empty(), Instant::now());
     let second = compile(&config, &none(), &first, Instant::now());
     let kept = &second.upstreams["u"];

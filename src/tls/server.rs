@@ -1,0 +1,258 @@
+//! What a TLS listener shows and asks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoClientAuth, ProducesTickets, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+
+use crate::config::{ListenerTls, Name, StartTls, SubjectAltName, TlsVersion};
+
+use super::credentials::{Certificate, Credentials, Fingerprint, Source, fingerprint, tickets};
+use super::{provider, verify};
+
+/// What clients have to say to get TLS of a Postgres server without asking for it first (PostgreSQL, 54.2.8).
+const POSTGRES: &[u8] = b"postgresql";
+
+/// Made on the control side, for all workers, and the same in every table until something in it changes.
+#[derive(Debug)]
+pub struct ServerSide {
+    listener: Name,
+    settings: ListenerTls,
+    certificates: Vec<Option<Fingerprint>>,
+    /// Of authorities and lists of revoked certificates.
+    validation: Vec<Option<Fingerprint>>,
+    made: Result<Made, String>,
+}
+
+#[derive(Debug)]
+struct Made {
+    config: Arc<ServerConfig>,
+    /// `None`: clients are not asked for certificates.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl ServerSide {
+    /// What `settings` ask for; `previous` itself where that is the same.
+    pub fn new(
+        listener: &Name,
+        settings: &ListenerTls,
+        credentials: &Credentials,
+        previous: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let found: Vec<Option<&Arc<Certificate>>> =
+            settings.certificates.iter().map(|of| credentials.certificate(of)).collect();
+        let certificates: Vec<_> = found.iter().map(|found| found.map(|found| found.fingerprint)).collect();
+        let validation = validation(settings, credentials);
+        let is_same = |previous: &&Arc<Self>| {
+            previous.listener == *listener
+                && previous.settings == *settings
+                && previous.certificates == certificates
+                && previous.validation == validation
+        };
+        if let Some(same) = previous.filter(is_same) {
+            return Arc::clone(same);
+        }
+        let found: Vec<&Arc<Certificate>> = found.into_iter().flatten().collect();
+        let made = make(listener, settings, credentials, &found, &validation);
+        Arc::new(Self {
+            listener: Name::clone(listener),
+            settings: settings.clone(),
+            certificates,
+            validation,
+            made,
+        })
+    }
+
+    /// What handshakes go by; `None` while there is none, which [`ServerSide::problem`] tells about.
+    pub fn config(&self) -> Option<&Arc<ServerConfig>> {
+        self.made.as_ref().ok().map(|made| &made.config)
+    }
+
+    /// Why no handshake can be made.
+    pub fn problem(&self) -> Option<&str> {
+        self.made.as_ref().err().map(String::as_str)
+    }
+
+    /// Whether clients may be asked for certificates.
+    pub fn asks_clients(&self) -> bool {
+        self.settings.client_validation.is_some()
+    }
+
+    /// Whether a client that showed this chain may stay, by what is known now of authorities and revoked certificates.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn admits_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
+        let clients = self.made.as_ref().ok().and_then(|made| made.clients.as_ref());
+        let (Some(clients), [first, others @ ..]) = (clients, chain) else { return Ok(()) };
+        clients.verify_client_cert(first, others, now).map(|_| ())
+    }
+
+    /// Whether the same clients may connect as by `other`.
+    pub fn admits_as(&self, other: &Self) -> bool {
+        self.settings.client_validation == other.settings.client_validation
+            && self.validation == other.validation
+    }
+}
+
+/// What the client's certificate is judged by.
+fn validation(settings: &ListenerTls, credentials: &Credentials) -> Vec<Option<Fingerprint>> {
+    let Some(validation) = &settings.client_validation else { return Vec::new() };
+    let authorities = validation.authorities.iter().map(|of| {
+        credentials.authorities(&Source::Authorities(of.clone())).map(|authorities| authorities.fingerprint)
+    });
+    let lists = validation.crls.iter();
+    let lists = lists.map(|file| credentials.revocations(file).map(|lists| lists.fingerprint));
+    authorities.chain(lists).collect()
+}
+
+fn make(
+    listener: &Name,
+    settings: &ListenerTls,
+    credentials: &Credentials,
+    certificates: &[&Arc<Certificate>],
+    validation: &[Option<Fingerprint>],
+) -> Result<Made, String> {
+    if certificates.is_empty() {
+        return Err("none of its certificates could be loaded".to_owned());
+    }
+    let clients = settings.client_validation.as_ref().map(|asked| verify::clients(asked, credentials));
+    let clients = clients.transpose()?;
+    let versions = match (settings.min_version, settings.max_version) {
+        (TlsVersion::Tls13, _) => &[&TLS13][..],
+        (_, TlsVersion::Tls12) => &[&TLS12],
+        (TlsVersion::Tls12, TlsVersion::Tls13) => &[&TLS13, &TLS12],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_protocol_versions(versions)
+        .map_err(|error| error.to_string())?;
+    let verifier = clients.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
+    let mut config =
+        builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(ByName::new(certificates)));
+    config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    if settings.start_tls == Some(StartTls::Postgres)
+        && !config.alpn_protocols.iter().any(|name| name == POSTGRES)
+    {
+        config.alpn_protocols.push(POSTGRES.to_vec());
+    }
+    config.ticketer = Arc::new(BoundTickets {
+        tickets: Arc::clone(tickets().map_err(|error| error.to_string())?),
+        bond: bond(listener, settings, validation),
+    });
+    // More would only be kept by clients that connect many times at once.
+    config.send_tls13_tickets = 2;
+    Ok(Made { config: Arc::new(config), clients })
+}
+
+/// What a session must have been made under to be resumed.
+fn bond(listener: &Name, settings: &ListenerTls, validation: &[Option<Fingerprint>]) -> Fingerprint {
+    let asked = format!("{listener}\n{:?}\n{validation:?}", settings.client_validation);
+    fingerprint([asked.as_bytes()])
+}
+
+/// Tickets that are good on this listener only, and only while it asks the same of clients: a resumed session shows no
+/// certificate, so one that was made where none was asked for, or before an authority was dropped, must not be.
+#[derive(Debug)]
+struct BoundTickets {
+    tickets: Arc<dyn ProducesTickets>,
+    bond: Fingerprint,
+}
+
+impl ProducesTickets for BoundTickets {
+    fn enabled(&self) -> bool {
+        self.tickets.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.tickets.lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.encrypt(&[&self.bond, plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        let plain = self.tickets.decrypt(cipher)?;
+        plain.strip_prefix(&self.bond[..]).map(<[u8]>::to_vec)
+    }
+}
+
+/// Chooses a certificate by the name that a client asks for, and by the signatures that it can check.
+struct ByName {
+    exact: HashMap<String, Vec<Arc<Certificate>>>,
+    /// By what is below the first label, for which one `*` stands (RFC 6125, 6.4.3).
+    wildcard: HashMap<String, Vec<Arc<Certificate>>>,
+    /// For clients that ask for no name, or for one that none of the certificates has.
+    default: Vec<Arc<Certificate>>,
+}
+
+impl ByName {
+    /// The first of `certificates` is the default. ECDSA costs less than RSA, so clients that can take both get that.
+    fn new(certificates: &[&Arc<Certificate>]) -> Self {
+        let mut by_name = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new() };
+        let names = |certificate: &Certificate| {
+            let names = certificate.facts.names.iter();
+            let names = names.filter_map(|name| match name {
+                SubjectAltName::Dns(name) => Some(name.clone()),
+                _ => None,
+            });
+            names.collect::<Vec<String>>()
+        };
+        let of_default = certificates.first().map(|first| names(first)).unwrap_or_default();
+        for (index, certificate) in certificates.iter().enumerate() {
+            let names = names(certificate);
+            // The same again with another algorithm.
+            if index == 0 || names.iter().any(|name| of_default.contains(name)) {
+                by_name.default.push(Arc::clone(certificate));
+            }
+            for name in names {
+                let (named, name) = match name.strip_prefix("*.") {
+                    Some(below) => (&mut by_name.wildcard, below.to_owned()),
+                    None => (&mut by_name.exact, name),
+                };
+                named.entry(name).or_default().push(Arc::clone(certificate));
+            }
+        }
+        let lists = by_name.exact.values_mut().chain(by_name.wildcard.values_mut());
+        for list in lists.chain([&mut by_name.default]) {
+            // Stable: of two alike the first in the configuration is taken.
+            list.sort_by_key(|certificate| certificate.is_rsa());
+        }
+        by_name
+    }
+
+    /// Those that have this name, the more specific ones first.
+    fn named(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Certificate>> {
+        let name = name.map(str::to_ascii_lowercase);
+        let exact = name.as_ref().and_then(|name| self.exact.get(name));
+        let below = name.as_ref().and_then(|name| name.split_once('.')).map(|(_, below)| below);
+        let wildcard = below.and_then(|below| self.wildcard.get(below));
+        let none_has_it = exact.is_none() && wildcard.is_none();
+        let default = none_has_it.then_some(&self.default);
+        [exact, wildcard, default].into_iter().flatten().flatten()
+    }
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let suits = |certificate: &&Arc<Certificate>| {
+            certificate.key.key.choose_scheme(hello.signature_schemes()).is_some()
+        };
+        self.named(hello.server_name()).find(suits).map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+impl fmt::Debug for ByName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByName").field("default", &self.default).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
