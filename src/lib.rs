@@ -8,6 +8,7 @@ mod connection;
 pub mod control;
 #[cfg(feature = "faults")]
 mod faults;
+pub mod proxy_protocol;
 pub mod resilience;
 pub mod routing;
 pub mod shutdown;
