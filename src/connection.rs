@@ -8,7 +8,9 @@ mod connect;
 mod context;
 mod live;
 mod passive;
+mod peek;
 mod pipes;
+mod proxy;
 mod record;
 mod registry;
 mod relay;
@@ -73,7 +75,7 @@ async fn forward(
     has_place: bool,
     recorder: &mut Recorder,
 ) -> Outcome {
-    match reach_upstream(context, live, has_place, recorder).await {
+    match reach_upstream(context, live, downstream, has_place, recorder).await {
         Ok(connected) => {
             let outcome = relay::run(context, live, downstream, &connected.stream).await;
             passive::ended(context, live, recorder.connected_at(), outcome);
@@ -89,6 +91,7 @@ async fn forward(
 async fn reach_upstream(
     context: &Context,
     live: &Live,
+    downstream: &Stream,
     has_place: bool,
     recorder: &mut Recorder,
 ) -> Result<connect::Connected, Outcome> {
@@ -100,7 +103,11 @@ async fn reach_upstream(
     if !has_place {
         return Err(Outcome::Limit);
     }
-    let client = live.client.ip();
+    if let Some(proxy) = &listener.proxy {
+        // In a box: most connections have no header to wait for.
+        Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
+    }
+    let client = live.client().ip();
     if !listener.admits(client) {
         return Err(Outcome::Denied);
     }
@@ -153,6 +160,7 @@ mod tests {
         let context = Context::new(0, true, 0, counters, outside);
         let task = size_of_val(&serve(Rc::new(context), accepted));
         assert!(task <= 2304, "the task of a connection takes {task} bytes");
-        assert!(size_of::<Live>() <= 256, "its live entry takes {} bytes", size_of::<Live>());
+        // With the counts of its owners it fits into 320 bytes, which is what allocators give for more than 256.
+        assert!(size_of::<Live>() <= 304, "its live entry takes {} bytes", size_of::<Live>());
     }
 }

@@ -6,6 +6,7 @@
 pub mod access_log;
 mod counters;
 mod histogram;
+mod identity;
 mod ledger;
 mod live;
 pub mod logging;
@@ -14,6 +15,7 @@ mod record;
 
 pub use counters::{WorkerCounters, WorkerRuntime};
 pub use histogram::Histogram;
+pub use identity::{TraceId, span_id, trace_id};
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
 pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
 pub use outcome::{Outcome, Side};

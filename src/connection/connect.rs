@@ -40,7 +40,7 @@ pub(super) async fn connect(
     recorder: &mut Recorder,
 ) -> Result<Connected, Outcome> {
     upstream.state.begin(Instant::now());
-    let mut tried = Tried::none(live.client.ip());
+    let mut tried = Tried::none(live.client().ip());
     let (place, first) = admit::admit(context, live, upstream, &mut tried).await?;
     let deadline = Instant::now() + upstream.timeouts.connect;
     let mut attempts = Attempts { context, live, upstream, recorder, tried, deadline };
@@ -149,7 +149,7 @@ impl<'a> Attempts<'a> {
     ) -> impl Future<Output = Result<Stream, Failed>> + use<'a> {
         let timeout = self.upstream.retry.per_retry_timeout;
         let until = timeout.map_or(self.deadline, |timeout| self.deadline.min(started + timeout));
-        dial(self.live, chosen.endpoint.address, &self.upstream.keepalive, until)
+        dial(self.live, chosen.endpoint.address, self.upstream, until)
     }
 
     /// An attempt has ended: tells whom it concerns.

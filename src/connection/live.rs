@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::proxy_protocol::Addresses;
 use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
 use crate::telemetry::{LiveConnection, Outcome, Side};
@@ -34,7 +35,10 @@ pub(crate) enum Direction {
 
 pub(crate) struct Live {
     pub(crate) id: u64,
-    pub(crate) client: SocketAddr,
+    /// Who connected: the client, or a proxy in front.
+    pub(super) from: SocketAddr,
+    /// What a proxy in front said; apart, because few do.
+    named: OnceCell<Box<Addresses>>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) accepted: Instant,
     opened: CoarseTime,
@@ -86,11 +90,12 @@ impl std::ops::Add<Duration> for CoarseTime {
 }
 
 impl Live {
-    pub(super) fn new(id: u64, client: SocketAddr, listener: Arc<Listener>) -> Self {
+    pub(super) fn new(id: u64, from: SocketAddr, listener: Arc<Listener>) -> Self {
         let now = CoarseTime::now();
         Self {
             id,
-            client,
+            from,
+            named: OnceCell::new(),
             listener,
             accepted: Instant::now(),
             opened: now,
@@ -112,6 +117,24 @@ impl Live {
             scheduled: Cell::new(None),
             sockets: RefCell::default(),
         }
+    }
+
+    /// As far as is known.
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.named.get().map_or(self.from, |named| named.source)
+    }
+
+    /// What a proxy in front said of the client.
+    pub(super) fn named(&self) -> Option<&Addresses> {
+        self.named.get().map(|named| &**named)
+    }
+
+    /// A proxy in front says who the client is.
+    pub(super) fn introduce(&self, named: Addresses) {
+        let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        let Addresses { source, destination } = named;
+        let named = Addresses { source: canonical(source), destination: canonical(destination) };
+        let _set_once = self.named.set(Box::new(named));
     }
 
     pub(super) fn attach_downstream(&self, socket: SocketHandle) {
@@ -139,7 +162,7 @@ impl Live {
 
     /// Asks whether its client may have another connection, and counts it if so.
     pub(super) fn enter_source(&self) -> Result<(), SourceRefusal> {
-        if let Some(place) = self.listener.enter_source(self.client.ip(), self.accepted)? {
+        if let Some(place) = self.listener.enter_source(self.client().ip(), self.accepted)? {
             self.source.set(Some(Box::new(place)));
         }
         Ok(())
@@ -148,9 +171,11 @@ impl Live {
     /// Counts it for its client where that begins with `listener`, the successor of its own. One that is yet to be
     /// admitted counts itself.
     pub(crate) fn count_source(&self, listener: &Listener) {
-        let counts_itself = self.listener.sources.is_some() && self.upstream.get().is_none();
+        // Who may be yet to say who its client is cannot be counted.
+        let is_early = self.listener.sources.is_some() || self.listener.proxy.is_some();
+        let counts = self.upstream.get().is_some() || !is_early;
         let place = self.source.take().or_else(|| {
-            let place = (!counts_itself).then(|| listener.count_source(self.client.ip(), self.accepted));
+            let place = counts.then(|| listener.count_source(self.client().ip(), self.accepted));
             place.flatten().map(Box::new)
         });
         self.source.set(place);
@@ -252,8 +277,9 @@ impl Live {
     /// Whether the successor of its listener permits it. One without an upstream goes by its own listener yet, and is looked at
     /// once it has one.
     pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
-        let permits =
-            |upstream: &Arc<Upstream>| listener.permits(self.server_name(), self.client.ip(), &upstream.name);
+        let permits = |upstream: &Arc<Upstream>| {
+            listener.permits(self.server_name(), self.client().ip(), &upstream.name)
+        };
         self.upstream.get().is_none_or(permits)
     }
 
@@ -319,7 +345,7 @@ impl Live {
         LiveConnection {
             id: self.id,
             worker,
-            client: self.client,
+            client: self.client(),
             listener: self.listener.name.clone(),
             upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
             endpoint: self.endpoint(),

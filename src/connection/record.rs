@@ -77,7 +77,8 @@ impl Recorder {
         ConnectionRecord {
             id: live.id,
             worker: self.context.worker,
-            client: live.client,
+            client: live.client(),
+            via: live.named().map(|_| live.from),
             listener: live.listener.name.clone(),
             route: self.route.take(),
             upstream: live.upstream().map(|upstream| upstream.name.clone()),

@@ -21,7 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::config::{ActiveCheck, Name};
+use crate::config::{ActiveCheck, Name, ProxyVersion};
 use crate::resilience::Streak;
 use crate::routing::{EndpointState, RouteTable, Upstream};
 
@@ -92,7 +92,10 @@ impl Prober {
     fn follow(&mut self, upstream: &Arc<Upstream>, watches: &FuturesUnordered<Watch>) {
         let Some(check) = &upstream.health.active else { return };
         let before = self.probed.remove(&upstream.name);
-        if let Some(before) = before.filter(|before| before.upstream.health.active.as_ref() == Some(check)) {
+        let is_same = |before: &Probed| {
+            before.upstream.health.active.as_ref() == Some(check) && before.upstream.proxy == upstream.proxy
+        };
+        if let Some(before) = before.filter(is_same) {
             if Arc::ptr_eq(&before.upstream, upstream) {
                 self.probed.insert(upstream.name.clone(), before);
                 return;
@@ -119,6 +122,7 @@ impl Prober {
                     address: endpoint.address,
                     state: Arc::clone(&endpoint.state),
                     check: check.clone(),
+                    proxy: upstream.proxy.as_ref().map(|proxy| proxy.version),
                 };
                 let (watch, handle) = abortable(subject.watch());
                 watches.push(Box::pin(watch));
@@ -154,6 +158,8 @@ struct Subject {
     address: SocketAddr,
     state: Arc<EndpointState>,
     check: ActiveCheck,
+    /// The header that it expects.
+    proxy: Option<ProxyVersion>,
 }
 
 impl Subject {
@@ -168,7 +174,7 @@ impl Subject {
             // Nobody closes it.
             let turn = self.turns.acquire().await;
             let started = Instant::now();
-            let result = probe::probe(check, self.address).await;
+            let result = probe::probe(check, self.proxy, self.address).await;
             drop(turn);
             self.shared.probes.enter(&self.upstream, self.address, result.as_ref().err());
             let verdict = streak.enter(result.is_ok(), check.healthy_threshold, check.unhealthy_threshold);

@@ -21,6 +21,12 @@ pub enum Outcome {
     /// Both directions ended cleanly; the endpoint's first.
     UpstreamClosed,
     DownstreamReset,
+    /// The connection does not begin with the PROXY protocol header that it should begin with.
+    ProxyHeaderInvalid,
+    /// That header did not come in time.
+    ProxyHeaderTimeout,
+    /// It came, or should have come, from an address that is not believed.
+    ProxyHeaderUntrusted,
     UpstreamReset,
     ConnectRefused,
     ConnectTimeout,
@@ -64,10 +70,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
+        Self::ProxyHeaderInvalid,
+        Self::ProxyHeaderTimeout,
+        Self::ProxyHeaderUntrusted,
         Self::UpstreamReset,
         Self::ConnectRefused,
         Self::ConnectTimeout,
@@ -98,6 +107,9 @@ impl Outcome {
             Self::DownstreamClosed => "downstream_closed",
             Self::UpstreamClosed => "upstream_closed",
             Self::DownstreamReset => "downstream_reset",
+            Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::ProxyHeaderTimeout => "proxy_header_timeout",
+            Self::ProxyHeaderUntrusted => "proxy_header_untrusted",
             Self::UpstreamReset => "upstream_reset",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
@@ -126,7 +138,11 @@ impl Outcome {
 
     pub fn side(self) -> Side {
         match self {
-            Self::DownstreamClosed | Self::DownstreamReset => Side::Downstream,
+            Self::DownstreamClosed
+            | Self::DownstreamReset
+            | Self::ProxyHeaderInvalid
+            | Self::ProxyHeaderTimeout
+            | Self::ProxyHeaderUntrusted => Side::Downstream,
             Self::UpstreamClosed
             | Self::UpstreamReset
             | Self::ConnectRefused

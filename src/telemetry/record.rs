@@ -14,6 +14,8 @@ pub struct ConnectionRecord {
     pub id: u64,
     pub worker: usize,
     pub client: SocketAddr,
+    /// The proxy in front that named the client, if one did.
+    pub via: Option<SocketAddr>,
     pub listener: Name,
     pub route: Option<Name>,
     pub upstream: Option<Name>,

@@ -25,6 +25,7 @@ mod near;
 mod overload;
 mod passive;
 mod probes;
+mod proxy_protocol;
 mod rebalance;
 mod relay_bytes;
 mod reload;

@@ -11,6 +11,7 @@ mod load;
 mod namespace;
 mod pattern;
 mod process;
+mod program;
 mod proxy;
 mod settings;
 
@@ -23,6 +24,7 @@ pub(crate) use load::{Load, echoed, exchange, say_bye};
 pub(crate) use namespace::{command, in_namespace};
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
+pub(crate) use program::Program;
 pub(crate) use proxy::{Proxy, admin_get, admin_request, metric};
 pub(crate) use settings::{Driver, Settings};
 

@@ -9,10 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::Keepalive;
+use crate::routing::Upstream;
 use crate::telemetry::Outcome;
 use crate::worker::runtime::{self, SocketHandle, Stream};
 
-use super::super::Live;
+use super::super::{Live, proxy};
 
 /// How often a connection that waits for an endpoint looks after its client and its own end.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,11 +33,11 @@ pub(super) enum Failed {
 pub(super) async fn dial(
     live: &Live,
     address: SocketAddr,
-    keepalive: &Keepalive,
+    upstream: &Upstream,
     deadline: Instant,
 ) -> Result<Stream, Failed> {
     let socket = loop {
-        match open_socket(address, keepalive) {
+        match open_socket(address, &upstream.keepalive) {
             Ok(socket) => break socket,
             // Out of descriptors or memory for a moment: no endpoint's fault, so none is given up for it.
             Err(error) if is_exhaustion(&error) && Instant::now() < deadline => {
@@ -49,10 +50,13 @@ pub(super) async fn dial(
         }
     };
     let stream = Stream::new(socket).map_err(|_| Failed::Attempt(Outcome::Internal))?;
-    match connected(live, &stream, address, deadline).await? {
-        Ok(()) => Ok(stream),
-        Err(error) => Err(Failed::Attempt(classify(&error))),
-    }
+    let connected = connected(live, &stream, address, deadline).await?;
+    let introduced = connected.and_then(|()| match &upstream.proxy {
+        Some(proxy) => proxy::introduce(live, &stream, proxy),
+        None => Ok(()),
+    });
+    introduced.map_err(|error| Failed::Attempt(classify(&error)))?;
+    Ok(stream)
 }
 
 /// Waits for the connection attempt itself.

@@ -7,9 +7,11 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::config::{ActiveCheck, ProbeKind};
+use crate::config::{ActiveCheck, ProbeKind, ProxyVersion};
+use crate::proxy_protocol;
 
 use super::{grpc, tls};
 
@@ -21,10 +23,19 @@ pub(super) const LINGER: Duration = Duration::from_millis(200);
 pub(super) const AGENT: &str = concat!("sheave-probe/", env!("CARGO_PKG_VERSION"));
 
 /// The error says what was wrong, for people.
-pub(super) async fn probe(check: &ActiveCheck, endpoint: SocketAddr) -> Result<(), String> {
+pub(super) async fn probe(
+    check: &ActiveCheck,
+    proxy: Option<ProxyVersion>,
+    endpoint: SocketAddr,
+) -> Result<(), String> {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or_else(|| endpoint.port()));
     let outcome = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
+        let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
+        // Who expects a header expects it of probes too; a port for probes alone is another service.
+        if let (Some(version), None) = (proxy, check.port) {
+            let header = stream.write_all(proxy_protocol::local(version)).await;
+            header.map_err(|error| format!("sending the PROXY protocol header: {error}"))?;
+        }
         match &check.kind {
             ProbeKind::Tcp => Ok(()),
             ProbeKind::Tls => tls::shake_hands(stream, address).await,

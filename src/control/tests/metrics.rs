@@ -43,6 +43,7 @@ fn record() -> ConnectionRecord {
         id: 1,
         worker: 0,
         client: "192.0.2.1:1".parse().unwrap(),
+        via: None,
         listener: "front".into(),
         route: Some("all".into()),
         upstream: Some("pg".into()),

@@ -85,6 +85,15 @@ impl Stream {
         result
     }
 
+    /// As [`Self::try_read`], and the bytes stay.
+    pub(crate) fn try_peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = rustix::net::recv(&self.tcp, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        let result = result.map(|(length, _)| length).map_err(io::Error::from);
+        // However few there were, the socket is as readable as before.
+        self.note_read(&result, 0);
+        result
+    }
+
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let result = rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let result = result.map_err(io::Error::from);

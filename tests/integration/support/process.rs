@@ -38,8 +38,8 @@ impl Process {
         prepare(&mut command);
         let mut child = command.spawn().unwrap();
         // What `prepare` sent elsewhere says nothing here.
-        let output = child.stdout.take().map(Text::follow).unwrap_or_default();
-        let log = child.stderr.take().map(Text::follow).unwrap_or_default();
+        let output = child.stdout.take().map(Text::of).unwrap_or_default();
+        let log = child.stderr.take().map(Text::of).unwrap_or_default();
         Self { child, log, output, config, _directory: directory }
     }
 
@@ -88,7 +88,7 @@ impl Drop for Process {
 }
 
 impl Text {
-    fn follow(stream: impl Read + Send + 'static) -> Self {
+    pub(super) fn of(stream: impl Read + Send + 'static) -> Self {
         let text = Self::default();
         let followed = text.clone();
         thread::spawn(move || {

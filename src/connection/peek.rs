@@ -1,0 +1,92 @@
+//! Looks at the first bytes of a connection where they are, in the socket: what is looked at is not taken.
+//!
+//! So there is nothing to give back when they turn out to be somebody else's. Bytes that do not suffice stay, and the socket
+//! is readable with them: from then on it is looked at again and again, which costs a few milliseconds at most where
+//! a first message comes in pieces, and some wake-ups where the rest does not come.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::telemetry::Outcome;
+use crate::worker::runtime::{self, Stream};
+
+use super::{Context, Live};
+
+/// Between two looks, at first; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// What came of it.
+pub(super) enum Peeked<T> {
+    /// The judge has seen enough.
+    Enough(T),
+    /// The client will send no more, and the judge has not seen enough.
+    Ended,
+    TimedOut,
+}
+
+/// Shows the judge all bytes that are there, up to `most`, again whenever there may be more, until it has seen enough.
+///
+/// # Errors
+/// The client left, or the connection was ended from outside.
+pub(super) async fn peek<T>(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    deadline: Instant,
+    most: usize,
+    mut judge: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Peeked<T>, Outcome> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        // Before the look: what was sent before the end is then there to be seen.
+        let has_ended = has_ended(downstream);
+        if let Some(outcome) = live.verdict() {
+            return Err(outcome);
+        }
+        match look(context, downstream, most, &mut judge) {
+            Ok(None) => return Err(Outcome::DownstreamClosed),
+            Ok(Some(Some(seen))) => return Ok(Peeked::Enough(seen)),
+            Ok(Some(None)) if has_ended => return Ok(Peeked::Ended),
+            Ok(Some(None)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Ok(Peeked::TimedOut);
+                }
+                runtime::sleep(pause.min(left)).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                match runtime::timeout_at(deadline, downstream.read_ready()).await {
+                    None => return Ok(Peeked::TimedOut),
+                    Some(Err(_)) => return Err(Outcome::Internal),
+                    Some(Ok(())) => {}
+                }
+            }
+            Err(_) => return Err(live.verdict().unwrap_or(Outcome::DownstreamReset)),
+        }
+    }
+}
+
+/// What the judge says of what is there; `None`: the client has sent nothing, and its end.
+fn look<T>(
+    context: &Context,
+    downstream: &Stream,
+    most: usize,
+    judge: impl FnOnce(&[u8]) -> Option<T>,
+) -> io::Result<Option<Option<T>>> {
+    let mut scratch = context.scratch.borrow_mut();
+    let most = most.min(scratch.len());
+    let bytes = scratch.get_mut(..most).unwrap_or_default();
+    let length = downstream.try_peek(bytes)?;
+    Ok((length > 0).then(|| judge(bytes.get(..length).unwrap_or_default())))
+}
+
+fn has_ended(socket: impl AsFd) -> bool {
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+    let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));
+    polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
+}

@@ -1,0 +1,136 @@
+//! The PROXY protocol on a connection: the header that a proxy in front sends, and the one that endpoints get.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::config::{Protocol, ProxyIn, ProxyMode, ProxyOut};
+use crate::proxy_protocol::{self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed};
+use crate::telemetry::{Outcome, span_id, trace_id};
+use crate::worker::runtime::{SocketHandle, Stream};
+
+use super::peek::{Peeked, peek};
+use super::{Context, Live};
+
+/// A whole header has to be there this long after accept, where no TLS handshake follows that has its own time: a proxy
+/// sends it with the first segment.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A client of plain TCP that sends nothing for so long has no header, where that is optional: it may wait to be spoken to
+/// first. Longer than the loss of one segment takes to be repaired.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Takes the header off the connection, if one comes, and learns from it who the client is. Not a byte that follows is read.
+pub(super) async fn receive(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    proxy: &ProxyIn,
+) -> Result<(), Outcome> {
+    let is_trusted = is_trusted(proxy, live.from.ip());
+    if proxy.mode == ProxyMode::Require && !is_trusted {
+        return Err(Outcome::ProxyHeaderUntrusted);
+    }
+    match wait(context, live, downstream, proxy.mode).await? {
+        None => Ok(()),
+        Some(_) if !is_trusted => Err(Outcome::ProxyHeaderUntrusted),
+        Some(Ok(header)) => {
+            take(context, downstream, header.length)?;
+            if let Some(addresses) = header.addresses {
+                live.introduce(addresses);
+            }
+            Ok(())
+        }
+        Some(Err(malformed)) => {
+            let (listener, from) = (&live.listener.name, live.from);
+            tracing::debug!(%listener, %from, "no PROXY protocol header: {malformed}");
+            Err(Outcome::ProxyHeaderInvalid)
+        }
+    }
+}
+
+fn is_trusted(proxy: &ProxyIn, from: IpAddr) -> bool {
+    let from = from.to_canonical();
+    proxy.trusted.iter().any(|net| net.contains(&from))
+}
+
+/// `None`: there is none, and none is needed.
+async fn wait(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    mode: ProxyMode,
+) -> Result<Option<Result<Header, Malformed>>, Outcome> {
+    let listener = &live.listener;
+    let (time, silence) = match listener.protocol {
+        Protocol::Tcp => (TIMEOUT, SILENCE),
+        // Who speaks TLS speaks first.
+        Protocol::Tls => (listener.timeouts.tls_handshake, listener.timeouts.tls_handshake),
+    };
+    let seen = Cell::new(Found::Unclear);
+    let judge = |bytes: &[u8]| match proxy_protocol::read(bytes) {
+        Ok(found @ (Found::Unclear | Found::Part)) => {
+            seen.set(found);
+            None
+        }
+        settled => Some(settled),
+    };
+    let mut patience = if mode == ProxyMode::Optional { silence } else { time };
+    let peeked = loop {
+        let peeked = peek(context, live, downstream, live.accepted + patience, HEADER_MAX, &judge).await?;
+        // What has begun as a header has the rest of the time to end as one.
+        if !matches!(peeked, Peeked::TimedOut) || seen.get() != Found::Part || patience == time {
+            break peeked;
+        }
+        patience = time;
+    };
+    match (peeked, seen.get()) {
+        (Peeked::Enough(Ok(Found::Header(header))), _) => Ok(Some(Ok(header))),
+        (Peeked::Enough(Err(malformed)), _) => Ok(Some(Err(malformed))),
+        (Peeked::Ended, Found::Part) => Ok(Some(Err(Malformed::CutShort))),
+        (Peeked::TimedOut, Found::Part) => Err(Outcome::ProxyHeaderTimeout),
+        _ if mode == ProxyMode::Optional => Ok(None),
+        (Peeked::TimedOut, _) => Err(Outcome::ProxyHeaderTimeout),
+        _ => Ok(Some(Err(Malformed::Absent))),
+    }
+}
+
+/// Takes off what was looked at.
+fn take(context: &Context, downstream: &Stream, length: usize) -> Result<(), Outcome> {
+    let mut scratch = context.scratch.borrow_mut();
+    let taken = scratch.get_mut(..length).map(|bytes| downstream.try_read(bytes));
+    match taken {
+        Some(Ok(taken)) if taken == length => Ok(()),
+        Some(Err(_)) => Err(Outcome::DownstreamReset),
+        // It was all there a moment ago.
+        _ => Err(Outcome::Internal),
+    }
+}
+
+/// Sends the header, before anything else that the endpoint gets. A socket that has just been connected has room for it.
+pub(super) fn introduce(live: &Live, upstream: &Stream, out: &ProxyOut) -> io::Result<()> {
+    let connected_to = live.named().map(|named| named.destination);
+    let connected_to = connected_to.or_else(|| live.with_downstream(local_address).flatten());
+    let header = match connected_to {
+        Some(destination) => {
+            let trace = trace_id(live.id);
+            let facts = Facts {
+                addresses: Addresses { source: live.client(), destination },
+                authority: None,
+                alpn: None,
+                unique_id: &trace.to_string(),
+                traceparent: &format!("00-{trace}-{:016x}-00", span_id(live.id)),
+                tls: None,
+            };
+            Cow::Owned(proxy_protocol::write(out, &facts))
+        }
+        None => Cow::Borrowed(proxy_protocol::local(out.version)),
+    };
+    let written = upstream.try_write(&header)?;
+    if written == header.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+fn local_address(socket: &SocketHandle) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
+}
