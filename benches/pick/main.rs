@@ -1,12 +1,13 @@
-//! How long choosing an endpoint takes, by the number of endpoints.
+//! How long finding a route takes, by the number of routes, and choosing an endpoint, by the number of endpoints.
 //!
-//! `cargo bench --bench pick`. CPU time of this thread, so that a busy machine does not show, with 1000 connections held
-//! and the clock read once for each choice, as a worker does.
+//! `cargo bench --bench pick`. CPU time of this thread, so that a busy machine does not show; choices with 1000 connections
+//! held and the clock read once for each, as a worker does.
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
 use sheave::balance::{Tried, pick};
@@ -17,6 +18,12 @@ const HELD: usize = 1_000;
 const TYPES: [&str; 5] = ["RoundRobin", "LeastConnections", "Random", "PeakEWMA", "ConsistentHash"];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("{:<17} {:>10} {:>12}", "matched by", "routes", "ns/route");
+    for routes in [1, 100, 5_000] {
+        for by in ["hostname", "wildcard", "source"] {
+            println!("{by:<17} {routes:>10} {:>12.0}", find_routes(by, routes)?);
+        }
+    }
     println!("{:<17} {:>10} {:>12}", "type", "endpoints", "ns/choice");
     for endpoints in [10, 1_000, 10_000] {
         for kind in TYPES {
@@ -29,6 +36,45 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// Each route is asked for as often as every other, and one time in ten nothing is there.
+fn find_routes(by: &str, routes: usize) -> Result<f64, Box<dyn Error>> {
+    const FINDS: usize = 1_000_000;
+    let mut text =
+        "listeners: [{name: main, address: \"127.0.0.1:1\", protocol: TLS, tls: {mode: Passthrough}}]\n\
+                    upstreams: [{name: main, endpoints: [{address: \"127.0.0.1:2\"}]}]\nroutes:\n"
+            .to_owned();
+    let network =
+        |number: usize| Ipv4Addr::from_bits(0x0a00_0000 + (u32::try_from(number).unwrap_or(0) << 4));
+    for number in 0..routes {
+        let matched = match by {
+            "hostname" => format!("hostnames: [tenant-{number}.db.example.com]"),
+            "wildcard" => format!("hostnames: [\"*.tenant-{number}.db.example.com\"]"),
+            _ => format!("sources: [{}/28]", network(number)),
+        };
+        writeln!(
+            text,
+            "  - {{name: r{number}, listener: main, {matched}, backendRefs: [{{upstream: main}}]}}"
+        )?;
+    }
+    let config = Config::parse(&text, "bench").map_err(|errors| errors.to_string())?;
+    let table = compile(&config, &Findings::default(), &RouteTable::empty(), Instant::now());
+    let listener = table.listeners.first().ok_or("no listener")?;
+    let asked: Vec<(String, IpAddr)> = (0..routes + routes.div_ceil(9))
+        .map(|number| (format!("a.tenant-{number}.db.example.com"), network(number).into()))
+        .map(|(name, client)| (name.replacen("a.", if by == "wildcard" { "a." } else { "" }, 1), client))
+        .collect();
+    let started = cpu_nanos()?;
+    let mut found = 0;
+    for (name, client) in asked.iter().cycle().take(FINDS) {
+        found += usize::from(listener.route_for(Some(black_box(name)), black_box(*client)).is_some());
+    }
+    let nanos = (cpu_nanos()? - started) / FINDS as f64;
+    if found == 0 || found == FINDS {
+        return Err("it finds all, or nothing".into());
+    }
+    Ok(nanos)
 }
 
 fn table(kind: &str, endpoints: usize) -> Result<RouteTable, Box<dyn Error>> {

@@ -99,3 +99,6 @@ fn lower_case(name: &str) -> Cow<'_, str> {
     }
     Cow::Borrowed(name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use crate::config::{self, LoadBalancer, Name, PortRef};
+use crate::config::{self, LoadBalancer, Name, PortRef, ProxyMode, ProxyVersion, TlsMode};
 use crate::routing::publish::Publisher;
 use crate::routing::{self, RouteTable};
 
@@ -29,6 +29,10 @@ pub(super) struct Table {
 struct Listener {
     name: String,
     address: SocketAddr,
+    protocol: &'static str,
+    /// Whether a PROXY protocol header comes first; absent where none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<&'static str>,
     limit: Option<usize>,
     active: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,6 +49,12 @@ struct Listener {
 #[serde(rename_all = "camelCase")]
 struct Route {
     name: String,
+    /// Absent where every name, or none, will do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hostnames: Vec<String>,
+    /// Where TLS ends; absent where none is spoken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls_mode: Option<&'static str>,
     sources: Vec<String>,
     backend_refs: Vec<BackendRef>,
 }
@@ -66,6 +76,9 @@ struct Upstream {
     /// The Service that it follows; absent where its endpoints are listed.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<Service>,
+    /// The version of the PROXY protocol header that endpoints get; absent where they get none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy_protocol: Option<&'static str>,
     /// What keeps it from having the endpoints that it should have.
     problem: Option<Problem>,
     endpoints: Vec<Endpoint>,
@@ -175,6 +188,11 @@ impl From<&routing::Listener> for Listener {
         Self {
             name: listener.name.to_string(),
             address: listener.address,
+            protocol: listener.protocol.label(),
+            proxy_protocol: listener.proxy.as_ref().map(|proxy| match proxy.mode {
+                ProxyMode::Require => "Require",
+                ProxyMode::Optional => "Optional",
+            }),
             limit: listener.limit.map(|limit| limit.limit.get()),
             active: listener.state.places.taken(),
             limit_per_source: listener.sources.and_then(|policy| policy.limit).map(NonZeroU32::get),
@@ -193,6 +211,8 @@ impl From<&routing::Route> for Route {
         });
         Self {
             name: route.name.to_string(),
+            hostnames: route.hostnames.iter().map(ToString::to_string).collect(),
+            tls_mode: route.tls_mode.map(TlsMode::label),
             sources: route.sources.iter().map(ToString::to_string).collect(),
             backend_refs: backends.collect(),
         }
@@ -213,6 +233,10 @@ impl From<&routing::Upstream> for Upstream {
             },
             nearness: upstream.selection.nearness().map(|nearness| nearness.label()),
             service: upstream.service.as_ref().map(Service::from),
+            proxy_protocol: upstream.proxy.as_ref().map(|proxy| match proxy.version {
+                ProxyVersion::V1 => "V1",
+                ProxyVersion::V2 => "V2",
+            }),
             problem: upstream.problem.as_ref().map(Problem::from),
             endpoints: upstream.endpoints.iter().map(Endpoint::from).collect(),
             limit: upstream.limits.max_connections.map(NonZeroUsize::get),

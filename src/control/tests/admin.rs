@@ -69,7 +69,7 @@ fn the_table_is_shown_in_the_files_words() {
         "generation": 1,
         "acknowledgedGenerations": [1, 1],
         "listeners": [{
-            "name": "front", "address": "127.0.0.1:5432", "limit": 7, "active": 0,
+            "name": "front", "address": "127.0.0.1:5432", "protocol": "TCP", "limit": 7, "active": 0,
             "routes": [{
                 "name": "all", "sources": ["10.0.0.0/8"],
                 "backendRefs": [{"upstream": "pg", "weight": 3}],
@@ -84,6 +84,27 @@ fn the_table_is_shown_in_the_files_words() {
         }],
     });
     assert_eq!(json(&control.get("/table")), expected);
+}
+
+#[test]
+fn the_table_shows_names_and_where_tls_ends() {
+    let text = "listeners: [{name: a, address: \"127.0.0.1:1\", protocol: TLS, tls: {mode: Passthrough}, proxyProtocol: \
+                {mode: Require, trusted: [10.0.0.0/8]}}]\n\
+                routes: [{name: a, listener: a, hostnames: [a.example, \"*.b.example\"], backendRefs: [{upstream: a}]}]\n\
+                upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}], proxyProtocol: {version: V1}}]\n";
+    let Config { listeners, routes, upstreams, .. } = Config::parse(text, "test").unwrap();
+    let config = Config { listeners, routes, upstreams, ..config(&[]) };
+    let control = Builder { config, ..builder() }.start();
+    eventually("acknowledged", || control.get("/readyz").status == 200);
+    let table = json(&control.get("/table"));
+    let listener = &table["listeners"][0];
+    assert_eq!([&listener["protocol"], &listener["proxyProtocol"]], [&json!("TLS"), &json!("Require")]);
+    let expected = json!({
+        "name": "a", "hostnames": ["a.example", "*.b.example"], "tlsMode": "Passthrough", "sources": [],
+        "backendRefs": [{"upstream": "a", "weight": 1}],
+    });
+    assert_eq!(listener["routes"][0], expected);
+    assert_eq!(table["upstreams"][0]["proxyProtocol"], "V1");
 }
 
 /// A worker whose connections are this many seconds old.
