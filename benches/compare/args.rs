@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cases::Case;
+use crate::cases::{Case, Layer, Work};
 use crate::error::{Context, Error, Result};
 
 pub(super) const HELP: &str = "\
@@ -11,7 +11,9 @@ Compares TCP proxies: the CPU time, latency and memory each needs for the same w
 
 Usage: cargo bench --bench compare -- [options]
 
-  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both)      [default: all]
+  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both), plain (all of these),
+                     tls-idle, tls-rr64, tls-conn, tls-resumed, tls-bulk1 (tls: these),
+                     sni-rr64, sni-conn (sni: both)                         [default: all]
   --peers LIST       haproxy, haproxy-splice, nginx, envoy, traefik, sheave, sheave-epoll
                      and every NAME of --other                              [default: all]
                      also sheave-bare (no retries, no breakers) and sheave-all (limits, hedging,
@@ -33,6 +35,8 @@ rr1     64-byte round trips over one connection
 conn    connect, one 64-byte round trip, close; 16 at a time
 bulk1   64 MiB to the backend, then 64 MiB back, over one connection
 bulk16  the same 64 MiB spread over 16 connections
+tls-    the same through TLS 1.3 that the proxy ends; tls-resumed is conn with resumed sessions
+sni-    the same after a ClientHello that the proxy routes by and passes on
 ";
 
 pub(super) struct Options {
@@ -124,10 +128,7 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<()> {
 fn cases(list: &str) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for name in list.split(',') {
-        let chosen: Vec<Case> = Case::ALL
-            .into_iter()
-            .filter(|case| case.name() == name || (name == "bulk" && case.name().starts_with("bulk")))
-            .collect();
+        let chosen: Vec<Case> = Case::ALL.into_iter().filter(|case| is_meant(*case, name)).collect();
         if chosen.is_empty() {
             let known: Vec<&str> = Case::ALL.iter().map(|case| case.name()).collect();
             return Err(Error::new(format!("no case {name:?}; there are {}", known.join(", "))));
@@ -135,6 +136,17 @@ fn cases(list: &str) -> Result<Vec<Case>> {
         cases.extend(chosen);
     }
     Ok(cases)
+}
+
+fn is_meant(case: Case, name: &str) -> bool {
+    let is_bulk = matches!(case.work, Work::Bulk1 | Work::Bulk16);
+    match name {
+        "bulk" => is_bulk && case.layer == Layer::Plain,
+        "plain" => case.layer == Layer::Plain,
+        "tls" => matches!(case.layer, Layer::Tls | Layer::TlsResumed),
+        "sni" => case.layer == Layer::Sni,
+        name => case.name() == name,
+    }
 }
 
 fn finish(mut options: Options) -> Result<Command> {
@@ -152,6 +164,11 @@ fn finish(mut options: Options) -> Result<Command> {
 }
 
 impl Options {
+    /// Whether any case needs more of a proxy than plain TCP.
+    pub(super) fn needs_tls(&self) -> bool {
+        self.cases.iter().any(|case| case.layer != Layer::Plain)
+    }
+
     /// Far more than a run should take: beyond it something hangs.
     pub(super) fn time_limit(&self) -> Duration {
         let peers = 7 + self.others.len() as u32;

@@ -17,6 +17,9 @@ use crate::wire::{self, CHUNK, DOWNLOAD, ECHO, HEADER, UPLOAD};
 /// all the ports together stay below the kernel's limit of sockets in TIME_WAIT.
 const ENDPOINTS: usize = 4;
 const BACKLOG: i32 = 4096;
+/// The first byte of a TLS record with a ClientHello, and the length of what comes before its content.
+const HANDSHAKE: u8 = 22;
+const RECORD_HEADER: usize = 5;
 /// How often the thread looks whether it is to end.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -136,6 +139,12 @@ enum State {
         header: [u8; HEADER],
         filled: usize,
     },
+    /// The rest of a TLS record that a proxy passed on: so many bytes, once its length is known.
+    Record {
+        header: [u8; RECORD_HEADER],
+        filled: usize,
+        left: usize,
+    },
     Echo,
     Upload {
         total: u64,
@@ -250,6 +259,16 @@ impl Connection {
         while !data.is_empty() {
             match &mut self.state {
                 State::Command { filled: 0, .. } if data[0] == ECHO => self.state = State::Echo,
+                State::Command { filled: 0, .. } if data[0] == HANDSHAKE => {
+                    self.state = State::Record { header: [0; RECORD_HEADER], filled: 0, left: 0 };
+                }
+                State::Record { header, filled, left } => {
+                    let (part, is_over) = swallow_record(header, filled, left, data);
+                    data = &data[part..];
+                    if is_over {
+                        self.state = COMMAND;
+                    }
+                }
                 State::Command { header, filled } => {
                     let part = data.len().min(HEADER - *filled);
                     header[*filled..*filled + part].copy_from_slice(&data[..part]);
@@ -300,6 +319,25 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// How much of `data` belongs to the record, and whether it ends there.
+fn swallow_record(
+    header: &mut [u8; RECORD_HEADER],
+    filled: &mut usize,
+    left: &mut usize,
+    data: &[u8],
+) -> (usize, bool) {
+    if *filled < RECORD_HEADER {
+        let part = data.len().min(RECORD_HEADER - *filled);
+        header[*filled..*filled + part].copy_from_slice(&data[..part]);
+        *filled += part;
+        *left = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        return (part, false);
+    }
+    let part = data.len().min(*left);
+    *left -= part;
+    (part, *left == 0)
 }
 
 /// For messages so small that the socket's buffer always has room.

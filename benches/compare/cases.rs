@@ -1,5 +1,6 @@
 //! What is measured: each case does one kind of work through a peer and says what it cost.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,16 +12,42 @@ use crate::error::{Error, Result};
 use crate::peer::Peer;
 use crate::process::CpuTime;
 use crate::round_trips::{RoundTrips, Trips};
+use crate::secure::Speech;
 use crate::stats;
 
+/// What is done, and in which language.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Case {
+pub(super) struct Case {
+    pub(super) work: Work,
+    pub(super) layer: Layer,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
     Rr64,
     Rr1,
     Conn,
     Bulk1,
     Bulk16,
     Idle,
+}
+
+/// What the client speaks with the proxy; the backend is always spoken to in plain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layer {
+    Plain,
+    /// TLS that the proxy terminates, with a full handshake each time.
+    Tls,
+    /// The same, and sessions are resumed.
+    TlsResumed,
+    /// A ClientHello that the proxy routes by and passes on.
+    Sni,
+}
+
+/// Where the client connects to, and what it speaks there.
+pub(super) struct Target<'a> {
+    pub(super) address: SocketAddr,
+    pub(super) speech: &'a Speech,
 }
 
 /// One number of a measurement.
@@ -43,43 +70,76 @@ const CONN_LOOPS: usize = 16;
 /// A proxy that has answered may still have a little to do; the CPU time of that belongs to the request.
 const TAIL: Duration = Duration::from_millis(5);
 
+const fn case(layer: Layer, work: Work) -> Case {
+    Case { work, layer }
+}
+
 impl Case {
     /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Idle, Self::Rr64, Self::Rr1, Self::Conn, Self::Bulk1, Self::Bulk16];
+    pub(super) const ALL: [Self; 13] = [
+        case(Layer::Plain, Work::Idle),
+        case(Layer::Tls, Work::Idle),
+        case(Layer::Plain, Work::Rr64),
+        case(Layer::Plain, Work::Rr1),
+        case(Layer::Plain, Work::Conn),
+        case(Layer::Plain, Work::Bulk1),
+        case(Layer::Plain, Work::Bulk16),
+        case(Layer::Tls, Work::Rr64),
+        case(Layer::Tls, Work::Conn),
+        case(Layer::TlsResumed, Work::Conn),
+        case(Layer::Tls, Work::Bulk1),
+        case(Layer::Sni, Work::Rr64),
+        case(Layer::Sni, Work::Conn),
+    ];
 
     pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Rr64 => "rr64",
-            Self::Rr1 => "rr1",
-            Self::Conn => "conn",
-            Self::Bulk1 => "bulk1",
-            Self::Bulk16 => "bulk16",
-            Self::Idle => "idle",
+        match (self.layer, self.work) {
+            (Layer::Plain, Work::Rr64) => "rr64",
+            (Layer::Plain, Work::Rr1) => "rr1",
+            (Layer::Plain, Work::Conn) => "conn",
+            (Layer::Plain, Work::Bulk1) => "bulk1",
+            (Layer::Plain, Work::Bulk16) => "bulk16",
+            (Layer::Plain, Work::Idle) => "idle",
+            (Layer::Tls, Work::Rr64) => "tls-rr64",
+            (Layer::Tls, Work::Conn) => "tls-conn",
+            (Layer::Tls, Work::Bulk1) => "tls-bulk1",
+            (Layer::Tls, Work::Idle) => "tls-idle",
+            (Layer::TlsResumed, Work::Conn) => "tls-resumed",
+            (Layer::Sni, Work::Rr64) => "sni-rr64",
+            (Layer::Sni, Work::Conn) => "sni-conn",
+            _ => "not measured",
         }
     }
 
-    pub(super) fn title(self) -> &'static str {
-        match self {
-            Self::Rr64 => "64-byte round trips over 32 connections",
-            Self::Rr1 => "64-byte round trips over one connection",
-            Self::Conn => "connect, one 64-byte round trip, close; 16 at a time",
-            Self::Bulk1 => "64 MiB up, then 64 MiB down, over one connection",
-            Self::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
-            Self::Idle => "idle connections that have each carried one round trip",
-        }
+    pub(super) fn title(self) -> String {
+        let work = match self.work {
+            Work::Rr64 => "64-byte round trips over 32 connections",
+            Work::Rr1 => "64-byte round trips over one connection",
+            Work::Conn => "connect, one 64-byte round trip, close; 16 at a time",
+            Work::Bulk1 => "64 MiB up, then 64 MiB down, over one connection",
+            Work::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
+            Work::Idle => "idle connections that have each carried one round trip",
+        };
+        let layer = match self.layer {
+            Layer::Plain => "",
+            Layer::Tls => "TLS 1.3 ended by the proxy: ",
+            Layer::TlsResumed => "TLS 1.3 ended by the proxy, sessions resumed: ",
+            Layer::Sni => "routed by the ClientHello, which is passed on: ",
+        };
+        format!("{layer}{work}")
     }
 }
 
 /// Round trips over `RR_CONNECTIONS` or one connection that stay open.
 pub(super) fn round_trips(
-    case: Case,
+    work: Work,
     peer: &mut Peer,
+    target: &Target<'_>,
     backend: &Backend,
     time: Duration,
 ) -> Result<Measurement> {
-    let count = if case == Case::Rr1 { 1 } else { RR_CONNECTIONS };
-    let mut client = RoundTrips::open(peer.address, count)?;
+    let count = if work == Work::Rr1 { 1 } else { RR_CONNECTIONS };
+    let mut client = RoundTrips::open(target, count)?;
     client.run(time / 8)?;
     let (trips, cpu) = timed(peer, || client.run(time))?;
     drop(client);
@@ -87,13 +147,17 @@ pub(super) fn round_trips(
     Ok(from_trips(trips, &cpu, ["CPU us/request", "requests/s"]))
 }
 
-pub(super) fn short_connections(peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
-    let address = peer.address;
-    connections::run(address, CONN_LOOPS, time / 8)?;
+pub(super) fn short_connections(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    connections::run(target, CONN_LOOPS, time / 8)?;
     backend.settle()?;
     let before = backend.seen.accepted.load(Ordering::Acquire);
     let (trips, cpu) = timed(peer, || {
-        let trips = connections::run(address, CONN_LOOPS, time)?;
+        let trips = connections::run(target, CONN_LOOPS, time)?;
         // The proxy's part of closing belongs to the connection.
         backend.settle()?;
         Ok(trips)
@@ -109,8 +173,14 @@ pub(super) fn short_connections(peer: &mut Peer, backend: &Backend, time: Durati
 }
 
 /// As many passes as fit into `time`, one at least.
-pub(super) fn bulk(case: Case, peer: &mut Peer, backend: &Backend, time: Duration) -> Result<Measurement> {
-    let mut client = Bulk::open(peer.address, if case == Case::Bulk1 { 1 } else { 16 })?;
+pub(super) fn bulk(
+    work: Work,
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    let mut client = Bulk::open(target, if work == Work::Bulk1 { 1 } else { 16 })?;
     client.pass()?;
     let before = backend.seen.uploaded.load(Ordering::Acquire);
     let ((passes, elapsed), cpu) = timed(peer, || {

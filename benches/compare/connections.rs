@@ -1,34 +1,40 @@
 //! The client of conn: loops that connect, do one round trip and close, with a FIN and never a reset.
 
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::io::{Errno, read};
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, connect, send, socket_with, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
+use crate::cases::Target;
 use crate::error::{Context, Error, Result};
+use crate::link::Link;
 use crate::poller::{EventFlags, Poller};
 use crate::round_trips::{PATIENCE, Trips};
+use crate::secure::Speech;
 use crate::wire::{self, MESSAGE};
 
 struct Connection {
-    socket: OwnedFd,
+    link: Link,
     request: [u8; MESSAGE],
+    /// What is sent first: the request, after whatever comes before it.
+    first: Vec<u8>,
     buffer: [u8; MESSAGE],
     received: usize,
+    connected: bool,
     sent: bool,
     started: Instant,
 }
 
 /// Starts connections for `time`, `loops` at once, and finishes those under way.
-pub(super) fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<Trips> {
+pub(super) fn run(target: &Target<'_>, loops: usize, time: Duration) -> Result<Trips> {
     let mut poller = Poller::new().context("client")?;
     let started = Instant::now();
     let mut latencies = Vec::new();
     let mut slots = Vec::new();
     for key in 0..loops {
-        slots.push(Some(Connection::start(&poller, address, key, 0)?));
+        slots.push(Some(Connection::start(&poller, target, key, 0)?));
     }
     let mut waiting = loops;
     let mut sequence = 0;
@@ -46,11 +52,12 @@ pub(super) fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<T
             }
             let now = Instant::now();
             latencies.push(now - connection.started);
+            connection.link.close();
             // Dropping closes: the client is the one who closes first.
             slots[key] = None;
             if now - started < time {
                 sequence += 1;
-                slots[key] = Some(Connection::start(&poller, address, key, sequence)?);
+                slots[key] = Some(Connection::start(&poller, target, key, sequence)?);
             } else {
                 waiting -= 1;
             }
@@ -60,40 +67,53 @@ pub(super) fn run(address: SocketAddr, loops: usize, time: Duration) -> Result<T
 }
 
 impl Connection {
-    fn start(poller: &Poller, address: SocketAddr, key: usize, sequence: u64) -> Result<Self> {
+    fn start(poller: &Poller, target: &Target<'_>, key: usize, sequence: u64) -> Result<Self> {
         let started = Instant::now();
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket =
             socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).context("client's socket")?;
-        match connect(&socket, &address) {
+        match connect(&socket, &target.address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(Errno::ADDRNOTAVAIL) => {
                 return Err(Error::new("the client has no free port left: use shorter rounds"));
             }
             Err(error) => return Err(error).context("connect"),
         }
+        let link = Link::over(TcpStream::from(socket), target.speech)?;
+        link.socket().set_nodelay(true).context("client's socket")?;
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        poller.add(&socket, key, interest).context("client")?;
+        poller.add(&link, key, interest).context("client")?;
         let request = wire::request(key, sequence);
-        Ok(Self { socket, request, buffer: [0; MESSAGE], received: 0, sent: false, started })
+        let mut first = match target.speech {
+            Speech::Hello(hello) => hello.to_vec(),
+            Speech::Plain | Speech::Tls(_) => Vec::new(),
+        };
+        first.extend_from_slice(&request);
+        let (buffer, received) = ([0; MESSAGE], 0);
+        Ok(Self { link, request, first, buffer, received, connected: false, sent: false, started })
     }
 
-    /// The next step that the socket allows; whether the answer is complete.
+    /// The next steps that the socket allows; whether the answer is complete.
     fn advance(&mut self) -> Result<bool> {
+        if !self.connected {
+            sockopt::socket_error(self.link.socket()).context("connect")?.context("connect")?;
+            self.connected = true;
+        }
         if !self.sent {
-            sockopt::socket_error(&self.socket).context("connect")?.context("connect")?;
-            let length = send(&self.socket, &self.request, SendFlags::NOSIGNAL).context("send a request")?;
-            if length != MESSAGE {
-                return Err(Error::new(format!("only {length} bytes of a request could be sent")));
+            match self.link.write(&self.first) {
+                Ok(length) if length == self.first.len() => self.sent = true,
+                Ok(length) => {
+                    return Err(Error::new(format!("only {length} bytes of a request could be sent")));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error).context("send a request"),
             }
-            self.sent = true;
-            return Ok(false);
         }
         while self.received < MESSAGE {
-            match read(&self.socket, &mut self.buffer[self.received..]) {
+            match self.link.read(&mut self.buffer[self.received..]) {
                 Ok(0) => return Err(Error::new("closed instead of answering")),
                 Ok(length) => self.received += length,
-                Err(Errno::AGAIN) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error).context("receive an answer"),
             }
         }

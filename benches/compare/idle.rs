@@ -1,13 +1,13 @@
 //! Connections that do nothing: what each costs a fresh proxy in memory, and all of them in CPU time.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::cases::{self, Measurement, Value};
+use crate::cases::{self, Measurement, Target, Value};
 use crate::error::{Context, Error, Result};
+use crate::link::Link;
 use crate::machine;
 use crate::peer::Peer;
 use crate::process;
@@ -35,8 +35,13 @@ impl Plan {
 }
 
 /// `peer` must be fresh: memory that an earlier case grew and kept would hide what connections need.
-pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result<Measurement> {
-    RoundTrips::open(peer.address, 1)?.run(Duration::from_millis(100))?;
+pub(super) fn measure(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    plan: &Plan,
+) -> Result<Measurement> {
+    RoundTrips::open(target, 1)?.run(Duration::from_millis(100))?;
     backend.settle()?;
     thread::sleep(Duration::from_millis(500));
     let before = process::memory(peer.pid)?;
@@ -44,7 +49,7 @@ pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result
     let mut connections = Vec::with_capacity(plan.connections);
     while connections.len() < plan.connections {
         let count = BATCH.min(plan.connections - connections.len());
-        open(peer.address, count, &mut connections)?;
+        open(target, count, &mut connections)?;
     }
     thread::sleep(Duration::from_secs(1));
     let after = process::memory(peer.pid)?;
@@ -53,8 +58,8 @@ pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result
         thread::sleep(plan.watch);
         Ok(())
     })?;
-    for stream in &mut connections {
-        check_alive(stream)?;
+    for link in &mut connections {
+        check_alive(link)?;
     }
     drop(connections);
     backend.settle()?;
@@ -72,17 +77,17 @@ pub(super) fn measure(peer: &mut Peer, backend: &Backend, plan: &Plan) -> Result
     Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
 }
 
-fn open(address: SocketAddr, count: usize, connections: &mut Vec<TcpStream>) -> Result<()> {
+fn open(target: &Target<'_>, count: usize, connections: &mut Vec<Link>) -> Result<()> {
     let first = connections.len();
     for key in first..first + count {
-        let mut stream = TcpStream::connect(address).context("connect")?;
-        stream.set_read_timeout(Some(PATIENCE)).context("client")?;
-        stream.write_all(&wire::request(key, 0)).context("send a request")?;
-        connections.push(stream);
+        let mut link = Link::open(target)?;
+        link.socket().set_read_timeout(Some(PATIENCE)).context("client")?;
+        link.write_all(&wire::request(key, 0)).context("send a request")?;
+        connections.push(link);
     }
-    for (key, stream) in connections.iter_mut().enumerate().skip(first) {
+    for (key, link) in connections.iter_mut().enumerate().skip(first) {
         let mut answer = [0; MESSAGE];
-        stream.read_exact(&mut answer).context(format_args!("answer on connection {key}"))?;
+        link.read_exact(&mut answer).context(format_args!("answer on connection {key}"))?;
         if answer != wire::request(key, 0) {
             return Err(Error::new(format!("the answer on connection {key} is not what was sent")));
         }
@@ -91,9 +96,9 @@ fn open(address: SocketAddr, count: usize, connections: &mut Vec<TcpStream>) -> 
 }
 
 /// An idle connection that the proxy dropped would make it look frugal.
-fn check_alive(stream: &mut TcpStream) -> Result<()> {
-    stream.set_nonblocking(true).context("client")?;
-    match stream.read(&mut [0]) {
+fn check_alive(link: &mut Link) -> Result<()> {
+    link.socket().set_nonblocking(true).context("client")?;
+    match link.read(&mut [0]) {
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
         Err(error) => Err(error).context("an idle connection"),
         Ok(_) => Err(Error::new("an idle connection was closed or received something")),

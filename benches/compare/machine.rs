@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::sched_getaffinity;
 
 use crate::args::Options;
-use crate::cases::Case;
+use crate::cases::Work;
 use crate::error::{Context, Error, Result};
 
 /// Files that this process and each proxy need beside two per connection.
@@ -25,7 +25,7 @@ pub(super) fn check(options: &Options) -> Result<()> {
     if options.proxy_cpu == options.load_cpu {
         return Err(Error::new("the proxies and the load need a CPU each"));
     }
-    if options.cases.contains(&Case::Conn) {
+    if options.cases.iter().any(|case| case.work == Work::Conn) {
         check_port_reuse()?;
     }
     let mut limit = getrlimit(Resource::Nofile);

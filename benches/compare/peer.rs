@@ -13,20 +13,47 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::cases::Layer;
 use crate::error::{Context, Error, Result};
-use crate::guard;
 use crate::process::{CpuClock, on_cpu};
 use crate::wire::{self, MESSAGE};
+use crate::{guard, machine};
 
 pub(super) use recipe::{Recipe, recipes};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
+/// Where a proxy listens.
+#[derive(Clone, Copy)]
+pub(super) struct Addresses {
+    pub(super) plain: SocketAddr,
+    /// TLS ends here.
+    pub(super) tls: SocketAddr,
+    /// The ClientHello says where to.
+    pub(super) sni: SocketAddr,
+}
+
+impl Addresses {
+    fn free() -> Result<Self> {
+        let [plain, tls, sni] =
+            [machine::free_address()?, machine::free_address()?, machine::free_address()?];
+        Ok(Self { plain, tls, sni })
+    }
+
+    pub(super) fn of(&self, layer: Layer) -> SocketAddr {
+        match layer {
+            Layer::Plain => self.plain,
+            Layer::Tls | Layer::TlsResumed => self.tls,
+            Layer::Sni => self.sni,
+        }
+    }
+}
+
 /// A running proxy.
 pub(super) struct Peer {
     pub(super) name: String,
-    pub(super) address: SocketAddr,
+    pub(super) addresses: Addresses,
     pub(super) pid: u32,
     pub(super) clock: CpuClock,
     child: Child,
@@ -43,7 +70,7 @@ impl Peer {
         let pid = child.id();
         guard::add_child(pid);
         let clock = CpuClock::new(pid, cpu);
-        let mut peer = Self { name: name.to_owned(), address: site.listen, pid, clock, child, log };
+        let mut peer = Self { name: name.to_owned(), addresses: site.listen, pid, clock, child, log };
         match peer.await_answer() {
             Ok(()) => Ok(peer),
             Err(error) => Err(peer.blame(error)),
@@ -67,7 +94,7 @@ impl Peer {
                 guard::remove_child(self.pid);
                 return Err(Error::new(format!("ended before it accepted a connection ({status})")));
             }
-            match ping(self.address) {
+            match ping(self.addresses.plain) {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() > deadline => {
                     return Err(error).context(format_args!("no answer {START_LIMIT:?} after the start"));

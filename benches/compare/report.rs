@@ -6,7 +6,7 @@ use std::path::Path;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::cases::Case;
+use crate::cases::{Case, Work};
 use crate::error::{Context, Result};
 use crate::session::{Sample, Session};
 use crate::stats;
@@ -65,7 +65,7 @@ impl<'a> Report<'a> {
         }
         for case in &session.options.cases {
             text.push_str(&format!("\n### {}: {}\n\n", case.name(), case.title()));
-            if *case == Case::Idle {
+            if case.work == Work::Idle {
                 text.push_str(&format!("{} connections.\n\n", session.idle.connections));
             }
             text.push_str(&format!(

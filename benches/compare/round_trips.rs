@@ -1,10 +1,11 @@
 //! The client of rr64 and rr1: each connection has one request under way at any time.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::cases::Target;
 use crate::error::{Context, Error, Result};
+use crate::link::Link;
 use crate::poller::{EventFlags, Poller};
 use crate::wire::{self, MESSAGE};
 
@@ -24,7 +25,7 @@ pub(super) struct RoundTrips {
 }
 
 struct Connection {
-    stream: TcpStream,
+    link: Link,
     sequence: u64,
     expected: [u8; MESSAGE],
     buffer: [u8; MESSAGE],
@@ -33,15 +34,15 @@ struct Connection {
 }
 
 impl RoundTrips {
-    pub(super) fn open(address: SocketAddr, count: usize) -> Result<Self> {
+    pub(super) fn open(target: &Target<'_>, count: usize) -> Result<Self> {
         let poller = Poller::new().context("client")?;
         let mut connections = Vec::new();
         for key in 0..count {
-            let stream = TcpStream::connect(address).context("connect")?;
-            stream.set_nonblocking(true).context("client")?;
-            poller.add(&stream, key, EventFlags::IN).context("client")?;
+            let link = Link::open(target)?;
+            link.socket().set_nonblocking(true).context("client")?;
+            poller.add(&link, key, EventFlags::IN).context("client")?;
             connections.push(Connection {
-                stream,
+                link,
                 sequence: 0,
                 expected: [0; MESSAGE],
                 buffer: [0; MESSAGE],
@@ -91,7 +92,7 @@ impl Connection {
         self.expected = wire::request(key, self.sequence);
         self.received = 0;
         self.sent_at = Instant::now();
-        match self.stream.write(&self.expected).context("send a request")? {
+        match self.link.write(&self.expected).context("send a request")? {
             MESSAGE => Ok(()),
             length => Err(Error::new(format!("only {length} bytes of a request could be sent"))),
         }
@@ -99,7 +100,7 @@ impl Connection {
 
     /// Whether the answer is complete.
     fn receive(&mut self) -> Result<bool> {
-        match self.stream.read(&mut self.buffer[self.received..]) {
+        match self.link.read(&mut self.buffer[self.received..]) {
             Ok(0) => {
                 return Err(Error::new(format!("closed instead of answer {}", self.sequence)));
             }

@@ -6,12 +6,13 @@ use fastrand::Rng;
 
 use crate::args::Options;
 use crate::backend::Backend;
-use crate::cases::{self, Case, Measurement};
+use crate::cases::{self, Case, Measurement, Target, Work};
 use crate::error::{Context, Error, Result};
 use crate::idle::{self, Plan};
 use crate::machine;
 use crate::peer::{self, Peer, Recipe};
 use crate::process;
+use crate::secure::Voices;
 
 /// Starting a process and opening thousands of connections is slow, and memory hardly varies.
 const MOST_IDLE_ROUNDS: usize = 3;
@@ -33,6 +34,7 @@ pub(super) struct Session {
     disturbed: Vec<(Case, f64)>,
     backend: Backend,
     peers: Vec<Peer>,
+    voices: Voices,
 }
 
 /// One number of one peer in one round.
@@ -61,10 +63,11 @@ impl Session {
         for recipe in &recipes {
             versions.push(recipe.version()?);
         }
+        let voices = if options.needs_tls() { Voices::all()? } else { Voices::default() };
         let backend = Backend::start(options.load_cpu)?;
         let mut peers = Vec::new();
         for recipe in &recipes {
-            peers.push(recipe.start(options.proxy_cpu, &backend.addresses)?);
+            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, voices.credentials.as_ref())?);
         }
         let idle = Plan::new(options.quick);
         let (samples, notes) = (Vec::new(), Vec::new());
@@ -80,6 +83,7 @@ impl Session {
             disturbed: Vec::new(),
             backend,
             peers,
+            voices,
         })
     }
 
@@ -100,7 +104,7 @@ impl Session {
         let mut rng = Rng::with_seed(self.options.rounds as u64);
         for case in self.options.cases.clone() {
             let rounds = match case {
-                Case::Idle => self.options.rounds.min(MOST_IDLE_ROUNDS),
+                Case { work: Work::Idle, .. } => self.options.rounds.min(MOST_IDLE_ROUNDS),
                 _ => self.options.rounds,
             };
             for round in 0..rounds {
@@ -186,20 +190,26 @@ impl Session {
 
     fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
         let time = self.options.time;
-        if case == Case::Idle {
+        let speech = &self.voices.of(case.layer)?;
+        if case.work == Work::Idle {
             let cpu = self.options.proxy_cpu;
-            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses)?;
+            let credentials = self.voices.credentials.as_ref();
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, credentials)?;
             self.backend.settle()?;
-            let measured = idle::measure(&mut fresh, &self.backend, &self.idle);
+            let target = Target { address: fresh.addresses.of(case.layer), speech };
+            let measured = idle::measure(&mut fresh, &target, &self.backend, &self.idle);
             let measured = measured.map_err(|error| fresh.blame(error))?;
             fresh.stop()?;
             return Ok(measured);
         }
         let running = &mut self.peers[peer];
-        let measured = match case {
-            Case::Conn => cases::short_connections(running, &self.backend, time),
-            Case::Bulk1 | Case::Bulk16 => cases::bulk(case, running, &self.backend, time),
-            Case::Rr64 | Case::Rr1 | Case::Idle => cases::round_trips(case, running, &self.backend, time),
+        let target = Target { address: running.addresses.of(case.layer), speech };
+        let measured = match case.work {
+            Work::Conn => cases::short_connections(running, &target, &self.backend, time),
+            Work::Bulk1 | Work::Bulk16 => cases::bulk(case.work, running, &target, &self.backend, time),
+            Work::Rr64 | Work::Rr1 | Work::Idle => {
+                cases::round_trips(case.work, running, &target, &self.backend, time)
+            }
         };
         measured.map_err(|error| running.blame(error))
     }

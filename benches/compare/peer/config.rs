@@ -3,9 +3,15 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::secure::{Credentials, HOSTNAME};
+
+use super::Addresses;
+
 /// What a configuration is made from.
 pub(super) struct Site<'a> {
-    pub(super) listen: SocketAddr,
+    pub(super) listen: Addresses,
+    /// `None`: it listens for plain connections only.
+    pub(super) credentials: Option<&'a Credentials>,
     pub(super) admin: SocketAddr,
     pub(super) endpoints: &'a [SocketAddr],
     pub(super) max_connections: u64,
@@ -39,11 +45,21 @@ pub(super) fn haproxy(site: &Site<'_>, splice: bool) -> String {
         ("", "")
     };
     let servers = site.each_endpoint(|index, endpoint| format!("    server s{index} {endpoint}\n"));
+    let Addresses { plain, tls, sni } = site.listen;
+    let secure = site.credentials.map_or_else(String::new, |credentials| {
+        format!(
+            "listen tls\n    bind {tls} ssl crt {both}\n    balance roundrobin\n    maxconn {max}\n{servers}\
+             frontend sni\n    bind {sni}\n    maxconn {max}\n    tcp-request inspect-delay 5s\n\
+             \u{20}   tcp-request content accept if {{ req_ssl_hello_type 1 }}\n\
+             \u{20}   use_backend sni if {{ req.ssl_sni -i {HOSTNAME} }}\n\
+             backend sni\n    balance roundrobin\n{servers}",
+            both = credentials.both.display(),
+        )
+    });
     format!(
         "global\n    nbthread 1\n    maxconn {max}\n{pipes}\
          defaults\n    mode tcp\n{option}    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
-         listen bench\n    bind {}\n    balance roundrobin\n    maxconn {max}\n{servers}",
-        site.listen
+         listen bench\n    bind {plain}\n    balance roundrobin\n    maxconn {max}\n{servers}{secure}"
     )
 }
 
@@ -54,16 +70,33 @@ pub(super) fn nginx(site: &Site<'_>) -> String {
     // As root it would become a user that may not write its files here.
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
     let servers = site.each_endpoint(|_, endpoint| format!("        server {endpoint};\n"));
+    let Addresses { plain, tls, sni } = site.listen;
+    let server = |listen: String, more: String| {
+        format!(
+            "    server {{\n        listen {listen} backlog=4096;\n        proxy_timeout 1h;\n{more}    }}\n"
+        )
+    };
+    let mut blocks = server(plain.to_string(), "        proxy_pass bench;\n".to_owned());
+    if let Some(Credentials { certificate, key, .. }) = site.credentials {
+        let (certificate, key) = (certificate.display(), key.display());
+        let ends = format!(
+            "        ssl_certificate {certificate};\n        ssl_certificate_key {key};\n\
+             \u{20}       ssl_protocols TLSv1.2 TLSv1.3;\n        ssl_session_cache shared:bench:8m;\n        proxy_pass bench;\n"
+        );
+        blocks.push_str(&server(format!("{tls} ssl"), ends));
+        blocks.push_str(&format!(
+            "    map $ssl_preread_server_name $chosen {{\n        {HOSTNAME} bench;\n    }}\n"
+        ));
+        let routes = "        ssl_preread on;\n        proxy_pass $chosen;\n".to_owned();
+        blocks.push_str(&server(sni.to_string(), routes));
+    }
     format!(
         "{load}{user}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {files};\npid {stem}.pid;\nerror_log stderr warn;\n\
          events {{\n    worker_connections {connections};\n}}\n\
-         stream {{\n    upstream bench {{\n{servers}    }}\n\
-         \u{20}   server {{\n        listen {listen} backlog=4096;\n        proxy_connect_timeout 5s;\n        proxy_timeout 1h;\n\
-         \u{20}       proxy_pass bench;\n    }}\n}}\n",
+         stream {{\n    proxy_connect_timeout 5s;\n    upstream bench {{\n{servers}    }}\n{blocks}}}\n",
         files = 2 * site.max_connections + 500,
         connections = 2 * site.max_connections + 100,
         stem = site.stem.display(),
-        listen = site.listen,
     )
 }
 
@@ -73,36 +106,74 @@ pub(super) fn envoy(site: &Site<'_>) -> String {
     };
     let endpoints = site
         .each_endpoint(|_, endpoint| format!("          - endpoint: {{address: {}}}\n", address(endpoint)));
+    let Addresses { plain, tls, sni } = site.listen;
+    let listener = |name: &str, at: &SocketAddr, filter: &str, chain: &str| {
+        format!(
+            "\u{20}   - name: {name}\n      address: {at}\n{filter}      filter_chains:\n        - filters:\n\
+             \u{20}           - name: envoy.filters.network.tcp_proxy\n              typed_config:\n\
+             \u{20}               \"@type\": {TYPES}.filters.network.tcp_proxy.v3.TcpProxy\n\
+             \u{20}               stat_prefix: {name}\n                cluster: bench\n{chain}",
+            at = address(at),
+        )
+    };
+    let mut listeners = listener("bench", &plain, "", "");
+    if let Some(Credentials { certificate, key, .. }) = site.credentials {
+        let ends = format!(
+            "          transport_socket:\n            name: envoy.transport_sockets.tls\n            typed_config:\n\
+             \u{20}             \"@type\": {TYPES}.transport_sockets.tls.v3.DownstreamTlsContext\n\
+             \u{20}             common_tls_context:\n                tls_certificates:\n\
+             \u{20}                 - certificate_chain: {{filename: \"{}\"}}\n                    private_key: {{filename: \"{}\"}}\n",
+            certificate.display(),
+            key.display()
+        );
+        listeners.push_str(&listener("tls", &tls, "", &ends));
+        let inspects = format!(
+            "      listener_filters:\n        - name: envoy.filters.listener.tls_inspector\n          typed_config:\n\
+             \u{20}           \"@type\": {TYPES}.filters.listener.tls_inspector.v3.TlsInspector\n"
+        );
+        let matches = format!("          filter_chain_match: {{server_names: [{HOSTNAME}]}}\n");
+        listeners.push_str(&listener("sni", &sni, &inspects, &matches));
+    }
     // Its own default of 1 024 connections would refuse most of the idle ones.
     format!(
-        "static_resources:\n\
-         \u{20} listeners:\n\
-         \u{20}   - name: bench\n      address: {listen}\n      filter_chains:\n        - filters:\n\
-         \u{20}           - name: envoy.filters.network.tcp_proxy\n              typed_config:\n\
-         \u{20}               \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n\
-         \u{20}               stat_prefix: bench\n                cluster: bench\n\
+        "static_resources:\n  listeners:\n{listeners}\
          \u{20} clusters:\n    - name: bench\n      type: STATIC\n      lb_policy: ROUND_ROBIN\n      connect_timeout: 5s\n\
          \u{20}     circuit_breakers: {{thresholds: [{{max_connections: {max}, max_pending_requests: {max}}}]}}\n\
          \u{20}     load_assignment:\n        cluster_name: bench\n        endpoints:\n        - lb_endpoints:\n{endpoints}",
-        listen = address(&site.listen),
         max = site.max_connections,
     )
 }
 
+const TYPES: &str = "type.googleapis.com/envoy.extensions";
+
 pub(super) fn traefik(site: &Site<'_>, routes: &Path) -> String {
+    let Addresses { plain, tls, sni } = site.listen;
     format!(
         "global: {{checkNewVersion: false, sendAnonymousUsage: false}}\nlog: {{level: ERROR}}\n\
-         entryPoints:\n  bench: {{address: \"{}\"}}\nproviders:\n  file: {{filename: \"{}\", watch: false}}\n",
-        site.listen,
+         entryPoints:\n  bench: {{address: \"{plain}\"}}\n  tls: {{address: \"{tls}\"}}\n  sni: {{address: \"{sni}\"}}\n\
+         providers:\n  file: {{filename: \"{}\", watch: false}}\n",
         routes.display()
     )
 }
 
 pub(super) fn traefik_routes(site: &Site<'_>) -> String {
     let servers = site.each_endpoint(|_, endpoint| format!("          - {{address: \"{endpoint}\"}}\n"));
+    let router = |name: &str, host: &str, more: &str| {
+        format!("    {name}: {{entryPoints: [{name}], rule: \"HostSNI(`{host}`)\", service: bench{more}}}\n")
+    };
+    let mut routers = router("bench", "*", "");
+    let mut certificates = String::new();
+    if let Some(Credentials { certificate, key, .. }) = site.credentials {
+        routers.push_str(&router("tls", HOSTNAME, ", tls: {}"));
+        routers.push_str(&router("sni", HOSTNAME, ", tls: {passthrough: true}"));
+        certificates = format!(
+            "tls:\n  certificates:\n    - {{certFile: \"{}\", keyFile: \"{}\"}}\n",
+            certificate.display(),
+            key.display()
+        );
+    }
     format!(
-        "tcp:\n  routers:\n    bench: {{entryPoints: [bench], rule: \"HostSNI(`*`)\", service: bench}}\n\
-         \u{20} services:\n    bench:\n      loadBalancer:\n        servers:\n{servers}"
+        "tcp:\n  routers:\n{routers}  services:\n    bench:\n      loadBalancer:\n        servers:\n{servers}{certificates}"
     )
 }
 
@@ -123,14 +194,28 @@ pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> Strin
         ),
     };
     let endpoints = site.each_endpoint(|_, endpoint| format!("      - {{address: \"{endpoint}\"}}\n"));
+    let Addresses { plain, tls, sni } = site.listen;
+    let (mut listeners, mut routes) = (String::new(), String::new());
+    if let Some(Credentials { certificate, key, .. }) = site.credentials {
+        let (certificate, key) = (certificate.display(), key.display());
+        listeners = format!(
+            "  - name: tls\n    address: \"{tls}\"\n    protocol: TLS\n\
+             \u{20}   tls: {{certificateRefs: [{{file: {{certificate: \"{certificate}\", key: \"{key}\"}}}}]}}\n\
+             \u{20} - {{name: sni, address: \"{sni}\", protocol: TLS, tls: {{mode: Passthrough}}}}\n"
+        );
+        routes = format!(
+            "  - {{name: tls, listener: tls, backendRefs: [{{upstream: bench}}]}}\n\
+             \u{20} - {{name: sni, listener: sni, hostnames: [{HOSTNAME}], backendRefs: [{{upstream: bench}}]}}\n"
+        );
+    }
     format!(
         "workers: {{count: 1, pin: false, driver: {driver}}}\n\
          admin: {{address: \"{}\"}}\n\
          drain: {{delay: 0s, timeout: 1s}}\n\
          accessLog: {{enabled: false}}\n\
-         listeners:\n  - {{name: bench, address: \"{}\", protocol: TCP{of_listener}}}\n\
-         routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n\
+         listeners:\n  - {{name: bench, address: \"{plain}\", protocol: TCP{of_listener}}}\n{listeners}\
+         routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n{routes}\
          upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n{endpoints}",
-        site.admin, site.listen
+        site.admin
     )
 }

@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 
 use crate::args::Options;
 use crate::error::{Context, Error, Result};
+use crate::secure::Credentials;
 use crate::{guard, machine};
 
 use super::config::{Policies, Site};
-use super::{Peer, config};
+use super::{Addresses, Peer, config};
 
 /// A way to run a proxy.
 #[derive(Clone)]
@@ -119,14 +120,20 @@ impl Recipe {
     }
 
     /// Starts the proxy on `cpu` and returns once a message has gone through it and back.
-    pub(crate) fn start(&self, cpu: usize, endpoints: &[SocketAddr]) -> Result<Peer> {
+    pub(crate) fn start(
+        &self,
+        cpu: usize,
+        endpoints: &[SocketAddr],
+        credentials: Option<&Credentials>,
+    ) -> Result<Peer> {
         let binary = self.binary()?;
-        let listen = machine::free_address()?;
-        let stem = guard::directory()?.join(format!("{}-{}", self.name, listen.port()));
+        let listen = Addresses::free()?;
+        let stem = guard::directory()?.join(format!("{}-{}", self.name, listen.plain.port()));
         let site = Site {
             listen,
             admin: machine::free_address()?,
             endpoints,
+            credentials,
             max_connections: machine::max_connections(),
             stem: &stem,
         };
