@@ -117,8 +117,9 @@ impl Reader {
             return Err(NoHello::Malformed("the first message is another one"));
         }
         let is_too_long = |length| length > HELLO_MAX;
-        // Its length is in the first records, nearly always in the first one.
-        if self.carried < MESSAGE_HEADER && Message::begin(bytes).length().is_some_and(is_too_long) {
+        // Its length is in the first records, nearly always in the first one. What follows this one may be none.
+        let records = bytes.get(..self.at + RECORD_HEADER + payload.len()).unwrap_or_default();
+        if self.carried < MESSAGE_HEADER && Message::begin(records).length().is_some_and(is_too_long) {
             return Err(NoHello::TooLarge);
         }
         Ok(())

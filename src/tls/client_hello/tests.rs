@@ -190,6 +190,15 @@ fn any_hello() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Found by fuzzing: the length goes on in something that is no record.
+#[test]
+fn only_records_say_how_long_it_is() {
+    let bytes = b"\x16\x03\x01\0\x03\x01\x7e\x16\xce\x03\0\x01\0";
+    let expected = Err(NoHello::Malformed("it is interrupted by something else"));
+    assert_eq!(read(bytes), expected);
+    assert_eq!(read_in_pieces(bytes, 0..bytes.len()), expected);
+}
+
 proptest! {
     #[test]
     fn pieces_do_not_matter(
