@@ -10,7 +10,7 @@ SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .c
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test e2e e2e-full cluster lint tidy chart manifests fmt audit bench clean
+.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: ## Run every test that needs no Kubernetes
 	@scripts/setup test
 	$(CARGO) test --locked --features faults --no-fail-fast $(ARGS)
 
+fuzz: ## Fuzz every parser of bytes from outside, a minute each (ARGS=seconds)
+	@scripts/setup fuzz
+	@CARGO="$(CARGO)" scripts/fuzz $(ARGS)
+
 e2e: ## Run the end-to-end tests in Kubernetes: one of its own (as root), or KUBECONFIG's
 	@CARGO="$(CARGO)" scripts/e2e $(ARGS)
 
@@ -47,6 +51,7 @@ cluster: ## A shell in a throw-away Kubernetes, with KUBECONFIG set (as root)
 lint: ## Check format, lints, dependencies, the tree's own rules, scripts and the chart
 	@scripts/setup build
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	@set -e; for script in $(SHELL_SCRIPTS); do echo "bash -n $$script"; bash -n "$$script"; done
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check bans licenses sources
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
@@ -69,6 +74,7 @@ manifests: ## Write manifests/ and the chart's values.schema.json anew
 
 fmt: ## Format the code
 	$(CARGO) fmt
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 audit: ## Check dependencies for known vulnerabilities (fetches the RustSec database)
 	@scripts/setup build

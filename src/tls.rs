@@ -5,6 +5,7 @@
 
 mod client;
 pub mod client_hello;
+pub mod postgres;
 mod credentials;
 mod reason;
 mod server;

@@ -1,0 +1,1 @@
+../../src/proxy_protocol.rs

@@ -1,0 +1,1 @@
+../../../src/tls/client_hello.rs

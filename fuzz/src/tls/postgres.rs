@@ -1,0 +1,1 @@
+../../../src/tls/postgres.rs
