@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{self, Instance, Options, StartError};
 use crate::config::{self, Config, Location, ParseOptions};
 use crate::telemetry::logging;
+use crate::tls::Credentials;
 
 /// The process ran into something that its configuration cannot help.
 const EXIT_FAILURE: u8 = 1;
@@ -120,16 +122,26 @@ fn load(file: &Path, options: &ParseOptions) -> Result<Config, String> {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match Config::load(file) {
-        Ok(config) => print(&format!(
-            "{}: good: {} listeners, {} routes, {} upstreams\n",
-            file.display(),
-            config.listeners.len(),
-            config.routes.len(),
-            config.upstreams.len()
-        )),
-        Err(errors) => complain(&errors.to_string(), EXIT_USAGE),
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(errors) => return complain(&errors.to_string(), EXIT_USAGE),
+    };
+    let mut credentials = Credentials::default();
+    if let Err(errors) = credentials.read_new(&config, SystemTime::now()) {
+        return complain(&errors, EXIT_USAGE);
     }
+    let wrong = credentials.reports().filter(|report| report.source.is_readable());
+    for problem in wrong.filter_map(|report| report.problem) {
+        let _nowhere_else_to_say_it =
+            writeln!(std::io::stderr(), "{}: warning: {}", file.display(), problem.text);
+    }
+    print(&format!(
+        "{}: good: {} listeners, {} routes, {} upstreams\n",
+        file.display(),
+        config.listeners.len(),
+        config.routes.len(),
+        config.upstreams.len()
+    ))
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {

@@ -5,6 +5,7 @@
 //! and never takes a working table away: whatever fails here, the last good table keeps serving.
 
 mod admin;
+mod certificates;
 mod ejector;
 mod kubernetes;
 mod loops;
@@ -34,6 +35,7 @@ use crate::shutdown::Drain;
 use crate::telemetry::{LiveDirectory, WorkerCounters};
 use crate::tls::Credentials;
 
+use certificates::{Delivery, Files};
 use ejector::Ejector;
 use kubernetes::{Discovery, Observation};
 use probes::Prober;
@@ -187,6 +189,8 @@ struct Side {
     reloader: Reloader,
     discovery: Discovery,
     observations: flume::Receiver<Observation>,
+    files: Files,
+    deliveries: flume::Receiver<Delivery>,
     signals: Option<Signals>,
     config_file: Option<PathBuf>,
     admin: tokio::net::TcpListener,
@@ -215,6 +219,7 @@ impl Side {
             tuning,
         ));
         let (observed, observations) = flume::bounded(OBSERVATIONS_MAX);
+        let (delivered, deliveries) = flume::bounded(OBSERVATIONS_MAX);
         let tables =
             Tables::new(Arc::clone(&shared), parts.bind, Arc::clone(&shared.started_with), parts.credentials);
         let side = Self {
@@ -226,6 +231,8 @@ impl Side {
                 observed,
             ),
             observations,
+            files: Files::new(shared.configs.subscribe(), delivered, shared.tuning.clone()),
+            deliveries,
             shared,
             signals,
             config_file: parts.config_file,
@@ -245,7 +252,8 @@ impl Side {
         let events = &self.shared.events;
         tokio::select! {
             _dropped_or_told = stopped.recv_async() => {}
-            () = self.reloader.run(triggered, self.observations) => {}
+            () = self.reloader.run(triggered, self.observations, self.deliveries) => {}
+            () = self.files.run() => {}
             () = self.discovery.run() => {}
             () = Prober::new(Arc::clone(&self.shared)).run() => {}
             () = Ejector::new(Arc::clone(&self.shared)).run() => {}

@@ -16,6 +16,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use client::ClientSide;
+#[cfg(test)]
+pub(crate) use credentials::tests as examples;
 pub use credentials::{Credentials, Facts, Fingerprint, Material, News, Problem, Report, Source, Taken};
 pub use reason::reason;
 pub use server::ServerSide;

@@ -3,6 +3,7 @@
 //! One request per connection and a bound on everything, so that no client can take the port from the
 //! others: when it is full, the oldest connection makes room. It reads; only `POST /drain` asks for a change.
 
+mod certificates;
 mod connections;
 mod drain;
 mod probes;

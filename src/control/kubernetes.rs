@@ -1,10 +1,11 @@
-//! Follows Services and EndpointSlices of a cluster: watch -> compact value -> index.
+//! Follows Services and EndpointSlices of a cluster, and the Secrets and ConfigMaps that TLS needs: watch -> compact value -> index.
 //!
 //! Only what the configuration names is watched, with nothing but `list` and `watch` in the named namespaces.
 //! An API server that is away, refuses or forgets takes no endpoint away: what was seen last keeps serving. What is
 //! learned goes to the one task that compiles and publishes tables; nothing here touches a table.
 
 mod backoff;
+mod bundle;
 mod index;
 mod object;
 mod plan;
@@ -145,7 +146,9 @@ impl Discovery {
                         is_news |= self.status.failed(&scope, trouble.clone(), Instant::now());
                     }
                     if is_news {
-                        tracing::warn!("{text}; upstreams with a service have no endpoints until then");
+                        tracing::warn!(
+                            "{text}; upstreams with a service have no endpoints, and certificates in Secrets are missing, until then"
+                        );
                     }
                     pause.wait().await;
                 }

@@ -4,6 +4,7 @@
 //! swapping it for an empty one, so that a worker never waits for more than that. It does not run on the control
 //! thread, which waits for none either.
 
+mod certificates;
 mod config;
 mod kubernetes;
 mod process;
@@ -62,13 +63,14 @@ struct Group {
     per_endpoint: bool,
 }
 
-static GROUPS: [Group; 7] = [
+static GROUPS: [Group; 8] = [
     group("Process", process::FAMILIES),
     group("Workers", workers::FAMILIES),
     group("Listeners and routes", traffic::LISTENERS),
     group("Upstreams", traffic::UPSTREAMS),
     Group { title: "Endpoints", families: traffic::ENDPOINTS, per_endpoint: true },
     group("Table and configuration", config::FAMILIES),
+    group("Certificates", certificates::FAMILIES),
     group("Kubernetes", kubernetes::FAMILIES),
 ];
 

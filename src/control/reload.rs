@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::shutdown::Phase;
 
 use super::Load;
+use super::certificates::Delivery;
 use super::kubernetes::Observation;
 use super::shared::Shared;
 use super::tables::{Published, Tables};
@@ -57,6 +58,7 @@ impl Reloader {
         mut self,
         triggers: flume::Receiver<Trigger>,
         observations: flume::Receiver<Observation>,
+        deliveries: flume::Receiver<Delivery>,
     ) {
         let verdicts = Arc::clone(self.shared.publisher.verdicts());
         let mut settling: FuturesUnordered<Settling> = FuturesUnordered::new();
@@ -72,6 +74,7 @@ impl Reloader {
                     self.tables.observe(observation);
                     observations.try_iter().for_each(|observation| self.tables.observe(observation));
                 }
+                Ok(delivery) = deliveries.recv_async() => self.tables.deliver(delivery),
                 upstreams = verdicts.told() => self.tables.judge(upstreams),
                 () = sleep_until(due), if due.is_some() => self.tables.refresh(),
             }

@@ -13,6 +13,7 @@ use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
 use crate::telemetry::{Ledger, LiveDirectory, WorkerCounters, process_clock_ms};
 
+use super::certificates::Certificates;
 use super::probes::Tally;
 use super::propagation::Propagation;
 use super::status::Status;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) status: Status,
     /// How the watches of the cluster fare.
     pub(super) watches: Arc<kubernetes::Watches>,
+    pub(super) certificates: Certificates,
     pub(super) propagation: Propagation,
     pub(super) compilations: Count,
     /// The generation of the table that was published last.
@@ -100,6 +102,7 @@ impl Shared {
             limits: sources.limits,
             status: Status::new(Arc::clone(&started_with)),
             watches: Arc::default(),
+            certificates: Certificates::default(),
             propagation: Propagation::new(),
             compilations: Count::default(),
             published: watch::Sender::new(0),

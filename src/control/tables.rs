@@ -11,6 +11,7 @@ use crate::config::{Config, Name, Upstream};
 use crate::routing::{Findings, Found, Problem, RouteTable};
 use crate::tls::Credentials;
 
+use super::certificates::{self, Delivery};
 use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
 use super::loops::Loops;
 use super::shared::Shared;
@@ -35,6 +36,8 @@ pub(super) struct Tables {
     changed: HashMap<ServiceKey, Vec<Stamp>>,
     /// Upstreams some of whose endpoints are not what they were, since the last table.
     judged: BTreeSet<Name>,
+    /// Since the last table: handshakes are to go by other certificates, and when those came.
+    renewed: Option<Vec<Stamp>>,
     loops: Loops,
     /// Watches whose complete list has come since the last table.
     listed: Vec<Arc<Scope>>,
@@ -55,9 +58,10 @@ impl Tables {
         shared: Arc<Shared>,
         bind: Bind,
         config: Arc<Config>,
-        credentials: Credentials,
+        mut credentials: Credentials,
     ) -> Self {
         let now = Instant::now();
+        credentials.expect(&Credentials::wanted(&config));
         let mut tables = Self {
             shared,
             bind,
@@ -67,11 +71,13 @@ impl Tables {
             followers: HashMap::new(),
             changed: HashMap::new(),
             judged: BTreeSet::new(),
+            renewed: None,
             loops: Loops::new(&config),
             listed: Vec::new(),
             last_table: now,
             last_forgotten: now,
         };
+        tables.shared.certificates.update(&tables.findings.credentials);
         tables.follow(config);
         tables
     }
@@ -89,11 +95,13 @@ impl Tables {
         next.succeed(&current, now);
         self.shared.compilations.add(config.upstreams.len());
         let stamps = std::mem::take(&mut self.changed).into_values().flatten();
+        let stamps = stamps.chain(self.renewed.take().into_iter().flatten());
         self.judged.clear();
         self.shared.propagation.expect(next.generation, stamps);
         self.loops = loops;
         self.follow(config);
         let before = std::mem::replace(&mut self.findings, findings);
+        self.shared.certificates.update(&self.findings.credentials);
         let published = self.publish(next, sockets);
         self.up_to_date();
         for (name, found) in &self.findings.upstreams {
@@ -109,10 +117,37 @@ impl Tables {
     /// Takes in what a watch has seen.
     pub(super) fn observe(&mut self, observation: Observation) {
         self.listed.extend(observation.listed().cloned());
+        if let Some((source, found, received)) = observation.found() {
+            self.deliver(Delivery::Found { source, found, received });
+            return;
+        }
         for Changed { service, stamp } in self.index.apply(observation) {
             self.changed.entry(service).or_default().extend(stamp);
         }
-        if self.changed.is_empty() {
+        self.unless_due();
+    }
+
+    /// Takes in what was found of certificates.
+    pub(super) fn deliver(&mut self, delivery: Delivery) {
+        let (credentials, now) = (&mut self.findings.credentials, SystemTime::now());
+        let (taken, received) = match delivery {
+            Delivery::Found { source, found, received } => {
+                (vec![(source.clone(), credentials.take(&source, found, now))], received)
+            }
+            Delivery::TimePassed => (credentials.settle(now), Instant::now()),
+        };
+        for (source, taken) in taken {
+            if taken.is_new {
+                self.renewed.get_or_insert_default().push(Stamp { changed_at: None, received });
+            }
+            certificates::announce(&source, &taken);
+        }
+        self.shared.certificates.update(&self.findings.credentials);
+        self.unless_due();
+    }
+
+    fn unless_due(&mut self) {
+        if self.due().is_none() {
             self.up_to_date();
         }
     }
@@ -124,14 +159,27 @@ impl Tables {
 
     /// When the changes so far are to be published; `None`: there are none.
     pub(super) fn due(&self) -> Option<Instant> {
-        let is_any = !self.changed.is_empty() || !self.judged.is_empty();
+        let is_any = !self.changed.is_empty() || !self.judged.is_empty() || self.renewed.is_some();
         is_any.then_some(self.last_table + SPACING)
     }
 
     /// Publishes a table with the changes so far, if they make a difference.
     pub(super) fn refresh(&mut self) {
+        self.publish_certificates();
         self.publish_changes();
         self.up_to_date();
+    }
+
+    /// A table that differs in certificates only. All of it is compiled: that is rare, and sees every user of each.
+    fn publish_certificates(&mut self) {
+        let Some(stamps) = self.renewed.take() else { return };
+        let (current, now) = (self.shared.publisher.current(), Instant::now());
+        let mut next = crate::routing::compile(&self.config, &self.findings, &current, now);
+        next.succeed(&current, now);
+        self.shared.compilations.add(self.config.upstreams.len());
+        self.shared.propagation.expect(next.generation, stamps.into_iter());
+        let generation = self.publish(next, Vec::new()).generation;
+        tracing::info!(generation, "new handshakes go by the new certificates");
     }
 
     fn publish_changes(&mut self) {

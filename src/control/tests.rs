@@ -1,6 +1,7 @@
 //! A control side with real sockets and files, and workers that only acknowledge.
 
 mod admin;
+mod certificates;
 mod metrics;
 mod reload;
 

@@ -26,7 +26,7 @@ pub(super) struct FileWatch {
 }
 
 /// What of a file changes when it is another one or has another content.
-type Fingerprint = (PathBuf, u64, u64, i64, i64, u64);
+pub(super) type Fingerprint = (PathBuf, u64, u64, i64, i64, u64);
 
 impl FileWatch {
     pub(super) fn start(file: PathBuf, tuning: Tuning) -> Self {
@@ -83,19 +83,23 @@ fn concerns(event: &Event, file: &OsStr) -> bool {
     if event.need_rescan() {
         return true;
     }
-    let changes = match event.kind {
+    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name == file || name == CONFIG_MAP_LINK);
+    may_change_contents(event) && event.paths.iter().any(named)
+}
+
+/// Whether some file may have another content after this.
+pub(super) fn may_change_contents(event: &Event) -> bool {
+    match event.kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
         EventKind::Any
         | EventKind::Create(_)
         | EventKind::Modify(_)
         | EventKind::Remove(_)
         | EventKind::Other => true,
-    };
-    let named = |path: &PathBuf| path.file_name().is_some_and(|name| name == file || name == CONFIG_MAP_LINK);
-    changes && event.paths.iter().any(named)
+    }
 }
 
-fn fingerprint(file: &Path) -> Option<Fingerprint> {
+pub(super) fn fingerprint(file: &Path) -> Option<Fingerprint> {
     let target = std::fs::canonicalize(file).ok()?;
     let metadata = std::fs::metadata(&target).ok()?;
     Some((target, metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len()))

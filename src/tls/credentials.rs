@@ -7,7 +7,7 @@ mod facts;
 mod material;
 mod places;
 #[cfg(test)]
-pub(in crate::tls) mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

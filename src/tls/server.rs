@@ -74,9 +74,10 @@ impl ServerSide {
         self.made.as_ref().ok().map(|made| &made.config)
     }
 
-    /// Why no handshake can be made.
+    /// Why no handshake can be made. One that only passes TLS on needs nothing for it.
     pub fn problem(&self) -> Option<&str> {
-        self.made.as_ref().err().map(String::as_str)
+        let is_needed = !self.settings.certificates.is_empty();
+        self.made.as_ref().err().map(String::as_str).filter(|_| is_needed)
     }
 
     /// Whether clients may be asked for certificates.

@@ -60,7 +60,26 @@ fn readiness(shared: &Shared, phase_passes: bool) -> Vec<Check> {
     };
     let mut checks = vec![table(shared), phase, reload(shared), restart(shared)];
     checks.extend(kubernetes(shared));
+    checks.extend(certificates(shared));
     checks
+}
+
+/// Nothing, where nobody speaks TLS.
+fn certificates(shared: &Shared) -> Option<Check> {
+    let certificates = &shared.certificates;
+    if certificates.reports().is_empty() {
+        return None;
+    }
+    let not_ready = certificates.not_ready(&shared.publisher.current(), shared.started.elapsed());
+    let troubles = certificates.troubles();
+    let (verdict, detail) = match (not_ready, &*troubles) {
+        (Some(why), troubles) => (Verdict::Failed, [&[why], troubles].concat().join("\n")),
+        (None, []) => (Verdict::Passed, "all are loaded and valid".into()),
+        (None, troubles) => {
+            (Verdict::Noted, format!("{} are wrong\n{}", troubles.len(), troubles.join("\n")))
+        }
+    };
+    Some(Check { name: "certificates", verdict, detail })
 }
 
 /// Nothing, where no upstream follows a Service.

@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::config::{self, LoadBalancer, Name, PortRef, ProxyMode, ProxyVersion, TlsMode};
 use crate::routing::publish::Publisher;
 use crate::routing::{self, RouteTable};
+use crate::tls;
 
 use super::Admin;
+use super::certificates::Certificate;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -22,6 +24,9 @@ pub(super) struct Table {
     acknowledged_generations: Vec<u64>,
     listeners: Vec<Listener>,
     upstreams: Vec<Upstream>,
+    /// Everything that TLS needs, by where it comes from; absent where nobody speaks TLS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    certificates: Vec<Certificate>,
 }
 
 #[derive(Serialize)]
@@ -102,7 +107,7 @@ struct Service {
 }
 
 #[derive(Serialize)]
-struct Problem {
+pub(super) struct Problem {
     reason: &'static str,
     text: String,
 }
@@ -158,6 +163,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     let acknowledged = publisher.acknowledged_by_worker();
     let (current, now) = (publisher.current(), Instant::now());
     let mut table = Table::new(&current, acknowledged);
+    table.certificates = admin.shared.certificates.reports().iter().map(Certificate::from).collect();
     for (upstream, upstream_now) in table.upstreams.iter_mut().zip(current.upstreams.values()) {
         for (endpoint, now_is) in upstream.endpoints.iter_mut().zip(&upstream_now.endpoints) {
             endpoint.connect_millis = now_is.state.latency.seconds(now).map(|seconds| seconds * 1e3);
@@ -179,6 +185,7 @@ impl Table {
             acknowledged_generations,
             listeners: table.listeners.iter().map(|l| Listener::from(&**l)).collect(),
             upstreams: table.upstreams.values().map(|u| Upstream::from(&**u)).collect(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -257,6 +264,12 @@ impl From<&config::ServicePort> for Service {
                 PortRef::Name(name) => (**name).into(),
             },
         }
+    }
+}
+
+impl From<&tls::Problem> for Problem {
+    fn from(problem: &tls::Problem) -> Self {
+        Self { reason: problem.reason, text: problem.text.to_string() }
     }
 }
 

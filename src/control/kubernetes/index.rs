@@ -9,7 +9,9 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::{self, Name};
 use crate::routing::Found;
+use crate::tls::{Material, Problem, Source};
 
+use super::bundle::{self, Bundle};
 use super::object::{Protocol, Service, ServicePort, Slice};
 use super::plan::Scope;
 use super::select::{Reachable, UNRESOLVED, select};
@@ -26,6 +28,7 @@ pub(in crate::control) struct Observation {
 pub(super) enum Object {
     Service(Change<Service>),
     Slice(Change<Slice>),
+    Bundle(Change<Bundle>),
 }
 
 #[derive(Debug)]
@@ -97,8 +100,24 @@ impl ServiceKey {
 impl Observation {
     /// The watch whose complete list this is, if it is one.
     pub(in crate::control) fn listed(&self) -> Option<&Arc<Scope>> {
-        let is_list = matches!(&self.object, Object::Service(Change::All(_)) | Object::Slice(Change::All(_)));
+        let is_list = matches!(
+            &self.object,
+            Object::Service(Change::All(_)) | Object::Slice(Change::All(_)) | Object::Bundle(Change::All(_))
+        );
         is_list.then_some(&self.scope)
+    }
+
+    /// What it says of something that TLS needs.
+    pub(in crate::control) fn found(&self) -> Option<(Source, Result<Material, Problem>, Instant)> {
+        let Object::Bundle(change) = &self.object else { return None };
+        let source = self.scope.source()?;
+        let bundle = match change {
+            Change::All(all) => all.first(),
+            Change::Set(bundle) => Some(bundle),
+            Change::Gone(_) => None,
+        };
+        let found = bundle.map_or_else(|| Err(bundle::absent(&source)), |bundle| bundle.material(&source));
+        Some((source, found, self.received))
     }
 }
 
@@ -144,6 +163,7 @@ impl Index {
             Object::Slice(Change::All(slices)) => self.all_slices(&scope, slices),
             Object::Slice(Change::Set(slice)) => self.set_slice(&scope, slice, received),
             Object::Slice(Change::Gone(slice)) => self.remove_slice(&scope, &slice, received),
+            Object::Bundle(_) => Vec::new(),
         }
     }
 

@@ -1,13 +1,15 @@
 //! Which watches a configuration needs. Pure.
 //!
 //! Slices are watched by the label that names their Service, so that the API server sends no other ones; Services
-//! have no such label, so that of a namespace with several followed Services all are watched and the others dropped.
+//! have no such label, so that of a namespace with several followed Services all are watched and the others dropped. Secrets and
+//! ConfigMaps are watched by their names, one by one: no right to see others is needed, and nothing of them is ever here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{Config, Name};
+use crate::config::{AuthorityRef, CertificateRef, Config, Name, ObjectRef};
+use crate::tls::{Credentials, Source};
 
 use super::index::ServiceKey;
 use super::object::SERVICE_NAME;
@@ -21,18 +23,41 @@ const SERVICES: usize = 64;
 pub(in crate::control) struct Scope {
     pub(super) resource: Resource,
     pub(super) namespace: Name,
-    /// Sorted, and never empty.
-    pub(super) services: Vec<Name>,
+    /// Of Services, or of the one Secret or ConfigMap. Sorted, and never empty.
+    pub(super) names: Vec<Name>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Resource {
     Services,
     EndpointSlices,
+    /// Secrets of type kubernetes.io/tls.
+    Certificates,
+    /// Secrets with an authority's certificate.
+    AuthoritySecrets,
+    /// ConfigMaps with one.
+    AuthorityMaps,
 }
 
 /// The watches that `config` needs.
 pub(super) fn plan(config: &Config) -> Vec<Arc<Scope>> {
+    let mut scopes = of_services(config);
+    scopes.extend(Credentials::wanted(config).iter().filter_map(of_source).map(Arc::new));
+    scopes
+}
+
+/// A watch tells of one source, so that one that is named anew is listed anew.
+fn of_source(source: &Source) -> Option<Scope> {
+    let (resource, object) = match source {
+        Source::Certificate(CertificateRef::Secret(secret)) => (Resource::Certificates, secret),
+        Source::Authorities(AuthorityRef::Secret(secret)) => (Resource::AuthoritySecrets, secret),
+        Source::Authorities(AuthorityRef::ConfigMap(map)) => (Resource::AuthorityMaps, map),
+        _ => return None,
+    };
+    Some(Scope { resource, namespace: object.namespace.clone(), names: vec![object.name.clone()] })
+}
+
+fn of_services(config: &Config) -> Vec<Arc<Scope>> {
     let mut namespaces: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
     for port in config.upstreams.iter().filter_map(|upstream| upstream.members.followed()) {
         namespaces.entry(port.namespace.clone()).or_default().insert(port.name.clone());
@@ -41,7 +66,7 @@ pub(super) fn plan(config: &Config) -> Vec<Arc<Scope>> {
     for (namespace, services) in namespaces {
         let services: Vec<Name> = services.into_iter().collect();
         let scope = |resource, services: &[Name]| {
-            Arc::new(Scope { resource, namespace: namespace.clone(), services: services.to_vec() })
+            Arc::new(Scope { resource, namespace: namespace.clone(), names: services.to_vec() })
         };
         scopes.push(scope(Resource::Services, &services));
         let parts = divide(&services);
@@ -73,19 +98,34 @@ impl Scope {
     }
 
     pub(super) fn covers(&self, key: &ServiceKey) -> bool {
-        key.namespace == self.namespace && self.services.binary_search(&key.name).is_ok()
+        key.namespace == self.namespace && self.names.binary_search(&key.name).is_ok()
     }
 
     /// What the API server filters by.
     pub(super) fn label_selector(&self) -> Option<String> {
         (self.resource == Resource::EndpointSlices)
-            .then(|| format!("{SERVICE_NAME} in ({})", self.services.join(",")))
+            .then(|| format!("{SERVICE_NAME} in ({})", self.names.join(",")))
     }
 
     pub(super) fn field_selector(&self) -> Option<String> {
-        match (self.resource, &*self.services) {
-            (Resource::Services, [only]) => Some(format!("metadata.name={only}")),
+        match (self.resource, &*self.names) {
+            (Resource::EndpointSlices, _) => None,
+            (_, [only]) => Some(format!("metadata.name={only}")),
             _ => None,
+        }
+    }
+
+    /// What it tells of, if that is no Service.
+    pub(super) fn source(&self) -> Option<Source> {
+        let object = || {
+            let name = self.names.first()?.clone();
+            Some(ObjectRef { namespace: self.namespace.clone(), name })
+        };
+        match self.resource {
+            Resource::Services | Resource::EndpointSlices => None,
+            Resource::Certificates => Some(Source::Certificate(CertificateRef::Secret(object()?))),
+            Resource::AuthoritySecrets => Some(Source::Authorities(AuthorityRef::Secret(object()?))),
+            Resource::AuthorityMaps => Some(Source::Authorities(AuthorityRef::ConfigMap(object()?))),
         }
     }
 }
@@ -95,20 +135,25 @@ impl Resource {
         match self {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
+            Self::Certificates | Self::AuthoritySecrets => "secrets",
+            Self::AuthorityMaps => "configmaps",
         }
     }
 
     pub(super) fn api_group(self) -> &'static str {
         match self {
-            Self::Services => "",
             Self::EndpointSlices => "discovery.k8s.io",
+            _ => "",
         }
     }
 }
 
-/// `endpointslices in namespace db`.
+/// `endpointslices in namespace db`, `Secret edge/example-com`.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in namespace {}", self.resource.label(), self.namespace)
+        match self.source() {
+            Some(source) => source.fmt(f),
+            None => write!(f, "{} in namespace {}", self.resource.label(), self.namespace),
+        }
     }
 }

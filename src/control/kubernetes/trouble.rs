@@ -60,10 +60,9 @@ impl Trouble {
                 FORBIDDEN,
                 format!(
                     "{doing} {scope} is forbidden; add this rule to a Role in namespace {} that is bound to the \
-                     ServiceAccount of this pod: {{apiGroups: [{:?}], resources: [{}], verbs: [list, watch]}}",
+                     ServiceAccount of this pod: {}",
                     scope.namespace,
-                    scope.resource.api_group(),
-                    scope.resource.label(),
+                    rule(scope),
                 ),
             ),
             401 => Self::new(
@@ -121,6 +120,17 @@ impl Verb {
             Self::Watch => "watching",
         }
     }
+}
+
+/// What a Role has to have for this watch.
+fn rule(scope: &Scope) -> String {
+    let (group, resource) = (scope.resource.api_group(), scope.resource.label());
+    // Of Secrets nobody should be allowed to see more than is asked for.
+    let (only, verbs) = match scope.source() {
+        Some(_) => (format!("resourceNames: [{}], ", scope.names.join(", ")), "get, list, watch"),
+        None => (String::new(), "list, watch"),
+    };
+    format!("{{apiGroups: [{group:?}], resources: [{resource}], {only}verbs: [{verbs}]}}")
 }
 
 /// The error with its causes, each said once.

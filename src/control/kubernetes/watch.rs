@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Service as ApiService;
+use k8s_openapi::api::core::v1::{ConfigMap as ApiMap, Secret as ApiSecret, Service as ApiService};
 use k8s_openapi::api::discovery::v1::EndpointSlice as ApiSlice;
 use kube::api::{Api, ListParams, WatchParams};
 use kube::core::{NamespaceResourceScope, WatchEvent};
@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, Semaphore};
 
 use super::backoff::Pause;
+use super::bundle::Bundle;
 use super::index::{Change, Object, Observation};
 use super::object::{Service, Slice};
 use super::plan::{Resource, Scope};
@@ -60,8 +61,8 @@ trait Watched:
 
     /// `None`: it is of no interest to anybody.
     fn compact(self) -> Option<Self::Compact>;
-    /// The name of the Service that it belongs to.
-    fn service(compact: &Self::Compact) -> &str;
+    /// The name by which it is looked for: that of the Service that it belongs to, or its own.
+    fn name(compact: &Self::Compact) -> &str;
     fn object(change: Change<Self::Compact>) -> Object;
 }
 
@@ -71,6 +72,8 @@ impl Watch {
         match self.scope.resource {
             Resource::Services => self.follow::<ApiService>().await,
             Resource::EndpointSlices => self.follow::<ApiSlice>().await,
+            Resource::Certificates | Resource::AuthoritySecrets => self.follow::<ApiSecret>().await,
+            Resource::AuthorityMaps => self.follow::<ApiMap>().await,
         }
     }
 
@@ -198,8 +201,8 @@ impl Watch {
 
     fn wanted<K: Watched>(&self, object: K) -> Option<K::Compact> {
         let compact = object.compact()?;
-        let service = K::service(&compact);
-        let is_wanted = self.scope.services.binary_search_by(|known| (**known).cmp(service)).is_ok();
+        let name = K::name(&compact);
+        let is_wanted = self.scope.names.binary_search_by(|known| (**known).cmp(name)).is_ok();
         is_wanted.then_some(compact)
     }
 
@@ -229,7 +232,7 @@ impl Watched for ApiService {
         Service::new(self)
     }
 
-    fn service(service: &Service) -> &str {
+    fn name(service: &Service) -> &str {
         &service.name
     }
 
@@ -245,11 +248,43 @@ impl Watched for ApiSlice {
         Slice::new(self)
     }
 
-    fn service(slice: &Slice) -> &str {
+    fn name(slice: &Slice) -> &str {
         &slice.service
     }
 
     fn object(change: Change<Slice>) -> Object {
         Object::Slice(change)
+    }
+}
+
+impl Watched for ApiSecret {
+    type Compact = Bundle;
+
+    fn compact(self) -> Option<Bundle> {
+        Bundle::of_secret(self)
+    }
+
+    fn name(bundle: &Bundle) -> &str {
+        &bundle.name
+    }
+
+    fn object(change: Change<Bundle>) -> Object {
+        Object::Bundle(change)
+    }
+}
+
+impl Watched for ApiMap {
+    type Compact = Bundle;
+
+    fn compact(self) -> Option<Bundle> {
+        Bundle::of_config_map(self)
+    }
+
+    fn name(bundle: &Bundle) -> &str {
+        &bundle.name
+    }
+
+    fn object(change: Change<Bundle>) -> Object {
+        Object::Bundle(change)
     }
 }

@@ -12,7 +12,7 @@ use super::*;
 use crate::config::SubjectAltName;
 
 /// An authority of this name.
-pub(in crate::tls) fn authority(name: &str) -> (Issuer<'static, KeyPair>, Certificate) {
+pub(crate) fn authority(name: &str) -> (Issuer<'static, KeyPair>, Certificate) {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -24,16 +24,16 @@ pub(in crate::tls) fn authority(name: &str) -> (Issuer<'static, KeyPair>, Certif
 
 /// What a certificate is to be.
 #[derive(Clone)]
-pub(in crate::tls) struct Wanted {
-    pub(in crate::tls) names: Vec<SanType>,
-    pub(in crate::tls) algorithm: &'static SignatureAlgorithm,
+pub(crate) struct Wanted {
+    pub(crate) names: Vec<SanType>,
+    pub(crate) algorithm: &'static SignatureAlgorithm,
     /// Years.
-    pub(in crate::tls) valid: (i32, i32),
-    pub(in crate::tls) serial: u64,
+    pub(crate) valid: (i32, i32),
+    pub(crate) serial: u64,
 }
 
 impl Wanted {
-    pub(in crate::tls) fn dns(names: &[&str]) -> Self {
+    pub(crate) fn dns(names: &[&str]) -> Self {
         let names = names.iter().map(|name| SanType::DnsName((*name).try_into().unwrap()));
         Self {
             names: names.collect(),
@@ -44,7 +44,7 @@ impl Wanted {
     }
 
     /// Its certificate and its key, as PEM.
-    pub(in crate::tls) fn by(&self, issuer: &Issuer<'static, KeyPair>) -> (String, String) {
+    pub(crate) fn by(&self, issuer: &Issuer<'static, KeyPair>) -> (String, String) {
         let mut params = CertificateParams::default();
         params.subject_alt_names.clone_from(&self.names);
         params.not_before = rcgen::date_time_ymd(self.valid.0, 1, 1);
@@ -59,7 +59,7 @@ impl Wanted {
 }
 
 /// What `issuer` has called back, to be replaced in that year.
-pub(in crate::tls) fn revoked(issuer: &Issuer<'static, KeyPair>, serials: &[u64], until: i32) -> String {
+pub(crate) fn revoked(issuer: &Issuer<'static, KeyPair>, serials: &[u64], until: i32) -> String {
     let revoked = serials.iter().map(|serial| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: rcgen::date_time_ymd(2021, 1, 1),
@@ -77,12 +77,12 @@ pub(in crate::tls) fn revoked(issuer: &Issuer<'static, KeyPair>, serials: &[u64]
     params.signed_by(issuer).unwrap().pem().unwrap()
 }
 
-pub(in crate::tls) fn secret(name: &str) -> CertificateRef {
+pub(crate) fn secret(name: &str) -> CertificateRef {
     CertificateRef::Secret(ObjectRef { namespace: "edge".into(), name: name.into() })
 }
 
 /// Credentials with these certificates, by their Secrets' names.
-pub(in crate::tls) fn with_certificates(pairs: &[(&str, &(String, String))]) -> Credentials {
+pub(crate) fn with_certificates(pairs: &[(&str, &(String, String))]) -> Credentials {
     let mut credentials = Credentials::default();
     credentials.expect(&pairs.iter().map(|(name, _)| Source::Certificate(secret(name))).collect());
     for (name, pair) in pairs {
@@ -92,11 +92,11 @@ pub(in crate::tls) fn with_certificates(pairs: &[(&str, &(String, String))]) -> 
     credentials
 }
 
-pub(in crate::tls) fn material((certificate, key): &(String, String)) -> Result<Material, Problem> {
+pub(crate) fn material((certificate, key): &(String, String)) -> Result<Material, Problem> {
     Material::certificate(certificate.as_bytes(), key.as_bytes())
 }
 
-pub(in crate::tls) fn year(year: u64) -> SystemTime {
+pub(crate) fn year(year: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs((year - 1970) * 31_557_600)
 }
 

@@ -12,7 +12,8 @@ struct Arrow {
 /// `control` and `worker` never name each other: they meet in `routing::publish`, `telemetry` and `shutdown`.
 const ARROWS: &[Arrow] = &[
     Arrow { from: "main", to: &["app", "cli"] },
-    Arrow { from: "cli", to: &["app", "config", "telemetry", "shutdown"] },
+    // `sheave check` loads certificates.
+    Arrow { from: "cli", to: &["app", "config", "telemetry", "tls", "shutdown"] },
     // It makes what worker and control share.
     Arrow {
         from: "app",

@@ -17,8 +17,8 @@ fn key(name: &str) -> ServiceKey {
 }
 
 fn scope(resource: Resource, services: &[&str]) -> Arc<Scope> {
-    let services = services.iter().map(|name| Name::from(*name)).collect();
-    Arc::new(Scope { resource, namespace: "db".into(), services })
+    let names = services.iter().map(|name| Name::from(*name)).collect();
+    Arc::new(Scope { resource, namespace: "db".into(), names })
 }
 
 fn service(name: &str) -> Service {
@@ -235,6 +235,41 @@ fn only_what_is_named_is_watched() {
             ("endpointslices in namespace db".into(), labels("pg,redis"), None),
             ("services in namespace shop".into(), None, Some("metadata.name=web".into())),
             ("endpointslices in namespace shop".into(), labels("web"), None),
+        ]
+    );
+}
+
+#[test]
+fn what_tls_needs_is_watched_by_name() {
+    let text = "
+listeners:
+  - name: x
+    address: \"127.0.0.1:1\"
+    protocol: TLS
+    tls:
+      certificateRefs: [{secret: edge/b}, {secret: edge/a}, {file: {certificate: /c, key: /k}}]
+      clientValidation: {caCertificateRefs: [{secret: edge/a}, {configMap: edge/ca}, {file: /ca}]}
+routes: [{name: r, listener: x, backendRefs: [{upstream: a}]}]
+upstreams: [{name: a, endpoints: [{address: \"10.0.0.1:1\"}]}]
+";
+    let config = crate::config::Config::parse(text, "t.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let watches: Vec<_> = plan(&config)
+        .iter()
+        .map(|scope| {
+            assert!(scope.label_selector().is_none() && scope.source().is_some());
+            (scope.resource.label(), scope.to_string(), scope.field_selector().unwrap())
+        })
+        .collect();
+    let watch = |resource, name: &str, selector: &str| {
+        (resource, name.to_owned(), format!("metadata.name={selector}"))
+    };
+    assert_eq!(
+        watches,
+        [
+            watch("secrets", "Secret edge/a", "a"),
+            watch("secrets", "Secret edge/b", "b"),
+            watch("configmaps", "ConfigMap edge/ca", "ca"),
+            watch("secrets", "Secret edge/a", "a"),
         ]
     );
 }

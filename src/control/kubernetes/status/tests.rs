@@ -4,8 +4,8 @@ use crate::control::kubernetes::plan::Resource;
 use crate::control::kubernetes::trouble::Verb;
 
 fn scope(namespace: &str) -> Arc<Scope> {
-    let services: Vec<Name> = vec!["pg".into()];
-    Arc::new(Scope { resource: Resource::EndpointSlices, namespace: namespace.into(), services })
+    let names: Vec<Name> = vec!["pg".into()];
+    Arc::new(Scope { resource: Resource::EndpointSlices, namespace: namespace.into(), names })
 }
 
 fn status(code: u16) -> kube::core::Status {
@@ -74,8 +74,7 @@ fn with_nothing_to_serve_nobody_is_ready() {
 
 #[test]
 fn one_line_for_all_watches_of_a_namespace() {
-    let part =
-        |service: &str| Arc::new(Scope { services: vec![service.into()], ..Scope::clone(&scope("one")) });
+    let part = |service: &str| Arc::new(Scope { names: vec![service.into()], ..Scope::clone(&scope("one")) });
     let (one, other, now) = (part("a"), part("b"), Instant::now());
     let health = Watches::default();
     health.expect(&[Arc::clone(&one), Arc::clone(&other)], false);
