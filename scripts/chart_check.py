@@ -191,15 +191,25 @@ class Chart:
         self.expect([port["name"] for port in container["ports"]] == ["admin"], f"{file}: listeners' containerPorts")
 
     def roles(self, file, documents, values):
-        """One Role and RoleBinding in each namespace that is named, no other rights, and no token without them."""
+        """Roles and RoleBindings in the namespaces that are named, no other rights, and no token without them."""
         upstreams = values["config"]["upstreams"]
-        wanted = {upstream["service"]["namespace"] for upstream in upstreams if "service" in upstream}
+        services = {upstream["service"]["namespace"] for upstream in upstreams if "service" in upstream}
+        objects = named_objects(values["config"])
+        wanted = [*services, *{namespace for namespace, _, _ in objects}]
         for kind in "Role", "RoleBinding":
             got = [document["metadata"]["namespace"] for document in documents if document["kind"] == kind]
-            self.expect(sorted(got) == sorted(wanted), f"{file}: {kind} in {got}, upstreams are in {wanted}")
-        for rule in (rule for document in documents for rule in document.get("rules", [])):
-            self.expect(rule["verbs"] == ["list", "watch"], f"{file}: verbs {rule['verbs']}")
-            self.expect(rule["resources"] in (["services"], ["endpointslices"]), f"{file}: {rule['resources']}")
+            self.expect(sorted(got) == sorted(wanted), f"{file}: {kind} in {got}, needed are {wanted}")
+        granted = set()
+        for document in documents:
+            for rule in document.get("rules", []):
+                if rule["resources"] in (["services"], ["endpointslices"]):
+                    self.expect(rule["verbs"] == ["list", "watch"], f"{file}: verbs {rule['verbs']}")
+                    continue
+                self.expect(rule["verbs"] == ["get", "list", "watch"], f"{file}: verbs {rule['verbs']}")
+                self.expect(rule["resourceNames"], f"{file}: {rule['resources']} of any name")
+                namespace, resource = document["metadata"]["namespace"], rule["resources"][0]
+                granted |= {(namespace, resource, name) for name in rule["resourceNames"]}
+        self.expect(granted == objects, f"{file}: rights on {sorted(granted)}, needed are {sorted(objects)}")
         kinds = {document["kind"] for document in documents}
         self.expect(not kinds & {"ClusterRole", "ClusterRoleBinding"}, f"{file}: rights in the whole cluster")
         token = pod_template(documents)["spec"]["automountServiceAccountToken"]
@@ -287,6 +297,20 @@ class Chart:
 
 def read_yaml(name):
     return yaml.safe_load(pathlib.Path(CHART, name).read_text())
+
+
+def named_objects(value):
+    """The Secrets and ConfigMaps that a configuration names anywhere, as (namespace, resource, name)."""
+    if isinstance(value, list):
+        return set().union(*(named_objects(item) for item in value))
+    if not isinstance(value, dict):
+        return set()
+    found = set().union(*(named_objects(item) for item in value.values()))
+    for kind in "secret", "configMap":
+        if isinstance(value.get(kind), str):
+            namespace, name = value[kind].split("/")
+            found.add((namespace, f"{kind.lower()}s", name))
+    return found
 
 
 def pod_template(documents):

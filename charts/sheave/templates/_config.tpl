@@ -66,6 +66,55 @@ share an entry, under the first one's name.
 {{- uniq $namespaces | sortAlpha | toJson }}
 {{- end }}
 
+{{/* {secret: ns/name} or {configMap: ns/name} of a list, added to a dict of namespaces. Takes (dict "refs" list "found" dict). */}}
+{{- define "sheave.addObjects" -}}
+{{- $found := .found }}
+{{- range .refs }}
+{{- range $kind, $ref := . }}
+{{- if has $kind (list "secret" "configMap") }}
+{{- $parts := splitList "/" $ref }}
+{{- $namespace := first $parts }}
+{{- if not (hasKey $found $namespace) }}
+{{- $_ := set $found $namespace (dict "secret" list "configMap" list) }}
+{{- end }}
+{{- $names := get $found $namespace }}
+{{- $_ := set $names $kind (append (get $names $kind) (last $parts) | uniq | sortAlpha) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Secrets and ConfigMaps that TLS needs, as JSON: {namespace: {secret: [names], configMap: [names]}}.
+*/}}
+{{- define "sheave.tlsObjects" -}}
+{{- $found := dict }}
+{{- range .Values.config.listeners }}
+{{- with .tls }}
+{{- include "sheave.addObjects" (dict "refs" .certificateRefs "found" $found) }}
+{{- with .clientValidation }}
+{{- include "sheave.addObjects" (dict "refs" .caCertificateRefs "found" $found) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range .Values.config.upstreams }}
+{{- with .tls }}
+{{- with .validation }}
+{{- include "sheave.addObjects" (dict "refs" .caCertificateRefs "found" $found) }}
+{{- end }}
+{{- with .clientCertificateRef }}
+{{- include "sheave.addObjects" (dict "refs" (list .) "found" $found) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- toJson $found }}
+{{- end }}
+
+{{/* Whether pods have to talk to the API server. */}}
+{{- define "sheave.usesApi" -}}
+{{- if or (include "sheave.discoveryNamespaces" . | fromJsonArray) (include "sheave.tlsObjects" . | fromJson) }}true{{ end }}
+{{- end }}
+
 {{/* A Gateway API duration (1h30m, 250ms) in milliseconds. Takes (dict "duration" "5s" "field" "its name"). */}}
 {{- define "sheave.milliseconds" -}}
 {{- if not (regexMatch "^([0-9]{1,5}(h|m|s|ms)){1,4}$" .duration) }}

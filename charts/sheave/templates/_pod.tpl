@@ -3,7 +3,6 @@ The pod template of both kinds. What Sheave takes over while it runs must not be
 restart every pod: so there is no hash of the whole configuration, and no containerPort of a listener.
 */}}
 {{- define "sheave.pod" -}}
-{{- $discovers := include "sheave.discoveryNamespaces" . | fromJsonArray -}}
 metadata:
   labels:
     {{- include "sheave.podLabels" . | nindent 4 }}
@@ -18,8 +17,8 @@ metadata:
     {{- end }}
 spec:
   serviceAccountName: {{ include "sheave.serviceAccountName" . }}
-  # Only discovery talks to the API server.
-  automountServiceAccountToken: {{ not (empty $discovers) }}
+  # Only discovery, and certificates in Secrets, need the API server.
+  automountServiceAccountToken: {{ not (empty (include "sheave.usesApi" .)) }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "sheave.gracePeriod" . }}
   {{- with .Values.imagePullSecrets }}
@@ -87,10 +86,16 @@ spec:
         - name: config # the directory: a file mounted with subPath would never change
           mountPath: /etc/sheave
           readOnly: true
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: config
       configMap:
         name: {{ include "sheave.fullname" . | quote }}
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
