@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::config::{ActiveCheck, Name, ProxyVersion};
 use crate::resilience::Streak;
 use crate::routing::{EndpointState, RouteTable, Upstream};
+use crate::tls::ClientSide;
 
 use super::shared::Shared;
 
@@ -174,7 +175,8 @@ impl Subject {
             // Nobody closes it.
             let turn = self.turns.acquire().await;
             let started = Instant::now();
-            let result = probe::probe(check, self.proxy, self.address).await;
+            let tls = self.tls();
+            let result = probe::probe(check, self.proxy, tls.as_deref(), self.address).await;
             drop(turn);
             self.shared.probes.enter(&self.upstream, self.address, result.as_ref().err());
             let verdict = streak.enter(result.is_ok(), check.healthy_threshold, check.unhealthy_threshold);
@@ -184,6 +186,11 @@ impl Subject {
             let wait = check.interval + check.jitter.mul_f64(fastrand::f64());
             tokio::time::sleep_until(started + wait).await;
         }
+    }
+
+    /// As the newest table has it: certificates change without the check.
+    fn tls(&self) -> Option<Arc<ClientSide>> {
+        self.shared.publisher.current().upstreams.get(&self.upstream)?.tls.clone()
     }
 
     fn state(&self, healthy: bool, failure: Option<String>) {

@@ -1,4 +1,4 @@
-//! A probe that asks grpc.health.v1.Health/Check, over HTTP/2 without TLS.
+//! A probe that asks grpc.health.v1.Health/Check, over HTTP/2.
 //!
 //! The two messages have one field each, so they are read and written here (<https://protobuf.dev/programming-guides/encoding>,
 //! <https://github.com/grpc/grpc/blob/master/doc/health-checking.md>).
@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream};
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
 use hyper::{Request, StatusCode};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::probe::{AGENT, HEAD_MAX, LINGER};
 
@@ -22,11 +22,16 @@ const PREFIX: usize = 5;
 const SERVING: u64 = 1;
 
 /// Asks over `stream` whether `service` serves; the empty one is the process as a whole.
-pub(super) async fn ask(stream: TcpStream, address: SocketAddr, service: &str) -> Result<(), String> {
+pub(super) async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    scheme: &str,
+    address: SocketAddr,
+    service: &str,
+) -> Result<(), String> {
     let mut builder = Builder::new();
     builder.enable_push(false).max_header_list_size(HEAD_MAX);
     let (client, connection) = builder.handshake(stream).await.map_err(|error| describe(&error))?;
-    let answer = Box::pin(exchange(client, address, service));
+    let answer = Box::pin(exchange(client, scheme, address, service));
     match select(answer, connection).await {
         Either::Left((answer, connection)) => {
             // Nobody has a stream any more, so the connection says goodbye and ends.
@@ -38,8 +43,13 @@ pub(super) async fn ask(stream: TcpStream, address: SocketAddr, service: &str) -
     }
 }
 
-async fn exchange(client: SendRequest<Bytes>, address: SocketAddr, service: &str) -> Result<(), String> {
-    let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+async fn exchange(
+    client: SendRequest<Bytes>,
+    scheme: &str,
+    address: SocketAddr,
+    service: &str,
+) -> Result<(), String> {
+    let request = Request::post(format!("{scheme}://{address}/grpc.health.v1.Health/Check"))
         .header(CONTENT_TYPE, "application/grpc")
         .header(TE, "trailers")
         .header(USER_AGENT, AGENT)

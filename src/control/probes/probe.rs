@@ -7,11 +7,12 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::{ActiveCheck, ProbeKind, ProxyVersion};
 use crate::proxy_protocol;
+use crate::tls::ClientSide;
 
 use super::{grpc, tls};
 
@@ -26,23 +27,36 @@ pub(super) const AGENT: &str = concat!("sheave-probe/", env!("CARGO_PKG_VERSION"
 pub(super) async fn probe(
     check: &ActiveCheck,
     proxy: Option<ProxyVersion>,
+    tls: Option<&ClientSide>,
     endpoint: SocketAddr,
 ) -> Result<(), String> {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or_else(|| endpoint.port()));
     let outcome = async {
         let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
-        // Who expects a header expects it of probes too; a port for probes alone is another service.
-        if let (Some(version), None) = (proxy, check.port) {
+        // Who expects a header, or TLS, expects it of probes too; a port for probes alone is another service.
+        let is_its_own = check.port.is_none();
+        let tls = tls.filter(|_| is_its_own);
+        if let Some(version) = proxy.filter(|_| is_its_own) {
             let header = stream.write_all(proxy_protocol::local(version)).await;
             header.map_err(|error| format!("sending the PROXY protocol header: {error}"))?;
         }
         match &check.kind {
             ProbeKind::Tcp => Ok(()),
-            ProbeKind::Tls => tls::shake_hands(stream, address).await,
-            ProbeKind::Grpc { service } => grpc::ask(stream, address, service).await,
+            ProbeKind::Tls => tls::shake_hands(stream, address, tls).await,
+            ProbeKind::Grpc { service } => match tls {
+                None => grpc::ask(stream, "http", address, service).await,
+                Some(tls) => {
+                    grpc::ask(tls::connect(stream, tls, &[b"h2"]).await?, "https", address, service).await
+                }
+            },
             ProbeKind::Http { path, host, statuses } => {
-                let host = host.clone().unwrap_or_else(|| address.to_string());
-                let status = ask(stream, path, &host).await.map_err(|error| format!("asking: {error}"))?;
+                let name = || tls.and_then(tls::hostname).unwrap_or_else(|| address.to_string());
+                let host = host.clone().unwrap_or_else(name);
+                let status = match tls {
+                    None => ask(stream, path, &host).await,
+                    Some(tls) => ask(tls::connect(stream, tls, &[b"http/1.1"]).await?, path, &host).await,
+                };
+                let status = status.map_err(|error| format!("asking: {error}"))?;
                 if statuses.contains(&status) { Ok(()) } else { Err(unexpected(status, statuses)) }
             }
         }
@@ -53,7 +67,11 @@ pub(super) async fn probe(
 }
 
 /// The status of the answer to a GET.
-async fn ask(stream: TcpStream, path: &str, host: &str) -> Result<u16, Box<dyn std::error::Error>> {
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    path: &str,
+    host: &str,
+) -> Result<u16, Box<dyn std::error::Error>> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX as usize);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
