@@ -175,7 +175,7 @@ class Chart:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rendered:
             rendered.write(config)
             rendered.flush()
-            check = subprocess.run([self.sheave, "check", rendered.name], capture_output=True, text=True)
+            check = subprocess.run([self.sheave, "check", "--without-certificates", rendered.name], capture_output=True, text=True)
         self.expect(check.returncode == 0, f"{file}: sheave check: {check.stderr}")
 
     def restricted(self, file, pod):

@@ -41,10 +41,13 @@ struct Cli {
 enum Command {
     /// Carry traffic as a configuration file says; the file is watched and reloaded.
     Run(RunArgs),
-    /// Say everything that is wrong with a configuration file; exit code 2 if anything is.
+    /// Say everything that is wrong with a configuration file, and with certificates in files; exit code 2 if anything is.
     Check {
         /// The file.
         file: PathBuf,
+        /// Read no certificates: their files are elsewhere.
+        #[arg(long)]
+        without_certificates: bool,
     },
     /// Show Sheave at work on this machine: three echo endpoints, traffic, one endpoint going and coming back.
     Demo(DemoArgs),
@@ -79,7 +82,7 @@ struct DemoArgs {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
-        Command::Check { file } => check(&file),
+        Command::Check { file, without_certificates } => check(&file, !without_certificates),
         Command::Demo(args) => demo(&args),
         Command::Schema => schema(),
     }
@@ -121,17 +124,17 @@ fn load(file: &Path, options: &ParseOptions) -> Result<Config, String> {
     Config::load_with(file, options).map_err(|errors| errors.to_string())
 }
 
-fn check(file: &Path) -> ExitCode {
+fn check(file: &Path, with_certificates: bool) -> ExitCode {
     let config = match Config::load(file) {
         Ok(config) => config,
         Err(errors) => return complain(&errors.to_string(), EXIT_USAGE),
     };
     let mut credentials = Credentials::default();
-    if let Err(errors) = credentials.read_new(&config, SystemTime::now()) {
-        return complain(&errors, EXIT_USAGE);
+    if with_certificates && let Err(errors) = credentials.read_new(&config, SystemTime::now()) {
+        let in_file = |error: &str| format!("{}: {error}", file.display());
+        return complain(&errors.lines().map(in_file).collect::<Vec<_>>().join("\n"), EXIT_USAGE);
     }
-    let wrong = credentials.reports().filter(|report| report.source.is_readable());
-    for problem in wrong.filter_map(|report| report.problem) {
+    for problem in credentials.reports().filter_map(|report| report.problem) {
         let _nowhere_else_to_say_it =
             writeln!(std::io::stderr(), "{}: warning: {}", file.display(), problem.text);
     }

@@ -5,8 +5,8 @@
 
 mod client;
 pub mod client_hello;
-pub mod postgres;
 mod credentials;
+pub mod postgres;
 mod reason;
 mod server;
 mod verify;
