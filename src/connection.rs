@@ -6,6 +6,7 @@
 
 mod connect;
 mod context;
+mod handshake;
 mod live;
 mod passive;
 mod peek;
@@ -14,14 +15,17 @@ mod proxy;
 mod record;
 mod registry;
 mod relay;
+mod secure;
+mod secured;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::config::Protocol;
 use crate::resilience::SourceRefusal;
-use crate::routing::{Listener, Place};
+use crate::routing::{Listener, Place, Upstream};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::Stream;
 
@@ -31,6 +35,7 @@ pub(crate) use registry::Registry;
 pub(crate) use relay::watch;
 
 use record::Recorder;
+use relay::End;
 
 /// A connection as the accept loop hands it over.
 pub(crate) struct Accepted {
@@ -75,9 +80,27 @@ async fn forward(
     has_place: bool,
     recorder: &mut Recorder,
 ) -> Outcome {
-    match reach_upstream(context, live, downstream, has_place, recorder).await {
+    let restrictions = context.restrictions.times();
+    if let Err(outcome) = admit(context, live, downstream, has_place).await {
+        downstream.abort();
+        return outcome;
+    }
+    if live.listener.protocol == Protocol::Tls {
+        // In a box, as it is large, and a plain connection has no use for it.
+        return Box::pin(secured::forward(context, live, downstream, restrictions, recorder)).await;
+    }
+    let connected = match choose_upstream(context, live, restrictions, recorder) {
+        Ok(upstream) => connect::connect(context, live, upstream, recorder).await,
+        Err(outcome) => Err(outcome),
+    };
+    match connected {
         Ok(connected) => {
-            let outcome = relay::run(context, live, downstream, &connected.stream).await;
+            let outcome = if connected.link.secure.is_none() {
+                relay::run(context, live, downstream, &connected.link.stream).await
+            } else {
+                let downstream = End { stream: downstream, secure: None };
+                Box::pin(relay::run_secure(context, live, downstream, connected.end(), Vec::new())).await
+            };
             passive::ended(context, live, recorder.connected_at(), outcome);
             outcome
         }
@@ -88,34 +111,35 @@ async fn forward(
     }
 }
 
-async fn reach_upstream(
-    context: &Context,
-    live: &Live,
-    downstream: &Stream,
-    has_place: bool,
-    recorder: &mut Recorder,
-) -> Result<connect::Connected, Outcome> {
+/// Whether the connection may go on, as far as its client's address tells.
+async fn admit(context: &Context, live: &Live, downstream: &Stream, has_place: bool) -> Result<(), Outcome> {
     if context.is_overloaded() {
         return Err(Outcome::Overload);
     }
-    let restrictions = context.restrictions.times();
-    let listener = &live.listener;
     if !has_place {
         return Err(Outcome::Limit);
     }
-    if let Some(proxy) = &listener.proxy {
+    if let Some(proxy) = &live.listener.proxy {
         // In a box: most connections have no header to wait for.
         Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
     }
-    let client = live.client().ip();
-    if !listener.admits(client) {
+    if !live.listener.admits(live.client().ip()) {
         return Err(Outcome::Denied);
     }
     live.enter_source().map_err(|refusal| match refusal {
         SourceRefusal::Limit => Outcome::SourceLimit,
         SourceRefusal::Rate => Outcome::SourceRate,
-    })?;
-    let route = listener.route_for(live.server_name(), client).ok_or(Outcome::NoRoute)?;
+    })
+}
+
+/// Where it goes. `restrictions`: how many there had been when it was admitted.
+fn choose_upstream<'a>(
+    context: &Context,
+    live: &'a Live,
+    restrictions: u64,
+    recorder: &mut Recorder,
+) -> Result<&'a Arc<Upstream>, Outcome> {
+    let route = live.listener.route_for(live.server_name(), live.client().ip()).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);
     if context.restrictions.times() != restrictions {
@@ -123,8 +147,8 @@ async fn reach_upstream(
         context.restrictions.tell();
     }
     #[cfg(feature = "faults")]
-    crate::faults::panic_in_connection(client);
-    connect::connect(context, live, upstream, recorder).await
+    crate::faults::panic_in_connection(live.client().ip());
+    Ok(upstream)
 }
 
 #[cfg(test)]

@@ -19,4 +19,4 @@ pub use identity::{TraceId, span_id, trace_id};
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
 pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
 pub use outcome::{Outcome, Side};
-pub use record::{Attempt, ConnectionRecord, Timeline};
+pub use record::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, Timeline, TlsRecord};

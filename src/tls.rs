@@ -1,4 +1,5 @@
-//! TLS: what clients say first, what listeners show and ask, how endpoints are spoken to, and the certificates for that.
+//! TLS: what clients say first, what listeners show and ask, how endpoints are spoken to, the certificates for that, and
+//! the engines that encrypt. Nothing here touches a socket: bytes come in and go out as arguments.
 //!
 //! What handshakes go by is made of settings and certificates, and travels with the table; when certificates are read
 //! is the control side's business. Private keys are in here alone: nothing prints, logs or hands them out.
@@ -6,6 +7,7 @@
 mod client;
 pub mod client_hello;
 mod credentials;
+mod engine;
 pub mod postgres;
 mod reason;
 mod server;
@@ -19,6 +21,7 @@ pub use client::ClientSide;
 #[cfg(test)]
 pub(crate) use credentials::tests as examples;
 pub use credentials::{Credentials, Facts, Fingerprint, Material, News, Problem, Report, Source, Taken};
+pub(crate) use engine::{CIPHERTEXT_MAX, Engine, PLAINTEXT_MAX, plain_alert};
 pub use reason::reason;
 pub use server::ServerSide;
 

@@ -14,22 +14,40 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::{self, Pick, Tried};
+use crate::config::RetryTriggers;
 use crate::resilience::{Backoff, Permit};
 use crate::routing::{Endpoint, Reservation, Upstream, UpstreamPlace};
 use crate::telemetry::Outcome;
 use crate::worker::runtime::Stream;
 
 use super::record::Recorder;
-use super::{Context, Live, passive};
+use super::relay::End;
+use super::secure::Secure;
+use super::{Context, Live, handshake, passive};
 
-use dial::{Failed, dial, pause};
+pub(super) use dial::{Failed, LOOK_INTERVAL, look_after};
+use dial::{dial, pause};
 
 /// A connection to an endpoint, counted on it and on its upstream as long as this lives.
 pub(super) struct Connected {
-    pub(super) stream: Stream,
+    pub(super) link: Link,
     // In this order: who is called because the place is free must find the endpoint's free too.
     _reservation: Reservation,
     _place: UpstreamPlace,
+}
+
+impl Connected {
+    /// The endpoint's end of a relay.
+    pub(super) fn end(&self) -> End<'_> {
+        End { stream: &self.link.stream, secure: self.link.secure.as_deref() }
+    }
+}
+
+/// What leads to an endpoint.
+pub(super) struct Link {
+    pub(super) stream: Stream,
+    /// `None`: plain TCP.
+    pub(super) secure: Option<Box<Secure>>,
 }
 
 /// Connects to an endpoint of `upstream`.
@@ -44,8 +62,8 @@ pub(super) async fn connect(
     let (place, first) = admit::admit(context, live, upstream, &mut tried).await?;
     let deadline = Instant::now() + upstream.timeouts.connect;
     let mut attempts = Attempts { context, live, upstream, recorder, tried, deadline };
-    let (stream, reservation) = attempts.make(first).await?;
-    Ok(Connected { stream, _reservation: reservation, _place: place })
+    let (link, reservation) = attempts.make(first).await?;
+    Ok(Connected { link, _reservation: reservation, _place: place })
 }
 
 /// The attempts of one connection.
@@ -78,7 +96,7 @@ enum Unchosen {
 /// Without it, a back-off of no time would never let go of the worker.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 
-type Won = (Stream, Reservation);
+type Won = (Link, Reservation);
 
 impl<'a> Attempts<'a> {
     /// One attempt after the other, the first at `first` if that is chosen already.
@@ -107,7 +125,7 @@ impl<'a> Attempts<'a> {
             };
             match result {
                 Ok(won) => return Ok(won),
-                Err(Failed::Attempt(outcome)) if !retry.triggers.connect_failure => return Err(outcome),
+                Err(Failed::Attempt(outcome)) if !may_follow(retry.triggers, outcome) => return Err(outcome),
                 Err(Failed::Attempt(outcome)) => failure = outcome,
                 Err(Failed::Connection(outcome)) => return Err(outcome),
             }
@@ -146,10 +164,22 @@ impl<'a> Attempts<'a> {
         &self,
         chosen: &Chosen<'a>,
         started: Instant,
-    ) -> impl Future<Output = Result<Stream, Failed>> + use<'a> {
+    ) -> impl Future<Output = Result<Link, Failed>> + use<'a> {
         let timeout = self.upstream.retry.per_retry_timeout;
         let until = timeout.map_or(self.deadline, |timeout| self.deadline.min(started + timeout));
-        dial(self.live, chosen.endpoint.address, self.upstream, until)
+        let (context, live, upstream, endpoint) = (self.context, self.live, self.upstream, chosen.endpoint);
+        async move {
+            let stream = dial(live, endpoint.address, upstream, until).await?;
+            let secure = match &upstream.tls {
+                None => None,
+                // In a box, as most upstreams speak none.
+                Some(tls) => {
+                    let shaking = handshake::shake_hands_with_endpoint(context, live, &stream, tls, until);
+                    Some(Box::pin(shaking).await?)
+                }
+            };
+            Ok(Link { stream, secure })
+        }
     }
 
     /// An attempt has ended: tells whom it concerns.
@@ -157,23 +187,26 @@ impl<'a> Attempts<'a> {
         &mut self,
         chosen: Chosen<'a>,
         started: Instant,
-        result: Result<Stream, Failed>,
+        result: Result<Link, Failed>,
     ) -> Result<Won, Failed> {
         let Chosen { index, endpoint, reservation, permit } = chosen;
         match result {
-            Ok(stream) => {
+            Ok(link) => {
+                if let Some(secure) = &link.secure {
+                    self.live.note_tls(|tls| tls.upstream = secure.negotiated());
+                }
                 self.recorder.attempted(endpoint.address, started, None);
                 latency::succeeded(endpoint, started);
                 if breaker::succeeded(permit, self.upstream, endpoint) {
                     self.upstream.state.freed();
                 }
                 passive::connected(self.upstream, endpoint);
-                self.live.attach_upstream(endpoint, stream.handle());
+                self.live.attach_upstream(endpoint, link.stream.handle());
                 self.context.registry.schedule(self.live);
                 if endpoint.state.has_left() {
                     self.context.departures.tell();
                 }
-                Ok((stream, reservation))
+                Ok((link, reservation))
             }
             Err(failed) => {
                 // Who has waited for which endpoint, and left, is worth knowing too.
@@ -190,6 +223,16 @@ impl<'a> Attempts<'a> {
                 Err(failed)
             }
         }
+    }
+}
+
+/// Whether another attempt may follow one that failed so.
+fn may_follow(triggers: RetryTriggers, failure: Outcome) -> bool {
+    match failure {
+        Outcome::TlsUpstreamFailed | Outcome::TlsUpstreamTimeout => triggers.tls_failure,
+        // No endpoint would do better.
+        Outcome::TlsUnavailable => false,
+        _ => triggers.connect_failure,
     }
 }
 

@@ -9,7 +9,9 @@ use crate::routing::Verdicts;
 use crate::telemetry::{ConnectionRecord, WorkerCounters};
 
 use super::Registry;
+use super::handshake::Handshakes;
 use super::pipes::Pipes;
+use super::secure;
 
 pub(crate) struct Context {
     pub(crate) worker: usize,
@@ -21,6 +23,9 @@ pub(crate) struct Context {
     pub(super) random: RefCell<fastrand::Rng>,
     /// Bytes on their way from a socket to another within one turn of the loop, never longer.
     pub(super) scratch: RefCell<Box<[u8]>>,
+    /// The same for what is encrypted or decrypted; empty until something is.
+    pub(super) secure_scratch: RefCell<secure::Scratch>,
+    pub(super) handshakes: Handshakes,
     /// Where records go; `None`: no access log.
     pub(super) records: Option<flume::Sender<ConnectionRecord>>,
     /// Share of ordinary connections that are logged, 0 to 1.
@@ -71,6 +76,8 @@ impl Context {
             pipes: Pipes::new(pipes_max),
             random: RefCell::new(fastrand::Rng::new()),
             scratch: RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice()),
+            secure_scratch: RefCell::default(),
+            handshakes: Handshakes::default(),
             records,
             log_sample,
             verdicts,

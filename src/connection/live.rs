@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,13 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::proxy_protocol::Addresses;
 use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
-use crate::telemetry::{LiveConnection, Outcome, Side};
+use crate::telemetry::{LiveConnection, Outcome, Side, TlsRecord};
 use crate::worker::runtime::SocketHandle;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
-/// coarseness do not matter to a timeout.
+/// coarseness do not matter to a timeout. (And one more, so that none at all takes no more room.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CoarseTime(u64);
+pub(crate) struct CoarseTime(NonZeroU64);
 
 /// A connection without a byte for this long is idle.
 const IDLE: Duration = Duration::from_secs(1);
@@ -42,6 +43,12 @@ pub(crate) struct Live {
     pub(crate) listener: Arc<Listener>,
     pub(crate) accepted: Instant,
     opened: CoarseTime,
+    /// What is known of its TLS; apart, because few speak any that is seen here.
+    tls: OnceCell<Box<LiveTls>>,
+    /// Its client has not yet ended the TLS handshake.
+    shakes_hands: Cell<bool>,
+    /// Bytes of its client were read that its endpoint is yet to get, and that client may have half-closed since.
+    pub(super) holds_bytes: Cell<bool>,
     upstream: OnceCell<Arc<Upstream>>,
     endpoint: OnceCell<(SocketAddr, Arc<EndpointState>)>,
     last_active: Cell<CoarseTime>,
@@ -68,15 +75,23 @@ pub(crate) struct Live {
     sockets: RefCell<Vec<SocketHandle>>,
 }
 
+/// The TLS of a live connection.
+#[derive(Default)]
+struct LiveTls {
+    server_name: OnceCell<Box<str>>,
+    record: RefCell<TlsRecord>,
+}
+
 impl CoarseTime {
     pub(crate) fn now() -> Self {
         let time = clock_gettime(ClockId::MonotonicCoarse);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        Self(seconds * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
+        let milliseconds = seconds * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000;
+        Self(NonZeroU64::MIN.saturating_add(milliseconds))
     }
 
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(self.0.saturating_sub(earlier.0))
+        Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
 }
 
@@ -99,6 +114,9 @@ impl Live {
             listener,
             accepted: Instant::now(),
             opened: now,
+            tls: OnceCell::new(),
+            shakes_hands: Cell::new(false),
+            holds_bytes: Cell::new(false),
             upstream: OnceCell::new(),
             endpoint: OnceCell::new(),
             last_active: Cell::new(now),
@@ -182,9 +200,43 @@ impl Live {
     }
 
     /// The name that its client asks for, once that is known.
-    #[expect(clippy::unused_self, reason = "no ClientHello is read yet")]
     pub(super) fn server_name(&self) -> Option<&str> {
-        None
+        self.tls.get()?.server_name.get().map(|name| &**name)
+    }
+
+    pub(super) fn set_server_name(&self, name: Option<Box<str>>) {
+        let _set_once = name.map(|name| self.tls.get_or_init(Box::default).server_name.set(name));
+    }
+
+    /// Adds to what is known of its TLS.
+    pub(super) fn note_tls(&self, note: impl FnOnce(&mut TlsRecord)) {
+        note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
+    }
+
+    /// What is known of its TLS, for its record.
+    pub(super) fn take_tls(&self) -> Option<Box<TlsRecord>> {
+        let record = self.tls.get()?.record.take();
+        Some(Box::new(TlsRecord { server_name: self.server_name().map(Into::into), ..record }))
+    }
+
+    /// What its client and this process agreed to speak in TLS.
+    pub(super) fn downstream_alpn(&self) -> Option<Vec<u8>> {
+        let record = self.tls.get()?.record.borrow();
+        record.downstream.as_ref()?.alpn.as_ref().map(|alpn| alpn.as_bytes().to_vec())
+    }
+
+    /// What was wrong with an attempt, until [`Self::take_failure`].
+    pub(super) fn note_failure(&self, failure: Box<str>) {
+        self.note_tls(|tls| tls.failure = Some(failure));
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Box<str>> {
+        self.tls.get()?.record.borrow_mut().failure.take()
+    }
+
+    /// Whether its client is yet to end the TLS handshake, which has a deadline of its own.
+    pub(super) fn set_shakes_hands(&self, shakes_hands: bool) {
+        self.shakes_hands.set(shakes_hands);
     }
 
     pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
@@ -321,9 +373,11 @@ impl Live {
         let active = self.last_active.get();
         let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
         let upstream_max = upstream.and_then(|timeouts| timeouts.max_duration);
+        let handshake = self.shakes_hands.get().then(|| self.opened + listener.tls_handshake);
         let half_close = listener.half_close.filter(|_| self.half_closed.get());
         [
             self.leave_by().map(|by| (by, Outcome::TableRemoved)),
+            handshake.map(|by| (by, Outcome::TlsHandshakeTimeout)),
             listener.max_duration.map(|max| (self.opened + self.spread(max), Outcome::MaxDuration)),
             upstream_max.map(|max| (self.connected.get() + self.spread(max), Outcome::MaxDuration)),
             half_close.map(|half_close| (active + half_close, Outcome::HalfCloseTimeout)),

@@ -56,8 +56,13 @@ impl Recorder {
             self.connect_ended = Some(ended);
         }
         let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
-        let attempt =
-            Attempt { endpoint, started: since_accept(started), ended: since_accept(ended), failure };
+        let attempt = Attempt {
+            endpoint,
+            started: since_accept(started),
+            ended: since_accept(ended),
+            failure,
+            reason: failure.and_then(|_| self.live.take_failure()),
+        };
         self.attempts.push(attempt);
     }
 
@@ -86,6 +91,7 @@ impl Recorder {
             attempts: std::mem::take(&mut self.attempts),
             bytes_received: live.bytes(Direction::Received),
             bytes_sent: live.bytes(Direction::Sent),
+            tls: live.take_tls(),
             timeline: Timeline {
                 accepted: self.accepted,
                 routed: self.routed.map(since_accept),

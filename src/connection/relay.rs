@@ -5,6 +5,7 @@
 //! other goes on (half-close). A reset of one side becomes a reset of the other.
 
 mod copy;
+mod secure;
 mod splice;
 mod watch;
 
@@ -20,15 +21,48 @@ use super::live::Direction;
 use super::pipes::Pipe;
 use super::{Context, Live};
 
+pub(super) use secure::{End, run_secure};
 pub(crate) use watch::watch;
 
 /// Relays until both directions have ended; how the connection ended.
-pub(super) async fn run(context: &Context, live: &Live, downstream: &Stream, upstream: &Stream) -> Outcome {
-    let relay = Relay { context, live, first_end: Cell::new(None) };
-    let received = Half { relay: &relay, from: downstream, to: upstream, direction: Direction::Received };
-    let sent = Half { relay: &relay, from: upstream, to: downstream, direction: Direction::Sent };
-    join(received.run(), sent.run()).await;
-    match live.broken.get() {
+pub(super) fn run<'a>(
+    context: &'a Context,
+    live: &'a Live,
+    downstream: &'a Stream,
+    upstream: &'a Stream,
+) -> impl Future<Output = Outcome> + use<'a> {
+    // Outside: every idle connection would hold these two references twice.
+    let relay = Relay::new(context, live);
+    async move {
+        let (received, sent) = halves(&relay, downstream, upstream);
+        join(received.run(), sent.run()).await;
+        conclude(&relay, downstream, upstream)
+    }
+}
+
+/// As [`run`], after these bytes of the client, which were read already.
+pub(super) async fn run_after(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    upstream: &Stream,
+    first: Vec<u8>,
+) -> Outcome {
+    let relay = Relay::new(context, live);
+    let (received, sent) = halves(&relay, downstream, upstream);
+    join(received.run_after(first), sent.run()).await;
+    conclude(&relay, downstream, upstream)
+}
+
+fn halves<'a>(relay: &'a Relay<'a>, downstream: &'a Stream, upstream: &'a Stream) -> (Half<'a>, Half<'a>) {
+    let received = Half { relay, from: downstream, to: upstream, direction: Direction::Received };
+    let sent = Half { relay, from: upstream, to: downstream, direction: Direction::Sent };
+    (received, sent)
+}
+
+/// Both directions have ended.
+fn conclude(relay: &Relay<'_>, downstream: &Stream, upstream: &Stream) -> Outcome {
+    match relay.live.broken.get() {
         Some(Side::Downstream) => upstream.abort(),
         Some(_) => downstream.abort(),
         None => {}
@@ -42,6 +76,8 @@ struct Relay<'a> {
     live: &'a Live,
     /// Whose stream ended first.
     first_end: Cell<Option<Side>>,
+    /// What the side that broke first did, if that is known better than by its name.
+    explained: Cell<Option<Outcome>>,
 }
 
 /// One direction.
@@ -65,8 +101,15 @@ enum Step {
     WaitFailed,
 }
 
-impl Relay<'_> {
+impl<'a> Relay<'a> {
+    fn new(context: &'a Context, live: &'a Live) -> Self {
+        Self { context, live, first_end: Cell::new(None), explained: Cell::new(None) }
+    }
+
     fn outcome(&self) -> Outcome {
+        if let Some(outcome) = self.explained.get() {
+            return outcome;
+        }
         match (self.live.broken.get(), self.first_end.get()) {
             (Some(Side::Downstream), _) => Outcome::DownstreamReset,
             (Some(Side::Upstream), _) => Outcome::UpstreamReset,
@@ -76,12 +119,31 @@ impl Relay<'_> {
         }
     }
 
+    /// Says what the side is about to be called broken for, if none is yet.
+    fn explain(&self, outcome: Outcome) {
+        if self.live.broken.get().is_none() {
+            self.explained.set(Some(outcome));
+        }
+    }
+
     fn broke(&self, side: Side) {
         self.live.broken.set(self.live.broken.get().or(Some(side)));
     }
 }
 
 impl Half<'_> {
+    async fn run_after(self, first: Vec<u8>) {
+        self.relay.live.arrived(self.direction);
+        match self.write_rest(&first).await {
+            Ok(()) => {
+                drop(first);
+                self.run().await;
+            }
+            Err(Step::WaitFailed) => self.relay.live.end(Outcome::Internal),
+            Err(_) => self.relay.broke(self.writing_side()),
+        }
+    }
+
     async fn run(self) {
         let mut step = self.copy().await;
         loop {
@@ -132,6 +194,6 @@ impl Half<'_> {
 }
 
 /// A non-blocking call that has to wait says so with an error.
-fn would_block(error: &io::Error) -> bool {
+pub(super) fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::ConnectionRecord;
 use super::record::Attempt;
+use super::{ConnectionRecord, Negotiated, TlsRecord};
 
 /// Records that may wait to be written, for all workers together.
 const QUEUE_MAX: usize = 16_384;
@@ -112,15 +112,52 @@ struct Line<'a> {
     connect_end_ms: Option<f64>,
     first_byte_downstream_ms: Option<f64>,
     first_byte_upstream_ms: Option<f64>,
-    attempts: Vec<AttemptField>,
+    attempts: Vec<AttemptField<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsField<'a>>,
 }
 
 #[derive(Serialize)]
-struct AttemptField {
+struct AttemptField<'a> {
     endpoint: String,
     start_ms: f64,
     end_ms: f64,
     result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// What TLS it spoke; what does not apply is left out.
+#[derive(Serialize)]
+struct TlsField<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handshake_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    downstream: Option<NegotiatedField<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<NegotiatedField<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<ClientField<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct NegotiatedField<'a> {
+    version: &'a str,
+    cipher: &'a str,
+    alpn: Option<&'a str>,
+    resumed: bool,
+}
+
+#[derive(Serialize)]
+struct ClientField<'a> {
+    names: Vec<&'a str>,
+    common_name: Option<&'a str>,
+    /// SHA-256 in hexadecimal.
+    fingerprint: String,
 }
 
 impl<'a> From<&'a ConnectionRecord> for Line<'a> {
@@ -149,18 +186,45 @@ impl<'a> From<&'a ConnectionRecord> for Line<'a> {
             first_byte_downstream_ms: timeline.first_byte_downstream.map(milliseconds),
             first_byte_upstream_ms: timeline.first_byte_upstream.map(milliseconds),
             attempts: record.attempts.iter().map(AttemptField::from).collect(),
+            tls: record.tls.as_deref().map(TlsField::from),
         }
     }
 }
 
-impl From<&Attempt> for AttemptField {
-    fn from(attempt: &Attempt) -> Self {
+impl<'a> From<&'a Attempt> for AttemptField<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
         Self {
             endpoint: attempt.endpoint.to_string(),
             start_ms: milliseconds(attempt.started),
             end_ms: milliseconds(attempt.ended),
             result: attempt.failure.map_or("connected", super::Outcome::label),
+            reason: attempt.reason.as_deref(),
         }
+    }
+}
+
+impl<'a> From<&'a TlsRecord> for TlsField<'a> {
+    fn from(tls: &'a TlsRecord) -> Self {
+        let client = tls.client.as_ref().map(|client| ClientField {
+            names: client.names.iter().map(|name| &**name).collect(),
+            common_name: client.common_name.as_deref(),
+            fingerprint: client.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+        });
+        Self {
+            server_name: tls.server_name.as_deref(),
+            handshake_ms: tls.handshake_ended.map(milliseconds),
+            downstream: tls.downstream.as_ref().map(NegotiatedField::from),
+            upstream: tls.upstream.as_ref().map(NegotiatedField::from),
+            client,
+            failure: tls.failure.as_deref(),
+        }
+    }
+}
+
+impl<'a> From<&'a Negotiated> for NegotiatedField<'a> {
+    fn from(negotiated: &'a Negotiated) -> Self {
+        let Negotiated { version, cipher, alpn, resumed } = negotiated;
+        Self { version, cipher, alpn: alpn.as_deref(), resumed: *resumed }
     }
 }
 
@@ -210,6 +274,7 @@ mod tests {
             attempts: Vec::new(),
             bytes_received: 0,
             bytes_sent: 0,
+            tls: None,
             timeline: Timeline {
                 accepted: SystemTime::now(),
                 routed: None,

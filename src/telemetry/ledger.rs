@@ -25,6 +25,10 @@ pub struct ListenerLedger {
     pub bytes_received: u64,
     pub bytes_sent: u64,
     pub duration: Histogram,
+    /// TLS handshakes that were made here, by version and kind.
+    pub handshakes: BTreeMap<(&'static str, &'static str), u64>,
+    /// From accepting a connection until its handshake was made.
+    pub handshake: Histogram,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -61,6 +65,13 @@ impl Ledger {
         listener.bytes_received += record.bytes_received;
         listener.bytes_sent += record.bytes_sent;
         listener.duration.observe(record.timeline.ended);
+        if let Some(tls) = &record.tls
+            && let Some(made) = &tls.downstream
+        {
+            let kind = if made.resumed { "resumed" } else { "full" };
+            *listener.handshakes.entry((made.version, kind)).or_default() += 1;
+            listener.handshake.observe(tls.handshake_ended.unwrap_or_default());
+        }
         if let Some(route) = &record.route {
             entry(&mut self.routes, route).connections += 1;
         }
@@ -106,6 +117,10 @@ impl Ledger {
             listener.bytes_received += more.bytes_received;
             listener.bytes_sent += more.bytes_sent;
             listener.duration.merge(&more.duration);
+            listener.handshake.merge(&more.handshake);
+            for (key, count) in &more.handshakes {
+                *listener.handshakes.entry(*key).or_default() += count;
+            }
         }
         for (name, more) in &other.routes {
             entry(&mut self.routes, name).connections += more.connections;

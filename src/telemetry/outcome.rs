@@ -28,12 +28,31 @@ pub enum Outcome {
     /// It came, or should have come, from an address that is not believed.
     ProxyHeaderUntrusted,
     UpstreamReset,
+    /// The client's stream ended without TLS saying so: whether that was all of it, nobody knows.
+    DownstreamTruncated,
+    /// The same of the endpoint's stream.
+    UpstreamTruncated,
+    /// What the client sent is not what TLS permits, or it sent an alert.
+    DownstreamTlsError,
+    /// What the endpoint sent is not what TLS permits, or it sent an alert.
+    UpstreamTlsError,
+    /// The client does not begin with a ClientHello.
+    NotTls,
+    ClientHelloTooLarge,
+    /// The TLS handshake with the client failed.
+    TlsHandshakeFailed,
+    /// The client did not end the TLS handshake within `tlsHandshakeTimeout`.
+    TlsHandshakeTimeout,
     ConnectRefused,
     ConnectTimeout,
     /// No way there: unreachable network or host, or an address that cannot be used from here.
     ConnectUnreachable,
     /// The endpoint reset the connection before it was established, or failed in another way.
     ConnectFailed,
+    /// The TLS handshake with the endpoint failed.
+    TlsUpstreamFailed,
+    /// The endpoint did not end the TLS handshake in the time that there is to connect.
+    TlsUpstreamTimeout,
     /// The upstream has no endpoint that may be tried.
     NoEndpoint,
     /// The breakers of all endpoints that may be tried are open.
@@ -42,6 +61,10 @@ pub enum Outcome {
     UpstreamLimit,
     /// The process is short of memory, or the worker of time (`limits.overload`).
     Overload,
+    /// The worker has as many TLS handshakes under way as it may.
+    HandshakeLimit,
+    /// The certificates or authorities that TLS needs here could not be loaded.
+    TlsUnavailable,
     /// No route of the listener matches the client.
     NoRoute,
     /// `allow` or `deny` of the listener says no.
@@ -70,7 +93,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 41] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -78,14 +101,26 @@ impl Outcome {
         Self::ProxyHeaderTimeout,
         Self::ProxyHeaderUntrusted,
         Self::UpstreamReset,
+        Self::DownstreamTruncated,
+        Self::UpstreamTruncated,
+        Self::DownstreamTlsError,
+        Self::UpstreamTlsError,
+        Self::NotTls,
+        Self::ClientHelloTooLarge,
+        Self::TlsHandshakeFailed,
+        Self::TlsHandshakeTimeout,
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectUnreachable,
         Self::ConnectFailed,
+        Self::TlsUpstreamFailed,
+        Self::TlsUpstreamTimeout,
         Self::NoEndpoint,
         Self::BreakerOpen,
         Self::UpstreamLimit,
         Self::Overload,
+        Self::HandshakeLimit,
+        Self::TlsUnavailable,
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
@@ -111,14 +146,26 @@ impl Outcome {
             Self::ProxyHeaderTimeout => "proxy_header_timeout",
             Self::ProxyHeaderUntrusted => "proxy_header_untrusted",
             Self::UpstreamReset => "upstream_reset",
+            Self::DownstreamTruncated => "downstream_truncated",
+            Self::UpstreamTruncated => "upstream_truncated",
+            Self::DownstreamTlsError => "downstream_tls_error",
+            Self::UpstreamTlsError => "upstream_tls_error",
+            Self::NotTls => "not_tls",
+            Self::ClientHelloTooLarge => "client_hello_too_large",
+            Self::TlsHandshakeFailed => "tls_handshake_failed",
+            Self::TlsHandshakeTimeout => "tls_handshake_timeout",
             Self::ConnectRefused => "connect_refused",
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectUnreachable => "connect_unreachable",
             Self::ConnectFailed => "connect_failed",
+            Self::TlsUpstreamFailed => "tls_upstream_failed",
+            Self::TlsUpstreamTimeout => "tls_upstream_timeout",
             Self::NoEndpoint => "no_endpoint",
             Self::BreakerOpen => "breaker_open",
             Self::UpstreamLimit => "upstream_limit",
             Self::Overload => "overload",
+            Self::HandshakeLimit => "handshake_limit",
+            Self::TlsUnavailable => "tls_unavailable",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
@@ -142,9 +189,19 @@ impl Outcome {
             | Self::DownstreamReset
             | Self::ProxyHeaderInvalid
             | Self::ProxyHeaderTimeout
-            | Self::ProxyHeaderUntrusted => Side::Downstream,
+            | Self::ProxyHeaderUntrusted
+            | Self::DownstreamTruncated
+            | Self::DownstreamTlsError
+            | Self::NotTls
+            | Self::ClientHelloTooLarge
+            | Self::TlsHandshakeFailed
+            | Self::TlsHandshakeTimeout => Side::Downstream,
             Self::UpstreamClosed
             | Self::UpstreamReset
+            | Self::UpstreamTruncated
+            | Self::UpstreamTlsError
+            | Self::TlsUpstreamFailed
+            | Self::TlsUpstreamTimeout
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectUnreachable
@@ -153,6 +210,8 @@ impl Outcome {
             | Self::BreakerOpen => Side::Upstream,
             Self::UpstreamLimit
             | Self::Overload
+            | Self::HandshakeLimit
+            | Self::TlsUnavailable
             | Self::NoRoute
             | Self::Denied
             | Self::Limit

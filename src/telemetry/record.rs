@@ -26,6 +26,8 @@ pub struct ConnectionRecord {
     pub bytes_received: u64,
     /// Bytes from the endpoint that were handed to the client.
     pub bytes_sent: u64,
+    /// `None`: no TLS was spoken that this process has seen. Apart, because most connections have none.
+    pub tls: Option<Box<TlsRecord>>,
     pub timeline: Timeline,
     pub outcome: Outcome,
 }
@@ -39,6 +41,47 @@ pub struct Attempt {
     pub ended: Duration,
     /// `None`: it connected.
     pub failure: Option<Outcome>,
+    /// What its failure says beyond its name.
+    pub reason: Option<Box<str>>,
+}
+
+/// What TLS a connection spoke, on either side.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsRecord {
+    /// The name that the client asked for.
+    pub server_name: Option<Box<str>>,
+    /// With the client, if TLS ended here.
+    pub downstream: Option<Negotiated>,
+    /// With the endpoint.
+    pub upstream: Option<Negotiated>,
+    /// The client's certificate, if it showed one and that was accepted.
+    pub client: Option<ClientIdentity>,
+    /// Since the connection was accepted: when the client's handshake was over, that is, its ClientHello where TLS ends elsewhere.
+    pub handshake_ended: Option<Duration>,
+    /// What went wrong, beyond the outcome's name.
+    pub failure: Option<Box<str>>,
+}
+
+/// What a handshake came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Such as `TLSv1.3`.
+    pub version: &'static str,
+    /// As the IANA calls it, such as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    pub alpn: Option<Box<str>>,
+    pub resumed: bool,
+}
+
+/// Who a client is by its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// The names in it, such as `db.example.com`, `spiffe://example.org/web` or `10.0.0.1`.
+    pub names: Vec<Box<str>>,
+    /// The common name of its subject.
+    pub common_name: Option<Box<str>>,
+    /// SHA-256 of all of it.
+    pub fingerprint: [u8; 32],
 }
 
 /// When what happened; all but the first as time since `accepted`.

@@ -41,8 +41,8 @@ pub struct ClientHello {
     pub alpn: Vec<Box<[u8]>>,
     /// The name is that of whoever can decrypt the true one.
     pub is_ech_outer: bool,
-    /// Whether it speaks TLS 1.3.
-    pub offers_tls13: bool,
+    /// Whether it speaks TLS 1.2 or 1.3; no other version is to be spoken any more (RFC 8996).
+    pub speaks_tls12_or_later: bool,
 }
 
 /// Why bytes are no ClientHello that can be read.
@@ -197,8 +197,11 @@ impl<'a> Message<'a> {
 fn parse(message: &[u8]) -> Result<ClientHello, NoHello> {
     let mut fields = Fields::new(message);
     let mut hello = ClientHello::default();
-    // Its version and its random bytes, too.
-    fields.skip(MESSAGE_HEADER + 2 + 32)?;
+    fields.skip(MESSAGE_HEADER)?;
+    // Where the versions are not listed, this is the latest.
+    hello.speaks_tls12_or_later = fields.number()? >= 0x0303;
+    // Its random bytes.
+    fields.skip(32)?;
     let _session_id = fields.short()?;
     if fields.long()?.is_empty() {
         return Err(NoHello::Malformed("it offers no cipher"));
@@ -225,7 +228,10 @@ fn parse(message: &[u8]) -> Result<ClientHello, NoHello> {
                     hello.alpn.push(protocols.short()?.into());
                 }
             }
-            SUPPORTED_VERSIONS => hello.offers_tls13 = extension.short()?.chunks(2).any(|v| v == [3, 4]),
+            SUPPORTED_VERSIONS => {
+                let mut versions = extension.short()?.chunks(2);
+                hello.speaks_tls12_or_later = versions.any(|version| version == [3, 3] || version == [3, 4]);
+            }
             ENCRYPTED_CLIENT_HELLO => hello.is_ech_outer = true,
             _ => {}
         }

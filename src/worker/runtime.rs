@@ -9,7 +9,7 @@ mod reactor;
 mod readiness;
 mod stream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -74,6 +74,7 @@ pub(crate) async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Optio
 thread_local! {
     /// Tasks that gave way until the next turn of this thread's loop.
     static YIELDED: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    static TURN: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Gives way until the next turn of the loop: all other tasks that can run do, and I/O is submitted and reaped.
@@ -94,8 +95,14 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
+/// The number of this turn of the loop.
+pub(crate) fn turn() -> u64 {
+    TURN.get()
+}
+
 /// To be called once per turn.
 fn resume_yielded() {
+    TURN.set(TURN.get().wrapping_add(1));
     for task in YIELDED.take() {
         task.wake();
     }
@@ -104,7 +111,6 @@ fn resume_yielded() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
     use std::rc::Rc;
 
     /// How often two tasks that always give way run between two turns of the loop.

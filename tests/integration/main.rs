@@ -34,5 +34,6 @@ mod sources;
 mod support;
 mod tidy;
 mod timeouts;
+mod tls;
 mod upstream_limits;
 mod urgent_data;

@@ -3,6 +3,7 @@
 //! Everything listens on port 0 of 127.0.0.1 and ends with its value. Waiting is polling with a deadline.
 
 mod api_server;
+mod certificates;
 mod client;
 mod endpoint;
 mod eventually;
@@ -13,9 +14,11 @@ mod pattern;
 mod process;
 mod program;
 mod proxy;
+mod secure;
 mod settings;
 
 pub(crate) use api_server::{ApiServer, Gone, Reply, Request, Verb};
+pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
 pub(crate) use endpoint::{Bound, Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
@@ -26,6 +29,7 @@ pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::{Proxy, admin_get, admin_request, metric};
+pub(crate) use secure::{ask_securely, echo_securely, end, secure_endpoint, shake_hands};
 pub(crate) use settings::{Driver, Settings};
 
 use std::io::Write;

@@ -16,13 +16,13 @@ use crate::worker::runtime::{self, SocketHandle, Stream};
 use super::super::{Live, proxy};
 
 /// How often a connection that waits for an endpoint looks after its client and its own end.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+pub(in crate::connection) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long after accept a client that sent FIN and nothing else still counts as one that only listens
 /// (`nc host port </dev/null`): connecting normally takes less.
 const SILENT_CLIENT_GRACE: Duration = Duration::from_millis(100);
 
 /// Why there is no connection to this endpoint.
-pub(super) enum Failed {
+pub(in crate::connection) enum Failed {
     /// The endpoint's doing: another may do.
     Attempt(Outcome),
     /// No endpoint would do any more: the client left, or the connection was ended from outside.
@@ -92,11 +92,11 @@ pub(super) async fn pause(live: &Live, until: Instant) -> Result<(), Outcome> {
 }
 
 /// Whether it still makes sense to go on connecting.
-pub(super) fn look_after(live: &Live) -> Result<(), Outcome> {
+pub(in crate::connection) fn look_after(live: &Live) -> Result<(), Outcome> {
     if let Some(outcome) = live.verdict() {
         return Err(outcome);
     }
-    let gone = live.with_downstream(has_left).flatten();
+    let gone = live.with_downstream(|downstream| has_left(live, downstream)).flatten();
     match gone {
         // The FIN of a client that only listens is no reason to go, unless it has waited for nothing long enough.
         Some(Outcome::DownstreamClosed) if live.accepted.elapsed() < SILENT_CLIENT_GRACE => Ok(()),
@@ -107,7 +107,7 @@ pub(super) fn look_after(live: &Live) -> Result<(), Outcome> {
 
 /// Looks, without reading, whether the client reset the connection, or closed it without having sent a byte.
 /// A client that sent something and then FIN has only half-closed: it still wants its answer.
-fn has_left(downstream: &SocketHandle) -> Option<Outcome> {
+fn has_left(live: &Live, downstream: &SocketHandle) -> Option<Outcome> {
     let mut polled = [PollFd::new(downstream, PollFlags::RDHUP)];
     let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));
     let events = polled[0].revents();
@@ -115,6 +115,9 @@ fn has_left(downstream: &SocketHandle) -> Option<Outcome> {
         return Some(Outcome::DownstreamReset);
     }
     if !events.contains(PollFlags::RDHUP) {
+        return None;
+    }
+    if live.holds_bytes.get() {
         return None;
     }
     let sent_something = rustix::io::ioctl_fionread(downstream).is_ok_and(|bytes| bytes > 0);

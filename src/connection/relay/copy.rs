@@ -12,7 +12,7 @@ use crate::worker::runtime::{self, READ_BUFFER_LEN};
 use super::{Half, Step, would_block};
 
 /// So many full reads in a row make traffic bulk.
-const FULL_READS: u32 = 3;
+pub(super) const FULL_READS: u32 = 3;
 
 impl Half<'_> {
     pub(super) async fn copy(&self) -> Step {
@@ -94,7 +94,7 @@ impl Half<'_> {
         Ok((length, bytes.get(written..).unwrap_or_default().to_vec()))
     }
 
-    async fn write_rest(&self, mut rest: &[u8]) -> Result<(), Step> {
+    pub(super) async fn write_rest(&self, mut rest: &[u8]) -> Result<(), Step> {
         while !rest.is_empty() {
             match self.to.try_write(rest) {
                 Ok(written) => {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::super::metrics::documentation;
 use super::*;
-use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, WorkerRuntime};
+use crate::telemetry::{Attempt, ConnectionRecord, Negotiated, Outcome, Timeline, TlsRecord, WorkerRuntime};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -25,6 +25,8 @@ const SAMPLES: &[(&str, f64)] = &[
     ("sheave_upstream_connect_seconds_count{upstream=\"pg\"}", 2.0),
     ("sheave_endpoint_connections_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}", 2.0),
     ("sheave_endpoint_bytes_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\",direction=\"sent\"}", 40.0),
+    ("sheave_listener_tls_handshakes_total{listener=\"front\",version=\"TLSv1.3\",kind=\"resumed\"}", 2.0),
+    ("sheave_listener_tls_handshake_duration_seconds_count{listener=\"front\"}", 2.0),
     ("sheave_drain_phase{phase=\"serving\"}", 1.0),
     ("sheave_connection_places_max", 1_000.0),
     ("sheave_table_generation", 1.0),
@@ -38,6 +40,7 @@ fn record() -> ConnectionRecord {
         started: seconds(0),
         ended: seconds(1),
         failure,
+        reason: None,
     };
     ConnectionRecord {
         id: 1,
@@ -51,6 +54,11 @@ fn record() -> ConnectionRecord {
         attempts: vec![attempt(9, Some(Outcome::ConnectRefused)), attempt(1, None)],
         bytes_received: 10,
         bytes_sent: 20,
+        tls: Some(Box::new(TlsRecord {
+            downstream: Some(Negotiated { version: "TLSv1.3", cipher: "A", alpn: None, resumed: true }),
+            handshake_ended: Some(seconds(1)),
+            ..TlsRecord::default()
+        })),
         timeline: Timeline {
             accepted: SystemTime::now(),
             routed: None,

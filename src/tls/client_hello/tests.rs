@@ -76,7 +76,7 @@ fn a_real_one_says_what_it_was_told_to() {
     let hello = read(&real_hello("Db.Example.com", &["postgresql", "h2"])).unwrap().unwrap();
     assert_eq!(hello.server_name.as_deref(), Some("db.example.com"));
     assert_eq!(hello.alpn, [Box::from(&b"postgresql"[..]), Box::from(&b"h2"[..])]);
-    assert!(hello.offers_tls13 && !hello.is_ech_outer);
+    assert!(hello.speaks_tls12_or_later && !hello.is_ech_outer);
     // An address is no name; rustls then sends none.
     assert_eq!(read(&real_hello("10.0.0.1", &[])).unwrap().unwrap().server_name, None);
 }
@@ -103,14 +103,28 @@ fn grease_and_ech_are_passed_over() {
     ];
     let hello = read(&in_records(&message(&extensions), &[])).unwrap().unwrap();
     assert_eq!(hello.server_name.as_deref(), Some("outer.example"));
-    assert!(hello.is_ech_outer && hello.offers_tls13);
+    assert!(hello.is_ech_outer && hello.speaks_tls12_or_later);
 }
 
 #[test]
 fn who_names_nobody_is_understood() {
-    assert_eq!(read(&in_records(&message(&[]), &[])), Ok(Some(ClientHello::default())));
+    let nobody = ClientHello { speaks_tls12_or_later: true, ..ClientHello::default() };
+    assert_eq!(read(&in_records(&message(&[]), &[])), Ok(Some(nobody)));
     let of_address = message(&[name_extension(b"10.0.0.1")]);
     assert_eq!(read(&in_records(&of_address, &[])).unwrap().unwrap().server_name, None);
+}
+
+#[test]
+fn old_versions_are_told_from_those_that_still_are() {
+    let speaks = |bytes: &[u8]| read(&in_records(bytes, &[])).unwrap().unwrap().speaks_tls12_or_later;
+    let mut old = message(&[]);
+    old[MESSAGE_HEADER + 1] = 2;
+    assert!(!speaks(&old), "TLS 1.1");
+    assert!(
+        !speaks(&message(&[(SUPPORTED_VERSIONS, vec![4, 0x0a, 0x0a, 3, 2])])),
+        "the list says what is spoken"
+    );
+    assert!(speaks(&message(&[(SUPPORTED_VERSIONS, vec![2, 3, 4])])));
 }
 
 #[test]

@@ -99,6 +99,32 @@ pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
         },
     },
     Family {
+        name: "listener_tls_handshakes",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["listener", "version", "kind"],
+        help: "TLS handshakes with clients that were made here, of connections that ended: full or resumed. \
+               (Those that failed are connections with an outcome of that name.)",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| {
+                let mut handshakes = ledger.handshakes.iter();
+                handshakes.try_for_each(|((version, kind), count)| {
+                    samples.put(&[&listener.name, version, kind], *count)
+                })
+            })
+        },
+    },
+    Family {
+        name: "listener_tls_handshake_duration",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["listener"],
+        help: "From accepting a connection until the TLS handshake with its client was made.",
+        samples: |scrape, samples| {
+            listeners(scrape, |listener, ledger| samples.histogram(&[&listener.name], &ledger.handshake))
+        },
+    },
+    Family {
         name: "route_connections",
         kind: Kind::Counter,
         unit: None,

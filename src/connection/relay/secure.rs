@@ -1,0 +1,252 @@
+//! A direction with TLS on one side or on both: decrypted where it comes from, encrypted where it goes.
+//!
+//! Small messages are read as the copying half reads them. Under bulk traffic a direction waits for readiness and takes up to
+//! four records at once, so that each system call is worth its price. A reader never waits for what its own engine
+//! has to say.
+
+use std::io;
+
+use futures_util::future::join;
+
+use crate::connection::secure::{Broken, Secure};
+use crate::telemetry::{Outcome, Side, WorkerCounters};
+use crate::worker::runtime::{self, READ_BUFFER_LEN, Stream};
+
+use super::copy::FULL_READS;
+use super::{Context, Half, Live, Relay, Step, conclude, halves, would_block};
+
+/// After so many bytes in one go the worker's other connections get their turn. Encrypting makes them dear.
+const TURN_BYTES: usize = 128 * 1024;
+
+/// A side of the relay, and its TLS, if it speaks that.
+#[derive(Clone, Copy)]
+pub(in crate::connection) struct End<'a> {
+    pub(in crate::connection) stream: &'a Stream,
+    pub(in crate::connection) secure: Option<&'a Secure>,
+}
+
+/// As [`super::run_after`], where at least one side speaks TLS.
+pub(in crate::connection) async fn run_secure(
+    context: &Context,
+    live: &Live,
+    downstream: End<'_>,
+    upstream: End<'_>,
+    first: Vec<u8>,
+) -> Outcome {
+    let relay = Relay::new(context, live);
+    let (received, sent) = halves(&relay, downstream.stream, upstream.stream);
+    let received = SecureHalf { half: received, from: downstream.secure, to: upstream.secure };
+    let sent = SecureHalf { half: sent, from: upstream.secure, to: downstream.secure };
+    join(received.run(first), sent.run(Vec::new())).await;
+    conclude(&relay, downstream.stream, upstream.stream)
+}
+
+struct SecureHalf<'a> {
+    half: Half<'a>,
+    from: Option<&'a Secure>,
+    to: Option<&'a Secure>,
+}
+
+/// What is left to do before the next read.
+enum Next {
+    /// Bytes of plaintext that a side without TLS did not take at once.
+    Rest(Vec<u8>),
+    /// Whatever waits in the queue of the other side's TLS.
+    Queue,
+}
+
+impl SecureHalf<'_> {
+    /// `first`: what was read already.
+    async fn run(self, first: Vec<u8>) {
+        let step = match self.hand_on_first(first).await {
+            Ok(()) => self.copy().await,
+            Err(step) => step,
+        };
+        match step {
+            Step::End => self.end().await,
+            Step::ReadFailed => self.half.read_failed(),
+            Step::WaitFailed => self.half.relay.live.end(Outcome::Internal),
+            // As without TLS: what came from there before may still be read.
+            _ => self.half.relay.broke(self.half.writing_side()),
+        }
+    }
+
+    /// Hands on what was read already, or else what came with the end of the handshake.
+    async fn hand_on_first(&self, mut first: Vec<u8>) -> Result<(), Step> {
+        if let Some(from) = self.from {
+            first = from.take_early();
+        }
+        if !first.is_empty() {
+            let next = self.hand_on(&first, &mut Vec::new())?;
+            drop(first);
+            self.settle(next).await?;
+        }
+        self.look_for_end()
+    }
+
+    async fn copy(&self) -> Step {
+        let mut full_reads = 0;
+        let mut turn = 0;
+        loop {
+            let is_bulk = full_reads >= FULL_READS;
+            let copied = if self.half.relay.context.completes_reads && !is_bulk {
+                self.copy_completed().await
+            } else {
+                self.copy_ready().await
+            };
+            let length = match copied {
+                Ok(length) => length,
+                Err(step) => return step,
+            };
+            full_reads = if length < READ_BUFFER_LEN { 0 } else { full_reads + 1 };
+            turn += length;
+            if turn >= TURN_BYTES {
+                turn = 0;
+                runtime::yield_now().await;
+            }
+        }
+    }
+
+    async fn copy_completed(&self) -> Result<usize, Step> {
+        let (length, next) = match self.half.from.read_managed().await {
+            Ok(Some(mut buffer)) => (buffer.len(), self.take(&mut buffer)?),
+            Ok(None) => return Err(self.ended()),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                WorkerCounters::add(&self.half.relay.context.counters.buffer_fallbacks, 1);
+                return self.copy_ready().await;
+            }
+            Err(_) => return Err(Step::ReadFailed),
+        };
+        self.settle(next).await?;
+        self.look_for_end()?;
+        Ok(length)
+    }
+
+    async fn copy_ready(&self) -> Result<usize, Step> {
+        let (length, next) = loop {
+            self.half.from.read_ready().await.map_err(|_| Step::WaitFailed)?;
+            match self.take_now() {
+                Err(Step::Calm) => {}
+                taken => break taken?,
+            }
+        };
+        self.settle(next).await?;
+        self.look_for_end()?;
+        Ok(length)
+    }
+
+    /// Reads what is there, without waiting. `Calm`: nothing was there after all.
+    fn take_now(&self) -> Result<(usize, Next), Step> {
+        let mut scratch = self.half.relay.context.scratch.borrow_mut();
+        let length = match self.half.from.try_read(&mut scratch) {
+            Ok(0) => return Err(self.ended()),
+            Ok(length) => length,
+            Err(error) if would_block(&error) => return Err(Step::Calm),
+            Err(_) => return Err(Step::ReadFailed),
+        };
+        let bytes = scratch.get_mut(..length).ok_or(Step::ReadFailed)?;
+        Ok((length, self.take(bytes)?))
+    }
+
+    /// Takes what was read, and hands on what is in it.
+    fn take(&self, bytes: &mut [u8]) -> Result<Next, Step> {
+        let mut scratch = self.half.relay.context.secure_scratch.borrow_mut();
+        let Some(from) = self.from else {
+            let (_, ciphertext) = scratch.parts();
+            return self.hand_on(bytes, ciphertext);
+        };
+        scratch.plaintext.clear();
+        let result = from.receive(self.half.from, bytes, &mut scratch);
+        let (plaintext, ciphertext) = scratch.parts();
+        // What came before the error was in order.
+        let next = self.hand_on(plaintext, ciphertext);
+        match result {
+            Ok(()) => next,
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Writes plaintext to the other side, as far as that takes it at once.
+    fn hand_on(&self, plaintext: &[u8], ciphertext: &mut Vec<u8>) -> Result<Next, Step> {
+        if plaintext.is_empty() {
+            return Ok(Next::Queue);
+        }
+        self.half.relay.live.arrived(self.half.direction);
+        let Some(to) = self.to else {
+            let written = match self.half.to.try_write(plaintext) {
+                Ok(written) => written,
+                Err(error) if would_block(&error) => 0,
+                Err(_) => return Err(Step::WriteFailed),
+            };
+            self.half.moved(written);
+            return Ok(Next::Rest(plaintext.get(written..).unwrap_or_default().to_vec()));
+        };
+        match to.send(self.half.to, plaintext, ciphertext) {
+            Ok(()) => {
+                self.half.moved(plaintext.len());
+                Ok(Next::Queue)
+            }
+            Err(Broken::Socket) => Err(Step::WriteFailed),
+            Err(Broken::Tls(error)) => {
+                tracing::debug!(%error, "nothing more can be encrypted");
+                Err(Step::WriteFailed)
+            }
+        }
+    }
+
+    /// Waits until the other side has taken everything.
+    async fn settle(&self, next: Next) -> Result<(), Step> {
+        match (next, self.to) {
+            (Next::Rest(rest), _) => self.half.write_rest(&rest).await,
+            (Next::Queue, Some(to)) if !to.is_clear() => {
+                let _until_taken = self.half.waiting();
+                to.cleared(self.half.to).await.map_err(|_| Step::WriteFailed)
+            }
+            (Next::Queue, _) => Ok(()),
+        }
+    }
+
+    /// Whether the other side of TLS has said that this was all.
+    fn look_for_end(&self) -> Result<(), Step> {
+        if self.from.is_some_and(Secure::has_ended) { Err(Step::End) } else { Ok(()) }
+    }
+
+    /// The socket has no more. Without TLS that is an end; with it, it is not known whether anything is missing.
+    fn ended(&self) -> Step {
+        let live = self.half.relay.live;
+        let side = self.half.reading_side();
+        // Who shut the sockets down, or which side broke, is known already.
+        if self.from.is_none() || live.is_ending() || live.broken.get().is_some() {
+            return if self.from.is_some() { Step::ReadFailed } else { Step::End };
+        }
+        self.half.relay.explain(match side {
+            Side::Downstream => Outcome::DownstreamTruncated,
+            _ => Outcome::UpstreamTruncated,
+        });
+        Step::ReadFailed
+    }
+
+    /// What came is not TLS as it should be.
+    fn failed(&self, error: &rustls::Error) -> Step {
+        let relay = self.half.relay;
+        relay.live.note_tls(|tls| tls.failure = Some(crate::tls::reason(error).into()));
+        relay.explain(match self.half.reading_side() {
+            Side::Downstream => Outcome::DownstreamTlsError,
+            _ => Outcome::UpstreamTlsError,
+        });
+        Step::ReadFailed
+    }
+
+    /// The end of the stream passes on, by the words of the other side.
+    async fn end(&self) {
+        if let Some(to) = self.to
+            && self.half.relay.live.broken.get().is_none()
+        {
+            let finished = to.finish(self.half.to).is_ok() && to.cleared(self.half.to).await.is_ok();
+            if !finished {
+                return self.half.relay.broke(self.half.writing_side());
+            }
+        }
+        self.half.end();
+    }
+}

@@ -1,0 +1,163 @@
+//! A side that speaks TLS: its engine, and what the engine wants to say and the socket has not taken yet.
+//!
+//! All that goes out goes through one queue, in the order in which it was encrypted. Who reads never waits for it: what little
+//! a reader makes an engine say goes out with what is written next, or when the writer's wait is over.
+
+use std::cell::RefCell;
+use std::io;
+
+use crate::telemetry::Negotiated;
+use crate::tls::{CIPHERTEXT_MAX, Engine, PLAINTEXT_MAX};
+use crate::worker::runtime::Stream;
+
+use super::relay::would_block;
+
+pub(super) struct Secure {
+    engine: RefCell<Engine>,
+    /// Encrypted, and not taken by the socket.
+    queue: RefCell<Vec<u8>>,
+    /// Plaintext that came with the end of the handshake.
+    early: RefCell<Vec<u8>>,
+}
+
+/// Memory that a worker's connections use in turn, each within one turn of the loop.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// What was decrypted.
+    pub(super) plaintext: Vec<u8>,
+    /// What an engine says of its own.
+    pub(super) output: Vec<u8>,
+    /// What was encrypted; as long as it has to be once it was needed.
+    ciphertext: Vec<u8>,
+}
+
+/// Why nothing more can be done with a side.
+#[derive(Debug)]
+pub(super) enum Broken {
+    Socket,
+    Tls(rustls::Error),
+}
+
+impl Secure {
+    /// In a box from the start: it is large, and passed around.
+    pub(super) fn new(engine: Engine) -> Box<Self> {
+        let (queue, early) = (RefCell::default(), RefCell::default());
+        Box::new(Self { engine: RefCell::new(engine), queue, early })
+    }
+
+    /// Takes what came from the wire and may change it; the plaintext is appended to the scratch memory's. What has to be said
+    /// is said as far as the socket takes it.
+    pub(super) fn receive(
+        &self,
+        stream: &Stream,
+        bytes: &mut [u8],
+        scratch: &mut Scratch,
+    ) -> Result<(), rustls::Error> {
+        scratch.output.clear();
+        let result = self.engine.borrow_mut().receive(bytes, &mut scratch.plaintext, &mut scratch.output);
+        if !scratch.output.is_empty() {
+            // A socket that failed is the writer's to find out, or the next read's.
+            let _found_later = self.push(stream, &scratch.output);
+        }
+        result
+    }
+
+    /// Encrypts, and writes what the socket takes at once. The rest is queued: see [`Self::is_clear`].
+    pub(super) fn send(
+        &self,
+        stream: &Stream,
+        plaintext: &[u8],
+        ciphertext: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
+        ciphertext.resize(CIPHERTEXT_MAX, 0);
+        for part in plaintext.chunks(PLAINTEXT_MAX) {
+            let length = self.engine.borrow_mut().send(part, ciphertext).map_err(Broken::Tls)?;
+            self.push(stream, ciphertext.get(..length).unwrap_or_default()).map_err(|_| Broken::Socket)?;
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will be sent.
+    pub(super) fn finish(&self, stream: &Stream) -> Result<(), Broken> {
+        let mut ciphertext = [0; 1024];
+        let length = self.engine.borrow_mut().finish(&mut ciphertext).map_err(Broken::Tls)?;
+        self.push(stream, ciphertext.get(..length).unwrap_or_default()).map_err(|_| Broken::Socket)
+    }
+
+    fn push(&self, stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+        let mut queue = self.queue.borrow_mut();
+        while queue.is_empty() && !bytes.is_empty() {
+            match stream.try_write(bytes) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if would_block(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        queue.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Whether the socket has taken everything.
+    pub(super) fn is_clear(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
+    /// Writes what is queued as far as the socket takes it now.
+    pub(super) fn flush(&self, stream: &Stream) -> io::Result<()> {
+        let queued = std::mem::take(&mut *self.queue.borrow_mut());
+        self.push(stream, &queued)
+    }
+
+    /// Waits until the socket has taken everything.
+    pub(super) async fn cleared(&self, stream: &Stream) -> io::Result<()> {
+        while !self.is_clear() {
+            stream.write_ready().await?;
+            self.flush(stream)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.engine.borrow().is_established()
+    }
+
+    /// Whether the other has said that it will send no more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.engine.borrow().has_ended()
+    }
+
+    /// Keeps plaintext for whoever relays it.
+    pub(super) fn keep_early(&self, plaintext: &[u8]) {
+        self.early.borrow_mut().extend_from_slice(plaintext);
+    }
+
+    pub(super) fn has_early(&self) -> bool {
+        !self.early.borrow().is_empty()
+    }
+
+    pub(super) fn take_early(&self) -> Vec<u8> {
+        self.early.take()
+    }
+
+    /// What the handshake came to.
+    pub(super) fn negotiated(&self) -> Option<Negotiated> {
+        let engine = self.engine.borrow();
+        Some(Negotiated {
+            version: engine.version()?,
+            cipher: engine.cipher()?,
+            alpn: engine.alpn().map(|alpn| String::from_utf8_lossy(alpn).into()),
+            resumed: engine.is_resumed(),
+        })
+    }
+
+    pub(super) fn with_engine<T>(&self, look: impl FnOnce(&Engine) -> T) -> T {
+        look(&self.engine.borrow())
+    }
+}
+
+impl Scratch {
+    /// What was decrypted, and room for encrypting it.
+    pub(super) fn parts(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
+        (&mut self.plaintext, &mut self.ciphertext)
+    }
+}

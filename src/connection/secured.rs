@@ -1,0 +1,117 @@
+//! The straight path of a connection whose client speaks TLS: its ClientHello says where it goes, and its route where TLS ends.
+//!
+//! Here: shake hands with the client, then connect, then relay what was encrypted. Or at the endpoint: connect, hand on
+//! what was read as it came, and relay as without TLS.
+
+use rustls::AlertDescription;
+
+use crate::config::TlsMode;
+use crate::telemetry::{ClientIdentity, Outcome};
+use crate::tls::Facts;
+use crate::worker::runtime::Stream;
+
+use super::connect::connect;
+use super::handshake::{Ended, greet, shake_hands, tell};
+use super::record::Recorder;
+use super::relay::{End, run_after, run_secure};
+use super::secure::Secure;
+use super::{Context, Live, choose_upstream, passive};
+
+/// What the client's side is after its handshake.
+enum Client {
+    /// TLS ends here.
+    Terminated(Box<Secure>),
+    /// TLS ends at the endpoint, which is to get these bytes first.
+    PassedThrough(Vec<u8>),
+}
+
+pub(super) async fn forward(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    restrictions: u64,
+    recorder: &mut Recorder,
+) -> Outcome {
+    let client = match meet(context, live, downstream).await {
+        Ok(client) => client,
+        Err(ended) => return ended.end(context, downstream).await,
+    };
+    let connected = match choose_upstream(context, live, restrictions, recorder) {
+        Ok(upstream) => connect(context, live, upstream, recorder).await,
+        Err(outcome) => Err(outcome),
+    };
+    let connected = match connected {
+        Ok(connected) => connected,
+        Err(outcome) => {
+            downstream.abort();
+            return outcome;
+        }
+    };
+    let upstream = connected.end();
+    let outcome = match client {
+        Client::Terminated(secure) => {
+            let downstream = End { stream: downstream, secure: Some(&secure) };
+            run_secure(context, live, downstream, upstream, Vec::new()).await
+        }
+        Client::PassedThrough(first) if upstream.secure.is_some() => {
+            let downstream = End { stream: downstream, secure: None };
+            run_secure(context, live, downstream, upstream, first).await
+        }
+        Client::PassedThrough(first) => run_after(context, live, downstream, upstream.stream, first).await,
+    };
+    passive::ended(context, live, recorder.connected_at(), outcome);
+    outcome
+}
+
+/// Hears whom the client asks for, and shakes hands with it unless somebody else is to do that.
+async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Client, Ended> {
+    let Some(_under_way) = context.handshakes.begin() else {
+        return Err(Ended::Cut(Outcome::HandshakeLimit));
+    };
+    live.set_shakes_hands(true);
+    context.registry.schedule(live);
+    let (hello, bytes) = greet(context, live, downstream).await?;
+    let is_nameless = hello.server_name.is_none();
+    live.set_server_name(hello.server_name);
+    live.note_tls(|_| {});
+    let Some(route) = live.listener.route_for(live.server_name(), live.client().ip()) else {
+        let alert = if is_nameless {
+            // "Servers requiring this extension SHOULD respond to a ClientHello lacking [it] with" this (RFC 8446 9.2).
+            AlertDescription::MissingExtension
+        } else {
+            AlertDescription::UnrecognisedName
+        };
+        return Err(tell(downstream, alert, Outcome::NoRoute));
+    };
+    let client = match (route.tls_mode, &live.listener.tls) {
+        (Some(TlsMode::Terminate), Some(_)) if !hello.speaks_tls12_or_later => {
+            // The library would find something else to complain about first.
+            live.note_failure("it speaks no version of TLS that is still permitted".into());
+            return Err(tell(downstream, AlertDescription::ProtocolVersion, Outcome::TlsHandshakeFailed));
+        }
+        (Some(TlsMode::Terminate), Some(tls)) => {
+            let secure = shake_hands(context, live, downstream, tls, bytes).await?;
+            live.holds_bytes.set(secure.has_early() || secure.has_ended());
+            live.note_tls(|tls| {
+                tls.downstream = secure.negotiated();
+                tls.client = identity(&secure);
+            });
+            Client::Terminated(secure)
+        }
+        _ => Client::PassedThrough(bytes),
+    };
+    live.set_shakes_hands(false);
+    live.note_tls(|tls| tls.handshake_ended = Some(live.accepted.elapsed()));
+    Ok(client)
+}
+
+/// Who the client is, by the certificate that it showed and that was accepted.
+fn identity(secure: &Secure) -> Option<ClientIdentity> {
+    let facts =
+        secure.with_engine(|engine| engine.certificates().first().and_then(|first| Facts::of(first)))?;
+    Some(ClientIdentity {
+        names: facts.names.iter().map(|name| name.to_string().into()).collect(),
+        common_name: facts.common_name.map(Into::into),
+        fingerprint: facts.fingerprint,
+    })
+}

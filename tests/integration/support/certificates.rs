@@ -1,0 +1,97 @@
+//! An authority of a test's own, and certificates that it vouches for, as files.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// Its files go with it.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: tempfile::TempDir,
+}
+
+/// PEM files.
+pub(crate) struct Certificate {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut parameters = CertificateParams::new([]).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        parameters.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        let issuer = CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("ca.crt"), issuer.pem()).unwrap();
+        Self { issuer, directory }
+    }
+
+    /// The authority's own certificate.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.directory.path().join("ca.crt")
+    }
+
+    /// A certificate for these names (DNS names and addresses; the first is its common name, too).
+    pub(crate) fn certify(&self, names: &[&str]) -> Certificate {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut parameters = CertificateParams::new(names.clone()).unwrap();
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, names[0].clone());
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let file = |end: &str| self.directory.path().join(format!("{}.{end}", names[0]));
+        let files = Certificate { certificate: file("crt"), key: file("key") };
+        std::fs::write(&files.certificate, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
+    }
+
+    /// Of clients that trust this authority.
+    pub(crate) fn client(&self) -> ClientConfig {
+        ClientConfig::builder().with_root_certificates(self.roots()).with_no_client_auth()
+    }
+
+    /// Of clients that trust this authority, and show this certificate.
+    pub(crate) fn client_with(&self, certificate: &Certificate) -> ClientConfig {
+        let (chain, key) = certificate.load();
+        let builder = ClientConfig::builder().with_root_certificates(self.roots());
+        builder.with_client_auth_cert(chain, key).unwrap()
+    }
+
+    /// Of servers that ask for a certificate of this authority.
+    pub(crate) fn server_that_asks(&self, certificate: &Certificate) -> ServerConfig {
+        let clients = WebPkiClientVerifier::builder(Arc::new(self.roots())).build().unwrap();
+        let (chain, key) = certificate.load();
+        ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap()
+    }
+}
+
+impl Certificate {
+    pub(crate) fn load(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let chain = CertificateDer::pem_file_iter(&self.certificate).unwrap().map(Result::unwrap).collect();
+        (chain, PrivateKeyDer::from_pem_file(&self.key).unwrap())
+    }
+
+    /// As the configuration refers to it.
+    pub(crate) fn reference(&self) -> String {
+        format!("{{file: {{certificate: {}, key: {}}}}}", self.certificate.display(), self.key.display())
+    }
+
+    pub(crate) fn server(&self) -> ServerConfig {
+        let (chain, key) = self.load();
+        ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap()
+    }
+}
