@@ -213,6 +213,12 @@ impl Live {
         note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
     }
 
+    /// Looks at what is known of its TLS.
+    pub(super) fn with_tls<T>(&self, look: impl FnOnce(Option<&TlsRecord>) -> T) -> T {
+        let record = self.tls.get().map(|tls| tls.record.borrow());
+        look(record.as_deref())
+    }
+
     /// What is known of its TLS, for its record.
     pub(super) fn take_tls(&self) -> Option<Box<TlsRecord>> {
         let record = self.tls.get()?.record.take();

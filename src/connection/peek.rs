@@ -85,6 +85,18 @@ fn look<T>(
     Ok((length > 0).then(|| judge(bytes.get(..length).unwrap_or_default())))
 }
 
+/// Takes off what was looked at.
+pub(super) fn take(context: &Context, downstream: &Stream, length: usize) -> Result<(), Outcome> {
+    let mut scratch = context.scratch.borrow_mut();
+    let taken = scratch.get_mut(..length).map(|bytes| downstream.try_read(bytes));
+    match taken {
+        Some(Ok(taken)) if taken == length => Ok(()),
+        Some(Err(_)) => Err(Outcome::DownstreamReset),
+        // It was all there a moment ago.
+        _ => Err(Outcome::Internal),
+    }
+}
+
 fn has_ended(socket: impl AsFd) -> bool {
     let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
     let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));

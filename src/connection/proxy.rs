@@ -7,11 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{Protocol, ProxyIn, ProxyMode, ProxyOut};
-use crate::proxy_protocol::{self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed};
-use crate::telemetry::{Outcome, span_id, trace_id};
+use crate::proxy_protocol::{self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed, TlsFacts};
+use crate::telemetry::{Outcome, TlsRecord, span_id, trace_id};
 use crate::worker::runtime::{SocketHandle, Stream};
 
-use super::peek::{Peeked, peek};
+use super::peek::{Peeked, peek, take};
 use super::{Context, Live};
 
 /// A whole header has to be there this long after accept, where no TLS handshake follows that has its own time: a proxy
@@ -96,39 +96,36 @@ async fn wait(
     }
 }
 
-/// Takes off what was looked at.
-fn take(context: &Context, downstream: &Stream, length: usize) -> Result<(), Outcome> {
-    let mut scratch = context.scratch.borrow_mut();
-    let taken = scratch.get_mut(..length).map(|bytes| downstream.try_read(bytes));
-    match taken {
-        Some(Ok(taken)) if taken == length => Ok(()),
-        Some(Err(_)) => Err(Outcome::DownstreamReset),
-        // It was all there a moment ago.
-        _ => Err(Outcome::Internal),
-    }
-}
-
 /// Sends the header, before anything else that the endpoint gets. A socket that has just been connected has room for it.
 pub(super) fn introduce(live: &Live, upstream: &Stream, out: &ProxyOut) -> io::Result<()> {
     let connected_to = live.named().map(|named| named.destination);
     let connected_to = connected_to.or_else(|| live.with_downstream(local_address).flatten());
     let header = match connected_to {
-        Some(destination) => {
-            let trace = trace_id(live.id);
-            let facts = Facts {
-                addresses: Addresses { source: live.client(), destination },
-                authority: None,
-                alpn: None,
-                unique_id: &trace.to_string(),
-                traceparent: &format!("00-{trace}-{:016x}-00", span_id(live.id)),
-                tls: None,
-            };
-            Cow::Owned(proxy_protocol::write(out, &facts))
-        }
+        Some(destination) => Cow::Owned(live.with_tls(|tls| write(live, destination, tls, out))),
         None => Cow::Borrowed(proxy_protocol::local(out.version)),
     };
     let written = upstream.try_write(&header)?;
     if written == header.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+fn write(live: &Live, destination: SocketAddr, tls: Option<&TlsRecord>, out: &ProxyOut) -> Vec<u8> {
+    let made = tls.and_then(|tls| tls.downstream.as_ref());
+    let client = tls.and_then(|tls| tls.client.as_ref());
+    let trace = trace_id(live.id);
+    let facts = Facts {
+        addresses: Addresses { source: live.client(), destination },
+        authority: live.server_name(),
+        alpn: made.and_then(|made| made.alpn.as_deref()).map(str::as_bytes),
+        unique_id: &trace.to_string(),
+        traceparent: &format!("00-{trace}-{:016x}-00", span_id(live.id)),
+        tls: made.map(|made| TlsFacts {
+            version: made.version,
+            cipher: made.cipher,
+            has_certificate: client.is_some(),
+            common_name: client.and_then(|client| client.common_name.as_deref()),
+        }),
+    };
+    proxy_protocol::write(out, &facts)
 }
 
 fn local_address(socket: &SocketHandle) -> Option<SocketAddr> {

@@ -1,6 +1,7 @@
 //! PROXY protocol headers that clients' proxies send: who is believed, and what follows from what they say.
 
 mod programs;
+mod secured;
 mod sent;
 
 use std::io::{ErrorKind, Read, Write};

@@ -29,7 +29,7 @@ pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::{Proxy, admin_get, admin_request, metric};
-pub(crate) use secure::{ask_securely, echo_securely, end, secure_endpoint, shake_hands};
+pub(crate) use secure::{SecureClient, ask_securely, echo_securely, end, secure_endpoint, shake_hands};
 pub(crate) use settings::{Driver, Settings};
 
 use std::io::Write;

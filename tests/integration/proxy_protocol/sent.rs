@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
+use super::secured::echo_behind_headers;
 use crate::support::{Driver, Endpoint, Proxy, Settings, closed_port, connect, eventually, on_both_drivers};
 
 on_both_drivers!(
@@ -69,8 +70,7 @@ fn a_line_comes_first(driver: Driver) {
 }
 
 fn a_binary_header_with_extensions_comes_first(driver: Driver) {
-    // The trace's flags are the last two bytes of all.
-    let (endpoint, headers) = takes_headers(b"-00");
+    let (endpoint, headers) = echo_behind_headers(None);
     let settings = Settings::new(driver, &[endpoint.address])
         .upstream("proxyProtocol: {version: V2, tlvs: [authority, alpn, unique-id, tls, traceparent]}");
     let proxy = Proxy::start(&settings);
