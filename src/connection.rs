@@ -11,6 +11,7 @@ mod live;
 mod passive;
 mod peek;
 mod pipes;
+mod postgres;
 mod proxy;
 mod record;
 mod registry;

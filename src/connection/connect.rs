@@ -23,7 +23,7 @@ use crate::worker::runtime::Stream;
 use super::record::Recorder;
 use super::relay::End;
 use super::secure::Secure;
-use super::{Context, Live, handshake, passive};
+use super::{Context, Live, handshake, passive, postgres};
 
 pub(super) use dial::{Failed, LOOK_INTERVAL, look_after};
 use dial::{dial, pause};
@@ -170,6 +170,9 @@ impl<'a> Attempts<'a> {
         let (context, live, upstream, endpoint) = (self.context, self.live, self.upstream, chosen.endpoint);
         async move {
             let stream = dial(live, endpoint.address, upstream, until).await?;
+            if live.asks.get().now(upstream.tls.is_some()) {
+                Box::pin(postgres::ask(live, &stream, until)).await?;
+            }
             let secure = match &upstream.tls {
                 None => None,
                 // In a box, as most upstreams speak none.

@@ -17,6 +17,8 @@ use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
 use crate::telemetry::{LiveConnection, Outcome, Side, TlsRecord};
 use crate::worker::runtime::SocketHandle;
 
+use super::postgres::Asks;
+
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
 /// coarseness do not matter to a timeout. (And one more, so that none at all takes no more room.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,8 @@ pub(crate) struct Live {
     shakes_hands: Cell<bool>,
     /// Bytes of its client were read that its endpoint is yet to get, and that client may have half-closed since.
     pub(super) holds_bytes: Cell<bool>,
+    /// Whether its endpoint is to be asked for TLS in plain text.
+    pub(super) asks: Cell<Asks>,
     upstream: OnceCell<Arc<Upstream>>,
     endpoint: OnceCell<(SocketAddr, Arc<EndpointState>)>,
     last_active: Cell<CoarseTime>,
@@ -117,6 +121,7 @@ impl Live {
             tls: OnceCell::new(),
             shakes_hands: Cell::new(false),
             holds_bytes: Cell::new(false),
+            asks: Cell::default(),
             upstream: OnceCell::new(),
             endpoint: OnceCell::new(),
             last_active: Cell::new(now),

@@ -5,13 +5,14 @@
 
 use rustls::AlertDescription;
 
-use crate::config::TlsMode;
+use crate::config::{StartTls, TlsMode};
 use crate::telemetry::{ClientIdentity, Outcome};
 use crate::tls::Facts;
 use crate::worker::runtime::Stream;
 
 use super::connect::connect;
 use super::handshake::{Ended, greet, shake_hands, tell};
+use super::postgres::{self, Asks};
 use super::record::Recorder;
 use super::relay::{End, run_after, run_secure};
 use super::secure::Secure;
@@ -70,6 +71,12 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
     };
     live.set_shakes_hands(true);
     context.registry.schedule(live);
+    let start = live.listener.tls.as_ref().and_then(|tls| tls.start_tls());
+    let asks = match start {
+        None => Asks::No,
+        // In a box: few listeners have it.
+        Some(StartTls::Postgres) => Box::pin(postgres::greet(context, live, downstream)).await?,
+    };
     let (hello, bytes) = greet(context, live, downstream).await?;
     let is_nameless = hello.server_name.is_none();
     live.set_server_name(hello.server_name);
@@ -100,6 +107,11 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
         }
         _ => Client::PassedThrough(bytes),
     };
+    // With TLS of this process's own, endpoints are asked however the client came to it.
+    live.asks.set(match (&client, start) {
+        (Client::Terminated(_), Some(StartTls::Postgres)) => Asks::BeforeTls,
+        _ => asks,
+    });
     live.set_shakes_hands(false);
     live.note_tls(|tls| tls.handshake_ended = Some(live.accepted.elapsed()));
     Ok(client)

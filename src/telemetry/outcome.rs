@@ -36,6 +36,8 @@ pub enum Outcome {
     DownstreamTlsError,
     /// What the endpoint sent is not what TLS permits, or it sent an alert.
     UpstreamTlsError,
+    /// The client would speak PostgreSQL without TLS.
+    PlaintextRefused,
     /// The client does not begin with a ClientHello.
     NotTls,
     ClientHelloTooLarge,
@@ -93,7 +95,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -105,6 +107,7 @@ impl Outcome {
         Self::UpstreamTruncated,
         Self::DownstreamTlsError,
         Self::UpstreamTlsError,
+        Self::PlaintextRefused,
         Self::NotTls,
         Self::ClientHelloTooLarge,
         Self::TlsHandshakeFailed,
@@ -150,6 +153,7 @@ impl Outcome {
             Self::UpstreamTruncated => "upstream_truncated",
             Self::DownstreamTlsError => "downstream_tls_error",
             Self::UpstreamTlsError => "upstream_tls_error",
+            Self::PlaintextRefused => "plaintext_refused",
             Self::NotTls => "not_tls",
             Self::ClientHelloTooLarge => "client_hello_too_large",
             Self::TlsHandshakeFailed => "tls_handshake_failed",
@@ -192,6 +196,7 @@ impl Outcome {
             | Self::ProxyHeaderUntrusted
             | Self::DownstreamTruncated
             | Self::DownstreamTlsError
+            | Self::PlaintextRefused
             | Self::NotTls
             | Self::ClientHelloTooLarge
             | Self::TlsHandshakeFailed

@@ -8,7 +8,8 @@ pub const SSL_REQUEST: [u8; REQUEST_LEN] = request(80_877_103);
 pub const YES: u8 = b'S';
 pub const NO: u8 = b'N';
 
-const REQUEST_LEN: usize = 8;
+/// How long it is.
+pub const REQUEST_LEN: usize = 8;
 const GSS_REQUEST: [u8; REQUEST_LEN] = request(80_877_104);
 const CANCEL_REQUEST: u32 = 80_877_102;
 /// The first byte of a TLS record with a handshake message.

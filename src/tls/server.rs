@@ -80,6 +80,11 @@ impl ServerSide {
         self.made.as_ref().err().map(String::as_str).filter(|_| is_needed)
     }
 
+    /// What comes before TLS.
+    pub fn start_tls(&self) -> Option<StartTls> {
+        self.settings.start_tls
+    }
+
     /// Whether clients may be asked for certificates.
     pub fn asks_clients(&self) -> bool {
         self.settings.client_validation.is_some()

@@ -24,6 +24,7 @@ mod hedging;
 mod near;
 mod overload;
 mod passive;
+mod postgres;
 mod probes;
 mod proxy_protocol;
 mod rebalance;
