@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::proxy_protocol::Addresses;
 use crate::resilience::{SourcePlace, SourceRefusal};
@@ -84,6 +85,8 @@ pub(crate) struct Live {
 struct LiveTls {
     server_name: OnceCell<Box<str>>,
     record: RefCell<TlsRecord>,
+    /// What the client showed, if TLS ends here; empty: no certificate.
+    chain: OnceCell<Box<[CertificateDer<'static>]>>,
 }
 
 impl CoarseTime {
@@ -343,7 +346,25 @@ impl Live {
         let permits = |upstream: &Arc<Upstream>| {
             listener.permits(self.server_name(), self.client().ip(), &upstream.name)
         };
-        self.upstream.get().is_none_or(permits)
+        self.upstream.get().is_none_or(permits) && self.is_trusted(listener)
+    }
+
+    /// Whether its client would be let in now with the certificate that it showed then.
+    fn is_trusted(&self, listener: &Listener) -> bool {
+        let chain = self.tls.get().and_then(|tls| tls.chain.get());
+        let (Some(chain), Some(now)) = (chain, &listener.tls) else { return true };
+        let is_judged_alike = self.listener.tls.as_ref().is_some_and(|then| then.admits_as(now));
+        is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
+    }
+
+    /// Keeps what the client showed in a handshake that ends here.
+    pub(super) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
+        let _set_once = self.tls.get_or_init(Box::default).chain.set(chain.into());
+    }
+
+    /// Whether it takes time to say if it is permitted.
+    pub(crate) fn has_chain(&self) -> bool {
+        self.tls.get().and_then(|tls| tls.chain.get()).is_some_and(|chain| !chain.is_empty())
     }
 
     /// Whether its listener or its endpoint has left the table.

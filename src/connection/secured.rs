@@ -99,6 +99,7 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
         (Some(TlsMode::Terminate), Some(tls)) => {
             let secure = shake_hands(context, live, downstream, tls, bytes).await?;
             live.holds_bytes.set(secure.has_early() || secure.has_ended());
+            secure.with_engine(|engine| live.set_chain(engine.certificates()));
             live.note_tls(|tls| {
                 tls.downstream = secure.negotiated();
                 tls.client = identity(&secure);

@@ -74,7 +74,12 @@ impl Listener {
     /// Whether it permits the same connections as `other`, as far as is easily seen.
     pub(super) fn permits_as(&self, other: &Self) -> bool {
         let mut routes = self.routes.iter().zip(&other.routes);
-        self.protocol == other.protocol
+        let clients = match (&self.tls, &other.tls) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one.admits_as(other),
+            _ => true,
+        };
+        clients
+            && self.protocol == other.protocol
             && self.allow == other.allow
             && self.deny == other.deny
             && self.routes.len() == other.routes.len()

@@ -90,14 +90,22 @@ impl ServerSide {
         self.settings.client_validation.is_some()
     }
 
-    /// Whether a client that showed this chain may stay, by what is known now of authorities and revoked certificates.
+    /// Whether a client that showed this chain (which may be empty) may stay, by what is known now of authorities and revoked certificates.
     ///
     /// # Errors
     /// Why it may not.
     pub fn admits_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
         let clients = self.made.as_ref().ok().and_then(|made| made.clients.as_ref());
-        let (Some(clients), [first, others @ ..]) = (clients, chain) else { return Ok(()) };
-        clients.verify_client_cert(first, others, now).map(|_| ())
+        match (clients, chain) {
+            (None, _) => Ok(()),
+            (Some(clients), [first, others @ ..]) => {
+                clients.verify_client_cert(first, others, now).map(|_| ())
+            }
+            (Some(clients), []) if clients.client_auth_mandatory() => {
+                Err(rustls::Error::NoCertificatesPresented)
+            }
+            (Some(_), []) => Ok(()),
+        }
     }
 
     /// Whether the same clients may connect as by `other`.

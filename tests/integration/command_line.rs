@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::support::{Driver, Endpoint, Settings};
+use crate::support::{Authority, Certificate, Driver, Endpoint, Settings};
 
 const GOOD: &str = "\
 listeners:
@@ -40,7 +40,7 @@ fn help_and_version_go_to_standard_output() {
         (&["--help"][..], "Exit codes: 0 done"),
         (&["-h"], "Usage: sheave <COMMAND>"),
         (&["run", "--help"], "--config <FILE>"),
-        (&["check", "--help"], "Usage: sheave check <FILE>"),
+        (&["check", "--help"], "Usage: sheave check [OPTIONS] <FILE>"),
         (&["demo", "--help"], "--seconds <SECONDS>"),
         (&["schema", "--help"], "JSON Schema"),
         (&["--version"], concat!("sheave ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -78,6 +78,41 @@ fn a_good_file_is_called_good() {
     assert_eq!(said(&check(&file)), (Some(0), expected, String::new()));
     let (code, stdout, _) = said(&check(Path::new("config/local.yaml")));
     assert_eq!(code, Some(0), "{stdout}");
+}
+
+#[test]
+fn certificates_in_files_are_loaded() {
+    let authority = Authority::new();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tls.yaml");
+    let write = |certificate: &Certificate| {
+        let tls = format!("protocol: TLS, tls: {{certificateRefs: [{}]}}", certificate.reference());
+        std::fs::write(&file, GOOD.replace("name: web, address", &format!("{tls}, name: web, address")))
+            .unwrap();
+    };
+    let mut one = authority.certify(&["one.example"]);
+    write(&one);
+    let good = format!("{}: good: 1 listeners, 1 routes, 1 upstreams\n", file.display());
+    assert_eq!(said(&check(&file)), (Some(0), good.clone(), String::new()));
+
+    write(&authority.certify_until(&["old.example"], 2021));
+    let (code, stdout, stderr) = said(&check(&file));
+    assert_eq!((code, &stdout), (Some(0), &good));
+    assert!(
+        stderr.contains("tls.yaml: warning: file ") && stderr.contains("expired at 2021-01-01"),
+        "{stderr}"
+    );
+
+    one.key = authority.certify(&["two.example"]).key;
+    write(&one);
+    let (code, _, stderr) = said(&check(&file));
+    let wrong = "tls.yaml: listeners[0].tls.certificateRefs[0].file: file ";
+    assert!(code == Some(2) && stderr.contains(wrong), "{stderr}");
+    assert!(stderr.contains("the key does not belong to the certificate"), "{stderr}");
+    let ran = said(&sheave(&["run", "--config", file.to_str().unwrap()]));
+    assert!(ran.0 == Some(2) && ran.2.contains("listeners[0].tls.certificateRefs[0].file"), "{ran:?}");
+    let without = sheave(&["check", "--without-certificates", file.to_str().unwrap()]);
+    assert_eq!(said(&without), (Some(0), good, String::new()));
 }
 
 /// What is replaced in the good file, by what; and the whole error, without the file's name.

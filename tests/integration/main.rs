@@ -12,6 +12,7 @@ mod admission;
 mod backpressure;
 mod breaker;
 mod cancel_safety;
+mod certificates;
 mod choice;
 mod command_line;
 mod connect_failures;

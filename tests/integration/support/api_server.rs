@@ -1,4 +1,4 @@
-//! A Kubernetes API server that a test owns: list and watch of Services and EndpointSlices over plain HTTP, which does
+//! A Kubernetes API server that a test owns: list and watch of Services, EndpointSlices, Secrets and ConfigMaps over plain HTTP, which does
 //! on demand what a real one does on its worst days.
 //!
 //! It has no validation and no permissions of its own, and it forgets nothing unless told to.

@@ -40,11 +40,18 @@ impl Authority {
 
     /// A certificate for these names (DNS names and addresses; the first is its common name, too).
     pub(crate) fn certify(&self, names: &[&str]) -> Certificate {
+        self.certify_until(names, 2100)
+    }
+
+    /// The same, good until that year begins.
+    pub(crate) fn certify_until(&self, names: &[&str], year: i32) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names.clone()).unwrap();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, names[0].clone());
+        parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let file = |end: &str| self.directory.path().join(format!("{}.{end}", names[0]));
         let files = Certificate { certificate: file("crt"), key: file("key") };

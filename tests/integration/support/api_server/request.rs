@@ -36,7 +36,14 @@ impl Request {
         let query: BTreeMap<String, String> =
             pairs.map(|(name, value)| (decoded(name), decoded(value))).collect();
         let (resource, namespace) = match *path.split('/').collect::<Vec<_>>() {
-            ["", "api", "v1", "namespaces", namespace, "services"] => ("services", namespace),
+            [
+                "",
+                "api",
+                "v1",
+                "namespaces",
+                namespace,
+                resource @ ("services" | "secrets" | "configmaps"),
+            ] => (resource, namespace),
             ["", "apis", "discovery.k8s.io", "v1", "namespaces", namespace, "endpointslices"] => {
                 ("endpointslices", namespace)
             }

@@ -1,0 +1,51 @@
+//! Clients whose certificates are no longer good are closed while their connections live.
+
+use std::io::{Read, Write};
+
+use super::*;
+
+on_both_drivers!(clients_of_an_authority_that_is_dropped_are_closed);
+
+/// The ConfigMap edge/clients, with the certificates of these authorities.
+fn trusting(authorities: &[&Authority]) -> Value {
+    let pem: String =
+        authorities.iter().map(|authority| std::fs::read_to_string(authority.file()).unwrap()).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"namespace": "edge", "name": "clients"},
+        "data": {"ca.crt": pem},
+    })
+}
+
+fn clients_of_an_authority_that_is_dropped_are_closed(driver: Driver) {
+    let (authority, stays, goes) = (Authority::new(), Authority::new(), Authority::new());
+    let (endpoint, api) = (Endpoint::echo(), ApiServer::start());
+    let (own, others) = (stays.certify(&["stays.example"]), goes.certify(&["goes.example"]));
+    let web = authority.certify(&[NAME]);
+    api.put_all([secret("web", &web), trusting(&[&stays, &goes])]);
+    let asks = ", clientValidation: {mode: Require, caCertificateRefs: [{configMap: edge/clients}]}";
+    let proxy = Proxy::start(&terminating(driver, &endpoint, "{secret: edge/web}", asks).top(&api.top()));
+    eventually("readiness", || admin_request(proxy.admin, "GET", "/readyz"), |(status, _)| *status == 200);
+    let connect = |certificate: &Certificate| {
+        let mut client = shake_hands(proxy.address, NAME, authority.client_with(certificate)).unwrap();
+        client.write_all(b"a").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        client
+    };
+    let (mut stays_open, mut is_closed) = (connect(&own), connect(&others));
+    proxy.wait_for_live(2);
+
+    let started = Instant::now();
+    api.put(trusting(&[&stays]));
+    let closed = is_closed.read(&mut [0]);
+    assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    let record = proxy.record();
+    assert_eq!(record["outcome"], "policy", "{record}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    stays_open.write_all(b"b").unwrap();
+    stays_open.read_exact(&mut [0]).unwrap();
+    let mut refused = shake_hands(proxy.address, NAME, authority.client_with(&others));
+    let answer = refused.as_mut().map(|client| client.read(&mut [0]).is_err()).unwrap_or(true);
+    assert!(answer, "with TLS 1.3 a client hears of it after its handshake");
+}
