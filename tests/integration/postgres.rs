@@ -225,7 +225,7 @@ fn what_is_no_postgres_is_refused(driver: Driver) {
     for (count, first) in firsts.into_iter().enumerate() {
         let mut stream = connect(proxy.address);
         stream.write_all(first).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).ok();
         // Answers to its requests may come before the reset.
         let end = stream.read_to_end(&mut Vec::new());
         assert!(end.is_err(), "{}: {end:?}", first.escape_ascii());
