@@ -10,6 +10,7 @@ mod leave;
 mod policy;
 mod rebalance;
 pub(crate) mod runtime;
+mod share;
 mod slots;
 pub mod socket;
 
@@ -34,6 +35,7 @@ use crate::shutdown::DrainWatch;
 use crate::telemetry::{ConnectionRecord, LiveInbox, WorkerCounters, process_clock_ms};
 
 use runtime::Runtime;
+pub use share::Crew;
 use slots::Slots;
 
 /// What a worker is given.
@@ -46,6 +48,8 @@ pub struct Parts {
     pub drain: DrainWatch,
     pub live: LiveInbox,
     pub counters: Arc<WorkerCounters>,
+    /// The other workers.
+    pub crew: Crew,
     /// The connections of all workers.
     pub places: Arc<Places>,
     pub places_max: usize,
@@ -106,6 +110,7 @@ pub(crate) struct Worker {
     pub(crate) places: Arc<Places>,
     pub(crate) places_max: usize,
     slots: Slots,
+    crew: Crew,
     /// Accept loops that are paused.
     paused_loops: Cell<usize>,
     subscriber: Subscriber,
@@ -138,6 +143,7 @@ impl Worker {
             places: parts.places,
             places_max: parts.places_max,
             slots: Slots::default(),
+            crew: parts.crew,
             paused_loops: Cell::new(0),
             subscriber: parts.subscriber,
             drain: parts.drain,
@@ -157,6 +163,7 @@ impl Worker {
         self.spawn_vital(|worker| async move { leave::follow(&worker).await });
         self.spawn_vital(|worker| async move { policy::follow(&worker).await });
         self.spawn_vital(|worker| async move { rebalance::follow(&worker).await });
+        self.spawn_vital(|worker| async move { share::follow(&worker).await });
     }
 
     /// Waits for the end. Polled on every turn of the loop, so a look at a cell has to do.

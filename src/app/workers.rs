@@ -14,7 +14,7 @@ use crate::shutdown::Drain;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{LiveInbox, WorkerCounters};
 use crate::worker::socket::BindError;
-use crate::worker::{self, Ended, Parts};
+use crate::worker::{self, Crew, Ended, Parts};
 
 use super::limits::{Capacity, TooFew};
 
@@ -73,8 +73,9 @@ impl Team<'_> {
         let counters: Vec<Arc<WorkerCounters>> = self.cores.iter().map(|_| Arc::default()).collect();
         let places = Arc::new(Places::default());
         let memory = Arc::new(MemoryState::default());
-        let each = self.cores.iter().zip(subscribers).zip(inboxes).zip(&counters).enumerate();
-        for (index, (((core, subscriber), live), counters)) in each {
+        let crews = Crew::of(&counters);
+        let each = self.cores.iter().zip(subscribers).zip(inboxes).zip(&counters).zip(crews).enumerate();
+        for (index, ((((core, subscriber), live), counters), crew)) in each {
             let parts = Parts {
                 index,
                 core: *core,
@@ -83,6 +84,7 @@ impl Team<'_> {
                 drain: self.drain.watch(),
                 live,
                 counters: Arc::clone(counters),
+                crew,
                 places: Arc::clone(&places),
                 places_max: self.capacity.places,
                 pipes_max: self.capacity.pipes,

@@ -22,6 +22,8 @@ pub struct WorkerRuntime {
 #[repr(align(128))]
 pub struct WorkerCounters {
     pub accepted: AtomicU64,
+    /// Of these, given to a worker that had fewer.
+    pub given_away: AtomicU64,
     pub accept_errors: AtomicU64,
     /// Whether this worker has stopped accepting for want of places or file descriptors.
     pub accept_paused: AtomicBool,

@@ -51,7 +51,9 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
                 paused = None;
                 let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
                 let listener_place = listener_place.or_else(|| listener.state.places.try_take(limit));
-                admit(worker, Accepted { socket, client, listener, place, listener_place });
+                let accepted = Accepted { socket, client, listener, place, listener_place };
+                WorkerCounters::add(&worker.counters.accepted, 1);
+                share_or_admit(worker, slot, accepted);
                 batch += 1;
                 if batch == BATCH {
                     batch = 0;
@@ -116,10 +118,20 @@ fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Pl
     }
 }
 
-fn admit(worker: &Worker, accepted: Accepted) {
+fn share_or_admit(worker: &Worker, slot: &Slot, accepted: Accepted) {
+    // Who is closing may be about to end, and so may the others.
+    if slot.closing.get() {
+        return admit(worker, accepted);
+    }
+    match worker.crew.give(accepted, worker.context.registry.len()) {
+        Some(accepted) => admit(worker, accepted),
+        None => WorkerCounters::add(&worker.counters.given_away, 1),
+    }
+}
+
+pub(super) fn admit(worker: &Worker, accepted: Accepted) {
     #[cfg(feature = "faults")]
     crate::faults::panic_in_worker(accepted.client.ip());
-    WorkerCounters::add(&worker.counters.accepted, 1);
     runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
 }
 

@@ -57,7 +57,9 @@ async fn drain(worker: &Rc<Worker>) {
 }
 
 fn is_done(worker: &Worker) -> bool {
-    worker.context.registry.len() == 0 && worker.slots.accepting.get() == 0
+    worker.context.registry.len() == 0
+        && worker.slots.accepting.get() == 0
+        && worker.crew.has_nothing_waiting()
 }
 
 /// Those that may be closed before their time, the longest idle first. One that waits for its endpoint's answer is not

@@ -32,6 +32,7 @@ mod rebalance;
 mod relay_bytes;
 mod reload;
 mod resets;
+mod share;
 mod sources;
 mod support;
 mod tidy;

@@ -28,6 +28,14 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |scrape, samples| each(scrape, samples, |worker| &worker.accepted),
     },
     Family {
+        name: "worker_given_away_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Connections that the worker accepted and another one serves, because that had clearly fewer.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.given_away),
+    },
+    Family {
         name: "accept_errors",
         kind: Kind::Counter,
         unit: None,
