@@ -10,6 +10,7 @@ mod dial;
 mod hedge;
 mod latency;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::balance::{self, Pick, Tried};
 use crate::config::RetryTriggers;
 use crate::resilience::{Backoff, Permit};
 use crate::routing::{Endpoint, Reservation, Upstream, UpstreamPlace};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, Side};
 use crate::worker::runtime::Stream;
 
 use super::record::Recorder;
@@ -47,7 +48,7 @@ impl Connected {
 pub(super) struct Link {
     pub(super) stream: Stream,
     /// `None`: plain TCP.
-    pub(super) secure: Option<Box<Secure>>,
+    pub(super) secure: Option<Rc<Secure>>,
 }
 
 /// Connects to an endpoint of `upstream`.
@@ -197,6 +198,7 @@ impl<'a> Attempts<'a> {
             Ok(link) => {
                 if let Some(secure) = &link.secure {
                     self.live.note_tls(|tls| tls.upstream = secure.negotiated());
+                    self.live.secure(Side::Upstream, secure);
                 }
                 self.recorder.attempted(endpoint.address, started, None);
                 latency::succeeded(endpoint, started);

@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use crate::telemetry::{LiveConnection, Outcome, Side, TlsRecord};
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
+use super::secure::Secure;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
 /// coarseness do not matter to a timeout. (And one more, so that none at all takes no more room.)
@@ -87,6 +89,8 @@ struct LiveTls {
     record: RefCell<TlsRecord>,
     /// What the client showed, if TLS ends here; empty: no certificate.
     chain: OnceCell<Box<[CertificateDer<'static>]>>,
+    /// Of its sides that speak TLS, by their place among the sockets.
+    sides: RefCell<Vec<(usize, Rc<Secure>)>>,
 }
 
 impl CoarseTime {
@@ -216,6 +220,12 @@ impl Live {
         let _set_once = name.map(|name| self.tls.get_or_init(Box::default).server_name.set(name));
     }
 
+    /// A side's handshake is over: who ends the connection from outside is to say so in TLS.
+    pub(super) fn secure(&self, side: Side, secure: &Rc<Secure>) {
+        let place = usize::from(side != Side::Downstream);
+        self.tls.get_or_init(Box::default).sides.borrow_mut().push((place, Rc::clone(secure)));
+    }
+
     /// Adds to what is known of its TLS.
     pub(super) fn note_tls(&self, note: impl FnOnce(&mut TlsRecord)) {
         note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
@@ -325,7 +335,13 @@ impl Live {
         if self.verdict.get().is_none() {
             self.verdict.set(Some(outcome));
         }
-        for socket in &*self.sockets.borrow() {
+        let sockets = self.sockets.borrow();
+        if let Some(tls) = self.tls.get() {
+            for (place, secure) in &*tls.sides.borrow() {
+                let _not_yet = sockets.get(*place).map(|socket| secure.say_goodbye(socket));
+            }
+        }
+        for socket in &*sockets {
             socket.shutdown();
         }
     }
@@ -446,6 +462,9 @@ impl Live {
     pub(super) fn detach(&self) {
         drop(self.source.take());
         self.sockets.borrow_mut().clear();
+        if let Some(tls) = self.tls.get() {
+            tls.sides.borrow_mut().clear();
+        }
     }
 }
 

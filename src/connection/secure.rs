@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 
 use crate::telemetry::Negotiated;
 use crate::tls::{CIPHERTEXT_MAX, Engine, PLAINTEXT_MAX};
-use crate::worker::runtime::Stream;
+use crate::worker::runtime::{SocketHandle, Stream};
 
 use super::relay::would_block;
 
@@ -39,10 +40,10 @@ pub(super) enum Broken {
 }
 
 impl Secure {
-    /// In a box from the start: it is large, and passed around.
-    pub(super) fn new(engine: Engine) -> Box<Self> {
+    /// Shared with whoever ends the connection from outside, who has to say so.
+    pub(super) fn new(engine: Engine) -> Rc<Self> {
         let (queue, early) = (RefCell::default(), RefCell::default());
-        Box::new(Self { engine: RefCell::new(engine), queue, early })
+        Rc::new(Self { engine: RefCell::new(engine), queue, early })
     }
 
     /// Takes what came from the wire and may change it; the plaintext is appended to the scratch memory's. What has to be said
@@ -82,6 +83,17 @@ impl Secure {
         let mut ciphertext = [0; 1024];
         let length = self.engine.borrow_mut().finish(&mut ciphertext).map_err(Broken::Tls)?;
         self.push(stream, ciphertext.get(..length).unwrap_or_default()).map_err(|_| Broken::Socket)
+    }
+
+    /// Says on its way out that nothing more will be sent, if the socket is at the end of a record and takes it at once.
+    pub(super) fn say_goodbye(&self, socket: &SocketHandle) {
+        let mut ciphertext = [0; 1024];
+        if !self.is_established() || !self.is_clear() {
+            return;
+        }
+        if let Ok(length) = self.engine.borrow_mut().finish(&mut ciphertext) {
+            socket.try_write(ciphertext.get(..length).unwrap_or_default());
+        }
     }
 
     fn push(&self, stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {

@@ -3,10 +3,12 @@
 //! Here: shake hands with the client, then connect, then relay what was encrypted. Or at the endpoint: connect, hand on
 //! what was read as it came, and relay as without TLS.
 
+use std::rc::Rc;
+
 use rustls::AlertDescription;
 
 use crate::config::{StartTls, TlsMode};
-use crate::telemetry::{ClientIdentity, Outcome};
+use crate::telemetry::{ClientIdentity, Outcome, Side};
 use crate::tls::Facts;
 use crate::worker::runtime::Stream;
 
@@ -21,7 +23,7 @@ use super::{Context, Live, choose_upstream, passive};
 /// What the client's side is after its handshake.
 enum Client {
     /// TLS ends here.
-    Terminated(Box<Secure>),
+    Terminated(Rc<Secure>),
     /// TLS ends at the endpoint, which is to get these bytes first.
     PassedThrough(Vec<u8>),
 }
@@ -98,6 +100,7 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
         }
         (Some(TlsMode::Terminate), Some(tls)) => {
             let secure = shake_hands(context, live, downstream, tls, bytes).await?;
+            live.secure(Side::Downstream, &secure);
             live.holds_bytes.set(secure.has_early() || secure.has_ended());
             secure.with_engine(|engine| live.set_chain(engine.certificates()));
             live.note_tls(|tls| {

@@ -1,5 +1,6 @@
 //! The client's side: what it says first, and the handshake with it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,7 @@ pub(in crate::connection) async fn shake_hands(
     downstream: &Stream,
     tls: &ServerSide,
     mut bytes: Vec<u8>,
-) -> Result<Box<Secure>, Ended> {
+) -> Result<Rc<Secure>, Ended> {
     let fail = |text: Box<str>| live.note_tls(|tls| tls.failure = Some(text));
     let Some(config) = tls.config() else {
         fail(tls.problem().unwrap_or("there is no certificate").into());

@@ -1,5 +1,6 @@
 //! The endpoint's side: the handshake that belongs to the attempt to connect to it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ pub(in crate::connection) async fn shake_hands(
     upstream: &Stream,
     tls: &ClientSide,
     deadline: Instant,
-) -> Result<Box<Secure>, Failed> {
+) -> Result<Rc<Secure>, Failed> {
     let (Some(config), Some(name)) = (tls.config(), tls.server_name()) else {
         live.note_failure(tls.problem().unwrap_or("there are no authorities to trust").into());
         return Err(Failed::Attempt(Outcome::TlsUnavailable));

@@ -63,6 +63,8 @@ impl SecureHalf<'_> {
             Err(step) => step,
         };
         match step {
+            // Who ends it from outside has said so to both sides.
+            _ if self.half.relay.live.is_ending() => {}
             Step::End => self.end().await,
             Step::ReadFailed => self.half.read_failed(),
             Step::WaitFailed => self.half.relay.live.end(Outcome::Internal),
@@ -215,9 +217,12 @@ impl SecureHalf<'_> {
     fn ended(&self) -> Step {
         let live = self.half.relay.live;
         let side = self.half.reading_side();
-        // Who shut the sockets down, or which side broke, is known already.
-        if self.from.is_none() || live.is_ending() || live.broken.get().is_some() {
+        // Which side broke is known already.
+        if self.from.is_none() || live.broken.get().is_some() {
             return if self.from.is_some() { Step::ReadFailed } else { Step::End };
+        }
+        if live.is_ending() {
+            return Step::ReadFailed;
         }
         self.half.relay.explain(match side {
             Side::Downstream => Outcome::DownstreamTruncated,

@@ -167,6 +167,11 @@ impl SocketHandle {
         abort(&self.0);
     }
 
+    /// Writes what the socket takes at once, if it takes anything.
+    pub(crate) fn try_write(&self, bytes: &[u8]) {
+        let _full_or_gone = rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    }
+
     /// Ends both directions. Reads and writes that wait return at once.
     pub(crate) fn shutdown(&self) {
         let _peer_is_gone = SockRef::from(&self.0).shutdown(Shutdown::Both);

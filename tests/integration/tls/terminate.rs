@@ -4,11 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use crate::support::{
-    Authority, Driver, Endpoint, Pattern, Proxy, ask_securely, end, on_both_drivers, reset_on_close,
-    shake_hands,
+    Authority, Driver, Endpoint, Pattern, Proxy, ask_securely, echo_securely, end, on_both_drivers,
+    reset_on_close, secure_endpoint, shake_hands,
 };
 
-use super::{assert_ended, terminating};
+use super::{assert_ended, encrypting, terminating};
 
 on_both_drivers!(
     a_client_is_understood,
@@ -20,6 +20,7 @@ on_both_drivers!(
     small_messages_go_to_and_fro,
     what_comes_with_the_handshake_is_not_lost,
     a_client_is_known_by_its_certificate,
+    a_timeout_is_told_in_tls,
 );
 
 fn a_client_is_understood(driver: Driver) {
@@ -204,4 +205,21 @@ fn a_client_is_known_by_its_certificate(driver: Driver) {
     assert_eq!(record["outcome"], "tls_handshake_failed", "{record}");
     let failure = record["tls"]["failure"].as_str().unwrap();
     assert!(failure.contains("no certificate"), "{record}");
+}
+
+/// A timeout is an end that TLS tells of: nothing is missing.
+fn a_timeout_is_told_in_tls(driver: Driver) {
+    let authority = Authority::new();
+    let certificate = authority.certify(&["a.test"]);
+    let endpoint = secure_endpoint(certificate.server(), echo_securely);
+    let mut settings = terminating(driver, &certificate, &endpoint);
+    settings.listener.push_str(", timeout: {tcp: {idleTimeout: 300ms}}");
+    settings.upstream = encrypting(driver, &authority, "a.test", &[&endpoint]).upstream;
+    let proxy = Proxy::start(&settings);
+    let mut client = shake_hands(proxy.address, "a.test", authority.client()).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "hello");
+    assert_eq!(proxy.record()["outcome"], "idle_timeout");
 }
