@@ -20,6 +20,7 @@ mod descriptors;
 mod discovery;
 mod drain;
 mod faults;
+mod garbage;
 mod half_close;
 mod hedging;
 mod near;
