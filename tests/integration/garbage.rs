@@ -80,7 +80,7 @@ fn send(random: &mut fastrand::Rng, seeds: &[Vec<u8>], listeners: &[SocketAddr],
         // It may be refused before all of it is sent.
         let sent = stream.write_all(&bytes).and_then(|()| stream.shutdown(Shutdown::Write));
         if sent.is_ok() {
-            stream.read(&mut [0; 1024]).ok();
+            let _answer_or_reset = stream.read(&mut [0; 1024]);
         }
     }
 }
