@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustls::version::TLS12;
 
 use crate::support::{
-    Authority, Driver, Endpoint, Proxy, ask_securely, connect, eventually, on_both_drivers, shake_hands,
+    Authority, Driver, Endpoint, Proxy, ask, ask_securely, connect, eventually, on_both_drivers, shake_hands,
 };
 
 use super::terminating;
@@ -18,6 +18,7 @@ on_both_drivers!(
     a_name_without_a_route_gets_an_alert,
     a_client_that_trusts_nobody_is_recorded,
     garbage_leaves_nothing_behind,
+    a_flood_of_silent_clients_leaves_the_others_alone,
 );
 
 fn proxy(driver: Driver, more: &str) -> (Authority, Endpoint, Proxy) {
@@ -129,5 +130,33 @@ fn garbage_leaves_nothing_behind(driver: Driver) {
         .with_root_certificates(authority.roots())
         .with_no_client_auth();
     let mut client = shake_hands(proxy.address, "a.test", config).unwrap();
+    assert_eq!(ask_securely(&mut client, "hello").unwrap(), "hello");
+}
+
+/// Clients that connect and say nothing hold a bounded number of places, and nobody's connection.
+fn a_flood_of_silent_clients_leaves_the_others_alone(driver: Driver) {
+    /// As many as a worker has places for handshakes.
+    const PLACES: usize = 1_024;
+    let authority = Authority::new();
+    let certificate = authority.certify(&["a.test"]);
+    let endpoint = Endpoint::echo();
+    let mut settings = terminating(driver, &certificate, &endpoint);
+    settings.workers = 1;
+    settings.listener.push_str(", timeout: {tcp: {tlsHandshakeTimeout: 2m}}");
+    let proxy = Proxy::start(&settings);
+    let mut early = shake_hands(proxy.address, "a.test", authority.client()).unwrap();
+    let silent: Vec<_> = (0..PLACES).map(|_| connect(proxy.address)).collect();
+    proxy.wait_for_live(PLACES + 1);
+    assert_eq!(ask(proxy.address, ""), Err(ErrorKind::ConnectionReset));
+    let limited =
+        |records: &Vec<serde_json::Value>| records.iter().any(|r| r["outcome"] == "handshake_limit");
+    eventually("an outcome", || proxy.lines.all(), limited);
+    early.write_all(b"still here").unwrap();
+    let mut answer = [0; 10];
+    early.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"still here");
+    drop(silent);
+    proxy.wait_for_live(1);
+    let mut client = shake_hands(proxy.address, "a.test", authority.client()).unwrap();
     assert_eq!(ask_securely(&mut client, "hello").unwrap(), "hello");
 }
