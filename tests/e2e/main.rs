@@ -13,6 +13,7 @@
 )]
 
 mod apiserver_outage;
+mod certificates;
 mod crash;
 mod discovery;
 mod install;

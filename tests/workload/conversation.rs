@@ -5,8 +5,10 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 /// What an endpoint says before it ends a connection of its own accord.
 pub(crate) const BYE: &str = "bye";
@@ -14,19 +16,29 @@ const LINE_MAX: usize = 4096;
 
 /// A connection that is read and written by lines. A read that is dropped loses nothing.
 pub(crate) struct Conversation {
-    stream: TcpStream,
+    stream: Stream,
     received: Vec<u8>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
 }
 
 impl Conversation {
     pub(crate) fn new(stream: TcpStream) -> Self {
         // Without it lines are sent later on some kernels, which would only show in the latency.
         stream.set_nodelay(true).ok();
-        Self { stream, received: Vec::new() }
+        Self { stream: Stream::Plain(stream), received: Vec::new() }
+    }
+
+    pub(crate) fn secure(stream: TlsStream<TcpStream>) -> Self {
+        stream.get_ref().0.set_nodelay(true).ok();
+        Self { stream: Stream::Secure(Box::new(stream)), received: Vec::new() }
     }
 
     pub(crate) fn local(&self) -> Option<SocketAddr> {
-        self.stream.local_addr().ok()
+        self.stream.socket().local_addr().ok()
     }
 
     /// The next line without its end; none after FIN.
@@ -39,34 +51,35 @@ impl Conversation {
             if self.received.len() > LINE_MAX {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            self.stream.readable().await?;
             let mut bytes = [0; 1024];
-            match self.stream.try_read(&mut bytes) {
-                Ok(0) => return Ok(None),
-                Ok(read) => self.received.extend_from_slice(&bytes[..read]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            let read = match &mut self.stream {
+                Stream::Plain(stream) => stream.read(&mut bytes).await?,
+                Stream::Secure(stream) => stream.read(&mut bytes).await?,
+            };
+            if read == 0 {
+                return Ok(None);
             }
+            self.received.extend_from_slice(&bytes[..read]);
         }
     }
 
-    pub(crate) async fn say(&self, line: &str) -> io::Result<()> {
+    pub(crate) async fn say(&mut self, line: &str) -> io::Result<()> {
         let text = format!("{line}\n");
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            self.stream.writable().await?;
-            match self.stream.try_write(rest) {
-                Ok(written) => rest = &rest[written..],
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.write_all(text.as_bytes()).await,
+            Stream::Secure(stream) => {
+                stream.write_all(text.as_bytes()).await?;
+                stream.flush().await
             }
         }
-        Ok(())
     }
 
     /// Sends FIN, then reads until the other side's, so that nothing under way turns the end into a reset.
     pub(crate) async fn end(mut self, patience: Duration) -> io::Result<()> {
-        SockRef::from(&self.stream).shutdown(Shutdown::Write)?;
+        match &mut self.stream {
+            Stream::Plain(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write)?,
+            Stream::Secure(stream) => stream.shutdown().await?,
+        }
         let rest = async {
             while self.line().await?.is_some() {}
             Ok(())
@@ -76,7 +89,16 @@ impl Conversation {
 
     /// Ends it with RST.
     pub(crate) fn reset(self) -> io::Result<()> {
-        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO))
+        SockRef::from(self.stream.socket()).set_linger(Some(Duration::ZERO))
+    }
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Secure(stream) => stream.get_ref().0,
+        }
     }
 }
 

@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout};
 use crate::conversation::{BYE, Conversation, kind};
 use crate::report::Sample;
 use crate::tally::Tally;
-use crate::{endpoint, held, http, pace};
+use crate::{endpoint, held, http, pace, secure};
 
 /// Connections under way for each target; more than that is a failure of what is loaded, or of this machine.
 const UNDER_WAY_MAX: usize = 2000;
 
 #[derive(Args)]
 pub(crate) struct Load {
-    /// NAME=ADDRESS[,rate=N][,held=N][,greet]: N new connections a second, N held ones, whether a greeting comes first
+    /// NAME=ADDRESS[,rate=N][,held=N][,greet][,tls=HOSTNAME]: N new connections a second, N held ones, whether a greeting comes first, by TLS
     #[arg(long = "target", value_name = "TARGET")]
     pub(crate) targets: Vec<Aim>,
     /// Stop, and exit, after so long
@@ -43,6 +43,8 @@ pub(crate) struct Aim {
     pub(crate) rate: f64,
     pub(crate) held: u64,
     pub(crate) greet: bool,
+    /// The name to ask for by TLS.
+    pub(crate) tls: Option<String>,
 }
 
 /// A connection that was answered rightly.
@@ -141,7 +143,13 @@ impl Attempt {
     /// Until the answer to `request` was right.
     pub(crate) async fn run(&mut self, aim: &Aim, request: &str) -> io::Result<Conversation> {
         let stream = TcpStream::connect(aim.address).await?;
-        let mut conversation = Conversation::new(stream);
+        let mut conversation = match &aim.tls {
+            None => Conversation::new(stream),
+            Some(name) => {
+                self.stage = "handshake";
+                Conversation::secure(secure::shake_hands(stream, name).await?)
+            }
+        };
         self.local = conversation.local().map(|local| local.to_string()).unwrap_or_default();
         if aim.greet {
             self.stage = "greeting";
@@ -194,13 +202,14 @@ impl FromStr for Aim {
         let mut parts = rest.split(',');
         let address = parts.next().unwrap_or_default();
         let address = address.parse().map_err(|_| format!("{address:?} is no IP address with a port"))?;
-        let mut aim = Self { name: name.to_owned(), address, rate: 0.0, held: 0, greet: false };
+        let mut aim = Self { name: name.to_owned(), address, rate: 0.0, held: 0, greet: false, tls: None };
         for part in parts {
             match part.split_once('=').unwrap_or((part, "")) {
                 ("rate", rate) => aim.rate = rate.parse().map_err(|_| format!("no rate: {rate:?}"))?,
                 ("held", held) => aim.held = held.parse().map_err(|_| format!("no number: {held:?}"))?,
                 ("greet", "") => aim.greet = true,
-                _ => return Err(format!("{part:?} is none of rate=N, held=N and greet")),
+                ("tls", name) => aim.tls = Some(name.to_owned()),
+                _ => return Err(format!("{part:?} is none of rate=N, held=N, greet and tls=HOSTNAME")),
             }
         }
         Ok(aim)

@@ -15,6 +15,7 @@ mod http;
 mod load;
 mod pace;
 mod report;
+mod secure;
 mod tally;
 #[cfg(test)]
 mod tests;

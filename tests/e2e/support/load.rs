@@ -21,6 +21,11 @@ pub(crate) struct Load<'a> {
 impl<'a> Load<'a> {
     /// `targets` as the workload takes them: `NAME=ADDRESS[,rate=N][,held=N][,greet]`.
     pub(crate) fn start(namespace: &'a Namespace, targets: &[String]) -> Self {
+        Self::trusting(namespace, targets, "")
+    }
+
+    /// The same, of `...[,tls=HOSTNAME]` too; `authority` (PEM) has to vouch for who answers.
+    pub(crate) fn trusting(namespace: &'a Namespace, targets: &[String], authority: &str) -> Self {
         let mut arguments = vec!["load".to_owned(), format!("--seconds={LIFE_SECONDS}")];
         for target in targets {
             arguments.extend(["--target".to_owned(), target.clone()]);
@@ -29,6 +34,7 @@ impl<'a> Load<'a> {
             "name": "load",
             "image": settings::workload_image(),
             "args": arguments,
+            "env": [{"name": "WORKLOAD_AUTHORITY", "value": authority}],
             "ports": [{"name": "report", "containerPort": REPORT_PORT}],
             "readinessProbe": {"tcpSocket": {"port": REPORT_PORT}, "periodSeconds": 1},
             "securityContext": endpoints::container_security(),
