@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Name, Upstream};
 use crate::routing::{Findings, Found, Problem, RouteTable};
-use crate::tls::Credentials;
+use crate::tls::{Credentials, Taken};
 
 use super::certificates::{self, Delivery};
 use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
@@ -134,7 +134,14 @@ impl Tables {
             Delivery::Found { source, found, received } => {
                 (vec![(source.clone(), credentials.take(&source, found, now))], received)
             }
-            Delivery::TimePassed => (credentials.settle(now), Instant::now()),
+            Delivery::TimePassed => {
+                let mut settled = credentials.settle(now);
+                settled.retain(|(_, taken)| *taken != Taken::default());
+                if settled.is_empty() {
+                    return;
+                }
+                (settled, Instant::now())
+            }
         };
         for (source, taken) in taken {
             if taken.is_new {

@@ -10,6 +10,7 @@ use crate::config::{
 use crate::config::{PortRef, ServicePort, UpstreamDrain};
 
 mod model;
+mod tls;
 
 fn none() -> Findings {
     Findings::default()
