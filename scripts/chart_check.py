@@ -94,10 +94,22 @@ FAILED = [
     ("metrics.serviceMonitor.enabled", True, ["metrics.serviceMonitor", "metrics.service.enabled: true"]),
     ("seccompProfile.type", "Localhost", ["seccompProfile.localhostProfile: missing"]),
 ]
+SHARED_PORT = {
+    **BASE["config"],
+    "listeners": [
+        {"name": name, "address": "[::]:8443", "protocol": "TLS", "tls": {"mode": "Passthrough"}} for name in "ab"
+    ],
+    "routes": [
+        {"name": name, "listener": name, "hostnames": [f"{name}.example"], "backendRefs": [{"upstream": "web"}]}
+        for name in "ab"
+    ],
+}
+
 # What may change while pods run: their template must stay as it is, byte by byte.
 LIVE = [
     ("config.listeners.0.address", "[::]:8081"),
     ("config", TWO_LISTENERS),
+    ("config", SHARED_PORT),
     ("config.routes.0.sources", ["10.0.0.0/8"]),
     ("config.upstreams.1", {"name": "more", "endpoints": [{"address": "10.0.0.8:80"}]}),
     ("config.metrics.perEndpoint", False),

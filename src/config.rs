@@ -170,7 +170,7 @@ pub struct ConnectionLimit {
 }
 
 /// What one client address may have; at least one of the two.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SourceLimit {
     /// Connections at once.
     pub limit: Option<NonZeroU32>,

@@ -19,6 +19,7 @@ mod relay;
 mod secure;
 mod secured;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -56,12 +57,13 @@ pub(crate) fn serve(context: Rc<Context>, accepted: Accepted) -> impl Future<Out
     let live = context.registry.open(client, listener);
     // From here on exactly one record is written, also if this task is dropped or panics.
     let mut recorder = Recorder::new(Rc::clone(&context), Rc::clone(&live));
+    let (has_place, listener_place) = (listener_place.is_some(), Cell::new(listener_place));
     async move {
         let outcome = match Stream::new(socket) {
             Ok(downstream) => {
                 live.attach_downstream(downstream.handle());
                 context.registry.schedule(&live);
-                forward(&context, &live, &downstream, listener_place.is_some(), &mut recorder).await
+                forward(&context, &live, &downstream, has_place, &listener_place, &mut recorder).await
             }
             Err(error) => {
                 tracing::error!(%error, "an accepted socket cannot be used");
@@ -79,6 +81,7 @@ async fn forward(
     live: &Live,
     downstream: &Stream,
     has_place: bool,
+    place: &Cell<Option<Place>>,
     recorder: &mut Recorder,
 ) -> Outcome {
     let restrictions = context.restrictions.times();
@@ -86,9 +89,9 @@ async fn forward(
         downstream.abort();
         return outcome;
     }
-    if live.listener.protocol == Protocol::Tls {
+    if live.accepted_by.protocol == Protocol::Tls {
         // In a box, as it is large, and a plain connection has no use for it.
-        return Box::pin(secured::forward(context, live, downstream, restrictions, recorder)).await;
+        return Box::pin(secured::forward(context, live, downstream, place, restrictions, recorder)).await;
     }
     let connected = match choose_upstream(context, live, restrictions, recorder) {
         Ok(upstream) => connect::connect(context, live, upstream, recorder).await,
@@ -120,11 +123,11 @@ async fn admit(context: &Context, live: &Live, downstream: &Stream, has_place: b
     if !has_place {
         return Err(Outcome::Limit);
     }
-    if let Some(proxy) = &live.listener.proxy {
+    if let Some(proxy) = &live.accepted_by.proxy {
         // In a box: most connections have no header to wait for.
         Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
     }
-    if !live.listener.admits(live.client().ip()) {
+    if !live.accepted_by.admits(live.client().ip()) {
         return Err(Outcome::Denied);
     }
     live.enter_source().map_err(|refusal| match refusal {
@@ -140,7 +143,7 @@ fn choose_upstream<'a>(
     restrictions: u64,
     recorder: &mut Recorder,
 ) -> Result<&'a Arc<Upstream>, Outcome> {
-    let route = live.listener.route_for(live.server_name(), live.client().ip()).ok_or(Outcome::NoRoute)?;
+    let route = live.listener().route_for(live.server_name(), live.client().ip()).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);
     if context.restrictions.times() != restrictions {

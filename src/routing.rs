@@ -12,6 +12,7 @@ mod places;
 pub mod publish;
 mod queue;
 mod route;
+mod shared;
 mod table;
 mod upstream;
 mod verdicts;

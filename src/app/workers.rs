@@ -131,9 +131,10 @@ pub(super) fn listener_addresses(
 ) -> BTreeMap<Name, SocketAddr> {
     let bound = sockets.first().into_iter().flatten();
     bound
-        .filter_map(|bound| {
-            let listener = table.listener_at(bound.address)?;
-            Some((listener.name.clone(), bound.socket.local_addr().ok()?))
+        .filter_map(|bound| Some((bound.address, bound.socket.local_addr().ok()?)))
+        .flat_map(|(address, bound)| {
+            let there = table.listeners.iter().filter(move |listener| listener.address == address);
+            there.map(move |listener| (listener.name.clone(), bound))
         })
         .collect()
 }

@@ -11,6 +11,7 @@ mod names;
 mod process;
 mod proxy;
 mod route;
+mod shared;
 mod tls;
 mod upstream;
 
@@ -54,6 +55,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let routes = route::routes(&cx, file.routes, &known, &listeners);
     let upstreams = upstream::upstreams(&cx, file.upstreams, &cluster);
     loops::refuse(&cx, &listeners, &routes, &upstreams);
+    shared::agree(&cx, &listener_names, &listeners);
     if routes.len() == routes_written {
         tls::agree(&cx, &listener_names, &listeners, &routes, &upstreams);
     }

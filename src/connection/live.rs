@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::proxy_protocol::Addresses;
 use crate::resilience::{SourcePlace, SourceRefusal};
-use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
+use crate::routing::{Endpoint, EndpointState, Listener, Place, Upstream};
 use crate::telemetry::{LiveConnection, Outcome, Side, TlsRecord};
 use crate::worker::runtime::SocketHandle;
 
@@ -45,7 +45,8 @@ pub(crate) struct Live {
     pub(super) from: SocketAddr,
     /// What a proxy in front said; apart, because few do.
     named: OnceCell<Box<Addresses>>,
-    pub(crate) listener: Arc<Listener>,
+    /// Who accepted it; see [`Live::listener`].
+    pub(crate) accepted_by: Arc<Listener>,
     pub(crate) accepted: Instant,
     opened: CoarseTime,
     /// What is known of its TLS; apart, because few speak any that is seen here.
@@ -86,6 +87,10 @@ pub(crate) struct Live {
 #[derive(Default)]
 struct LiveTls {
     server_name: OnceCell<Box<str>>,
+    /// The listener that it wants, where that is not the one that accepted it.
+    listener: OnceCell<Arc<Listener>>,
+    /// Its place there.
+    place: Cell<Option<Place>>,
     record: RefCell<TlsRecord>,
     /// What the client showed, if TLS ends here; empty: no certificate.
     chain: OnceCell<Box<[CertificateDer<'static>]>>,
@@ -122,7 +127,7 @@ impl Live {
             id,
             from,
             named: OnceCell::new(),
-            listener,
+            accepted_by: listener,
             accepted: Instant::now(),
             opened: now,
             tls: OnceCell::new(),
@@ -192,7 +197,7 @@ impl Live {
 
     /// Asks whether its client may have another connection, and counts it if so.
     pub(super) fn enter_source(&self) -> Result<(), SourceRefusal> {
-        if let Some(place) = self.listener.enter_source(self.client().ip(), self.accepted)? {
+        if let Some(place) = self.accepted_by.enter_source(self.client().ip(), self.accepted)? {
             self.source.set(Some(Box::new(place)));
         }
         Ok(())
@@ -202,13 +207,32 @@ impl Live {
     /// admitted counts itself.
     pub(crate) fn count_source(&self, listener: &Listener) {
         // Who may be yet to say who its client is cannot be counted.
-        let is_early = self.listener.sources.is_some() || self.listener.proxy.is_some();
+        let is_early = self.accepted_by.sources.is_some() || self.accepted_by.proxy.is_some();
         let counts = self.upstream.get().is_some() || !is_early;
         let place = self.source.take().or_else(|| {
             let place = counts.then(|| listener.count_source(self.client().ip(), self.accepted));
             place.flatten().map(Box::new)
         });
         self.source.set(place);
+    }
+
+    /// Whose connection it is: that of who accepted it, until its client has said which of the listeners there it wants.
+    pub(crate) fn listener(&self) -> &Arc<Listener> {
+        self.tls.get().and_then(|tls| tls.listener.get()).unwrap_or(&self.accepted_by)
+    }
+
+    /// Its client wants this listener. `false`: that has no place for it.
+    pub(super) fn choose_listener(&self, listener: &Arc<Listener>) -> bool {
+        if Arc::ptr_eq(&listener.state, &self.accepted_by.state) {
+            return true;
+        }
+        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+        let tls = self.tls.get_or_init(Box::default);
+        let _set_once = tls.listener.set(Arc::clone(listener));
+        let place = listener.state.places.try_take(limit);
+        let has_place = place.is_some();
+        tls.place.set(place);
+        has_place
     }
 
     /// The name that its client asks for, once that is known.
@@ -369,7 +393,7 @@ impl Live {
     fn is_trusted(&self, listener: &Listener) -> bool {
         let chain = self.tls.get().and_then(|tls| tls.chain.get());
         let (Some(chain), Some(now)) = (chain, &listener.tls) else { return true };
-        let is_judged_alike = self.listener.tls.as_ref().is_some_and(|then| then.admits_as(now));
+        let is_judged_alike = self.listener().tls.as_ref().is_some_and(|then| then.admits_as(now));
         is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
     }
 
@@ -390,7 +414,7 @@ impl Live {
 
     /// When it has to be gone because its listener or endpoint left the table.
     fn leave_by(&self) -> Option<CoarseTime> {
-        let listener = self.listener.state.leave_by.get().copied();
+        let listener = self.listener().state.leave_by.get().copied();
         let endpoint = self.endpoint_state().and_then(EndpointState::leave_by);
         let by = listener.into_iter().chain(endpoint).min()?;
         Some(self.opened + by.saturating_duration_since(self.accepted))
@@ -412,7 +436,7 @@ impl Live {
 
     /// The next moment at which a timeout may be over, and the outcome if it then is.
     pub(super) fn deadline(&self) -> Option<(CoarseTime, Outcome)> {
-        let listener = &self.listener.timeouts;
+        let listener = &self.listener().timeouts;
         let upstream = self.upstream.get().map(|upstream| &upstream.timeouts);
         let shorter = |one: Option<Duration>, other: Option<Duration>| match (one, other) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -448,7 +472,7 @@ impl Live {
             id: self.id,
             worker,
             client: self.client(),
-            listener: self.listener.name.clone(),
+            listener: self.listener().name.clone(),
             upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
             endpoint: self.endpoint(),
             age: self.accepted.elapsed(),
@@ -461,6 +485,7 @@ impl Live {
     /// Lets go of the sockets, so that they close with the connection's task, and of what it was counted for.
     pub(super) fn detach(&self) {
         drop(self.source.take());
+        drop(self.tls.get().and_then(|tls| tls.place.take()));
         self.sockets.borrow_mut().clear();
         if let Some(tls) = self.tls.get() {
             tls.sides.borrow_mut().clear();

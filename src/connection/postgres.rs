@@ -32,7 +32,7 @@ pub(super) enum Asks {
 
 /// Hears how a client comes to TLS, up to where TLS begins.
 pub(super) async fn greet(context: &Context, live: &Live, downstream: &Stream) -> Result<Asks, Ended> {
-    let deadline = live.accepted + live.listener.timeouts.tls_handshake;
+    let deadline = live.accepted + live.accepted_by.timeouts.tls_handshake;
     let judge = |bytes: &[u8]| Some(read(bytes)).filter(|first| *first != First::Unclear);
     for _ in 0..REQUESTS_MAX {
         let first = match peek(context, live, downstream, deadline, REQUEST_LEN, judge).await? {

@@ -43,7 +43,7 @@ pub(super) async fn receive(
             Ok(())
         }
         Some(Err(malformed)) => {
-            let (listener, from) = (&live.listener.name, live.from);
+            let (listener, from) = (&live.accepted_by.name, live.from);
             tracing::debug!(%listener, %from, "no PROXY protocol header: {malformed}");
             Err(Outcome::ProxyHeaderInvalid)
         }
@@ -62,7 +62,7 @@ async fn wait(
     downstream: &Stream,
     mode: ProxyMode,
 ) -> Result<Option<Result<Header, Malformed>>, Outcome> {
-    let listener = &live.listener;
+    let listener = &live.accepted_by;
     let (time, silence) = match listener.protocol {
         Protocol::Tcp => (TIMEOUT, SILENCE),
         // Who speaks TLS speaks first.

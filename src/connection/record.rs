@@ -84,7 +84,7 @@ impl Recorder {
             worker: self.context.worker,
             client: live.client(),
             via: live.named().map(|_| live.from),
-            listener: live.listener.name.clone(),
+            listener: live.listener().name.clone(),
             route: self.route.take(),
             upstream: live.upstream().map(|upstream| upstream.name.clone()),
             endpoint: live.endpoint(),

@@ -63,7 +63,7 @@ impl Registry {
         if listener.sources.is_none() {
             return;
         }
-        let is_its = |live: &Live| Arc::ptr_eq(&live.listener.state, &listener.state);
+        let is_its = |live: &Live| Arc::ptr_eq(&live.accepted_by.state, &listener.state);
         self.matching(is_its).iter().for_each(|live| live.count_source(listener));
     }
 

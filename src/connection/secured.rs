@@ -3,11 +3,14 @@
 //! Here: shake hands with the client, then connect, then relay what was encrypted. Or at the endpoint: connect, hand on
 //! what was read as it came, and relay as without TLS.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustls::AlertDescription;
 
 use crate::config::{StartTls, TlsMode};
+use crate::routing::Place;
 use crate::telemetry::{ClientIdentity, Outcome, Side};
 use crate::tls::Facts;
 use crate::worker::runtime::Stream;
@@ -32,10 +35,11 @@ pub(super) async fn forward(
     context: &Context,
     live: &Live,
     downstream: &Stream,
+    place: &Cell<Option<Place>>,
     restrictions: u64,
     recorder: &mut Recorder,
 ) -> Outcome {
-    let client = match meet(context, live, downstream).await {
+    let client = match meet(context, live, downstream, place).await {
         Ok(client) => client,
         Err(ended) => return ended.end(context, downstream).await,
     };
@@ -67,13 +71,18 @@ pub(super) async fn forward(
 }
 
 /// Hears whom the client asks for, and shakes hands with it unless somebody else is to do that.
-async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Client, Ended> {
+async fn meet(
+    context: &Context,
+    live: &Live,
+    downstream: &Stream,
+    place: &Cell<Option<Place>>,
+) -> Result<Client, Ended> {
     let Some(_under_way) = context.handshakes.begin() else {
         return Err(Ended::Cut(Outcome::HandshakeLimit));
     };
     live.set_shakes_hands(true);
     context.registry.schedule(live);
-    let start = live.listener.tls.as_ref().and_then(|tls| tls.start_tls());
+    let start = live.accepted_by.tls.as_ref().and_then(|tls| tls.start_tls());
     let asks = match start {
         None => Asks::No,
         // In a box: few listeners have it.
@@ -83,7 +92,7 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
     let is_nameless = hello.server_name.is_none();
     live.set_server_name(hello.server_name);
     live.note_tls(|_| {});
-    let Some(route) = live.listener.route_for(live.server_name(), live.client().ip()) else {
+    let Some((listener, route)) = live.accepted_by.find(live.server_name(), live.client().ip()) else {
         let alert = if is_nameless {
             // "Servers requiring this extension SHOULD respond to a ClientHello lacking [it] with" this (RFC 8446 9.2).
             AlertDescription::MissingExtension
@@ -92,7 +101,14 @@ async fn meet(context: &Context, live: &Live, downstream: &Stream) -> Result<Cli
         };
         return Err(tell(downstream, alert, Outcome::NoRoute));
     };
-    let client = match (route.tls_mode, &live.listener.tls) {
+    if !live.choose_listener(listener) {
+        return Err(Ended::Cut(Outcome::Limit));
+    }
+    if !Arc::ptr_eq(listener, &live.accepted_by) {
+        // Who accepted it has its place for others again.
+        drop(place.take());
+    }
+    let client = match (route.tls_mode, &listener.tls) {
         (Some(TlsMode::Terminate), Some(_)) if !hello.speaks_tls12_or_later => {
             // The library would find something else to complain about first.
             live.note_failure("it speaks no version of TLS that is still permitted".into());

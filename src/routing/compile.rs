@@ -248,6 +248,7 @@ fn compile_listener(
         tls,
         routes: routes.iter().map(compiled).collect(),
         matcher: Arc::new(matcher),
+        shared: None,
         state: previous.map_or_else(Arc::default, |listener| Arc::clone(&listener.state)),
     }
 }

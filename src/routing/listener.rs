@@ -12,6 +12,7 @@ use crate::resilience::{SourcePlace, SourcePolicy, SourceRefusal, Sources};
 use crate::tls::ServerSide;
 
 use super::matcher::Matcher;
+use super::shared::Shared;
 use super::{Places, Route, Upstream};
 
 /// A listener and its routes.
@@ -35,6 +36,8 @@ pub struct Listener {
     pub routes: Vec<Arc<Route>>,
     /// Of `routes`, by their indices.
     pub(super) matcher: Arc<Matcher>,
+    /// Other listeners of the same address, if it is the first of them.
+    pub(super) shared: Option<Arc<Shared>>,
     pub state: Arc<ListenerState>,
 }
 

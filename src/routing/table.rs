@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Name;
 
-use super::{Endpoint, EndpointState, Listener, ListenerState, Upstream};
+use super::{Endpoint, EndpointState, Listener, ListenerState, Upstream, shared};
 
 /// Listeners, routes, upstreams and endpoints at one moment.
 #[derive(Debug)]
@@ -34,16 +34,19 @@ impl RouteTable {
 
     pub fn new(
         generation: u64,
-        listeners: Vec<Arc<Listener>>,
+        mut listeners: Vec<Arc<Listener>>,
         upstreams: BTreeMap<Name, Arc<Upstream>>,
         drain_timeout: Duration,
     ) -> Self {
-        let by_address =
-            listeners.iter().enumerate().map(|(index, listener)| (listener.address, index)).collect();
+        shared::introduce(&mut listeners);
+        let mut by_address = HashMap::new();
+        for (index, listener) in listeners.iter().enumerate() {
+            by_address.entry(listener.address).or_insert(index);
+        }
         Self { generation, listeners, by_address, upstreams, drain_timeout, departures: 0, restrictions: 0 }
     }
 
-    /// The listener bound to `address`.
+    /// The listener bound to `address`: the first, where several share it.
     pub fn listener_at(&self, address: SocketAddr) -> Option<&Arc<Listener>> {
         self.listeners.get(*self.by_address.get(&address)?)
     }
@@ -62,8 +65,10 @@ impl RouteTable {
     }
 
     fn permits_others_than(&self, previous: &Self) -> bool {
+        let before: HashMap<&Name, &Arc<Listener>> =
+            previous.listeners.iter().map(|listener| (&listener.name, listener)).collect();
         self.listeners.iter().any(|listener| {
-            let before = previous.listener_at(listener.address);
+            let before = before.get(&listener.name);
             before.is_none_or(|before| !Arc::ptr_eq(before, listener) && !listener.permits_as(before))
         })
     }

@@ -64,7 +64,7 @@ async fn look(worker: &Worker, table: &RouteTable) -> Vec<Rc<Live>> {
         table.listeners.iter().map(|listener| (Arc::as_ptr(&listener.state), listener)).collect();
     // What left with its listener has its time to drain.
     let is_forbidden = |live: &Rc<Live>| {
-        let listener = listeners.get(&Arc::as_ptr(&live.listener.state));
+        let listener = listeners.get(&Arc::as_ptr(&live.listener().state));
         listener.is_some_and(|listener| !live.is_permitted(listener))
     };
     let mut forbidden = Vec::new();

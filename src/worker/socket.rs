@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -28,8 +29,12 @@ pub fn bind(
     next: &RouteTable,
     workers: usize,
 ) -> Result<Vec<Vec<BoundListener>>, BindError> {
-    let new: Vec<_> =
-        next.listeners.iter().filter(|listener| current.listener_at(listener.address).is_none()).collect();
+    let is_new = |listener: &&Arc<Listener>| {
+        let binds = |first: &Arc<Listener>| Arc::ptr_eq(first, listener);
+        next.listener_at(listener.address).is_some_and(binds)
+            && current.listener_at(listener.address).is_none()
+    };
+    let new: Vec<&Arc<Listener>> = next.listeners.iter().filter(is_new).collect();
     let cannot = |listener: &Listener, error: io::Error| BindError {
         name: listener.name.clone(),
         address: listener.address,

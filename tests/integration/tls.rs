@@ -4,6 +4,7 @@ mod endpoints;
 mod passthrough;
 mod programs;
 mod refusals;
+mod shared;
 mod terminate;
 
 use serde_json::Value;

@@ -216,10 +216,11 @@ replaces the pods, and a change of anything else does not.
 {{- $routed := dict }}
 {{- range .Values.config.routes }}{{ $_ := set $routed .listener true }}{{ end }}
 {{- range $i, $listener := .Values.config.listeners }}
-{{- if hasKey $addresses $listener.address }}
-{{- fail (printf "config.listeners[%d].address (listener %q): %s is already that of listener %q; write another address or port" $i $listener.name $listener.address (get $addresses $listener.address)) }}
+{{- $first := get $addresses $listener.address | default $listener }}
+{{- if and (ne $first.name $listener.name) (not (and (eq ($first.protocol | default "TCP") "TLS") (eq ($listener.protocol | default "TCP") "TLS"))) }}
+{{- fail (printf "config.listeners[%d].address (listener %q): %s is already that of listener %q, which only listeners with protocol TLS can share; write another address or port" $i $listener.name $listener.address $first.name) }}
 {{- end }}
-{{- $_ := set $addresses $listener.address $listener.name }}
+{{- $_ := set $addresses $listener.address $first }}
 {{- if not (hasKey $routed $listener.name) }}
 {{- fail (printf "config.listeners[%d] (listener %q): no route leads from it; add one like {name: %s, listener: %s, backendRefs: [{upstream: ...}]}, or remove it" $i $listener.name $listener.name $listener.name) }}
 {{- end }}

@@ -33,8 +33,8 @@ fn listener(
     addresses: &mut Addresses,
     cluster: &Cluster,
 ) -> Option<Listener> {
-    let address = address(cx, path, raw.address, addresses);
     let protocol = protocol(cx, path, raw.protocol);
+    let address = address(cx, path, raw.address, protocol, addresses);
     let proxy = proxy::listener(cx, path, raw.proxy_protocol);
     let tls = tls::listener(cx, path, raw.tls, protocol, cluster);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
@@ -114,6 +114,7 @@ fn address(
     cx: &Context<'_>,
     path: &str,
     field: Field<ListenAddress>,
+    protocol: Option<Protocol>,
     addresses: &mut Addresses,
 ) -> Option<SocketAddr> {
     let path = format!("{path}.address");
@@ -128,7 +129,7 @@ fn address(
     if let Some(message) = addresses.overlaps_admin(address) {
         cx.report.add(path.as_str(), message);
     }
-    if let Some(message) = addresses.add(address, &path) {
+    if let Some(message) = addresses.add(address, protocol, &path) {
         cx.report.add(path, message);
     }
     Some(address)
@@ -136,10 +137,18 @@ fn address(
 
 /// The addresses bound so far. Two are one bind when they are equal; a wildcard and one of its
 /// addresses are two, of which the kernel prefers the more specific. But [::] takes IPv4 as well, so
-/// beside 0.0.0.0 it is not decided which of the two gets a connection.
+/// beside 0.0.0.0 it is not decided which of the two gets a connection. Listeners with protocol TLS may share one.
 struct Addresses {
     admin: SocketAddr,
-    seen: HashMap<SocketAddr, String>,
+    seen: HashMap<SocketAddr, Seen>,
+}
+
+struct Seen {
+    path: String,
+    /// As it is written.
+    address: SocketAddr,
+    /// `None`: it is not known.
+    protocol: Option<Protocol>,
 }
 
 impl Addresses {
@@ -151,26 +160,40 @@ impl Addresses {
     }
 
     /// Adds one; an answer says what it collides with.
-    fn add(&mut self, address: SocketAddr, path: &str) -> Option<String> {
+    fn add(&mut self, address: SocketAddr, protocol: Option<Protocol>, path: &str) -> Option<String> {
         let (ip, port) = (address.ip().to_canonical(), address.port());
         if let Some(first) = self.seen.get(&SocketAddr::new(ip, port)) {
-            let first = first.trim_end_matches(".address");
-            return Some(format!(
-                "{address} is already the address of {first}; write another port, or add routes to that listener"
-            ));
+            return first.collides(address, protocol);
         }
         let (any4, any6) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let twin = if ip == any4 { any6 } else { any4 };
         if ip.is_unspecified()
             && let Some(first) = self.seen.get(&SocketAddr::new(twin, port))
         {
-            let first = first.trim_end_matches(".address");
+            let first = first.path.trim_end_matches(".address");
             return Some(format!(
                 "{address} overlaps {first}, because [::] takes IPv4 too; remove one of the two, or write another port"
             ));
         }
-        self.seen.insert(SocketAddr::new(ip, port), path.to_owned());
+        self.seen.insert(SocketAddr::new(ip, port), Seen { path: path.to_owned(), address, protocol });
         None
+    }
+}
+
+impl Seen {
+    /// What is wrong with another listener that has the same address, if something is.
+    fn collides(&self, address: SocketAddr, protocol: Option<Protocol>) -> Option<String> {
+        let first = self.path.trim_end_matches(".address");
+        let may_share = |protocol: Option<Protocol>| protocol != Some(Protocol::Tcp);
+        if !may_share(self.protocol) || !may_share(protocol) {
+            return Some(format!(
+                "{address} is already the address of {first}, which only listeners with protocol TLS can share; write \
+                 another port, or add routes to that listener"
+            ));
+        }
+        (address != self.address).then(|| {
+            format!("{address} is the address of {first} in other words; write {} here too", self.address)
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
-use super::Context;
 use super::names::Names;
+use super::{Context, shared};
 use crate::config::errors::quoted;
 use crate::config::raw::{self, List};
 use crate::config::{BackendRef, Hostname, Listener, Protocol, Route};
@@ -24,14 +24,15 @@ pub(super) struct Known<'a> {
 }
 
 /// `listeners` are those of the file that are right.
-pub(super) fn routes(
+pub(super) fn routes<'a>(
     cx: &Context<'_>,
     list: List<raw::Route>,
-    known: &Known<'_>,
-    listeners: &[Listener],
+    known: &Known<'a>,
+    listeners: &'a [Listener],
 ) -> Vec<Route> {
     let mut matches = Matches {
         protocols: listeners.iter().map(|listener| (&*listener.name, listener.protocol)).collect(),
+        first_of: shared::first_of_each(listeners),
         seen: HashMap::new(),
         listeners: HashSet::new(),
         // A route that cannot be read may be any listener's.
@@ -67,6 +68,8 @@ pub(super) fn routes(
 struct Matches<'a> {
     /// What is spoken on each listener, where that is known.
     protocols: HashMap<&'a str, Protocol>,
+    /// Listeners that share an address, all of them with the first one.
+    first_of: HashMap<&'a str, &'a Listener>,
     /// The value is the route.
     seen: HashMap<Match<'a>, String>,
     listeners: HashSet<&'a str>,
@@ -139,11 +142,12 @@ fn claim<'a>(
     protocol: Option<Protocol>,
     matches: &mut Matches<'a>,
 ) {
+    let first = matches.first_of.get(listener).map_or(listener, |first| &*first.name);
     let sources = each_or_all(&raw.sources, &format!("{path}.sources"), |net| net.0);
     for (hostname_at, hostname) in each_or_all(&raw.hostnames, &format!("{path}.hostnames"), Hostname::clone)
     {
         for (source_at, source) in &sources {
-            let key = (listener, hostname.clone(), *source);
+            let key = (first, hostname.clone(), *source);
             let Some(first) = matches.seen.get(&key) else {
                 if matches.seen.len() <= MAX_MATCHES {
                     matches.seen.insert(key, path.to_owned());

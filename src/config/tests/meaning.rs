@@ -35,7 +35,7 @@ fn names_and_addresses_that_collide() {
             r#"t.yaml:4: listeners[1]: no route takes its connections; add a route with listener: pg2 (listener "pg2")"#,
         ]),
         (edit("routes:", "  - {name: b, address: \"[::]:5432\"}\nroutes:\n  - {name: b, listener: b, backendRefs: [{upstream: pg}]}"), &[
-            r#"t.yaml:4: listeners[1].address: [::]:5432 is already the address of listeners[0]; write another port, or add routes to that listener (listener "b")"#,
+            r#"t.yaml:4: listeners[1].address: [::]:5432 is already the address of listeners[0], which only listeners with protocol TLS can share; write another port, or add routes to that listener (listener "b")"#,
         ]),
         (edit("routes:", "  - {name: b, address: \"0.0.0.0:5432\"}\nroutes:\n  - {name: b, listener: b, backendRefs: [{upstream: pg}]}"), &[
             r#"t.yaml:4: listeners[1].address: 0.0.0.0:5432 overlaps listeners[0], because [::] takes IPv4 too; remove one of the two, or write another port (listener "b")"#,

@@ -325,3 +325,42 @@ fn proxy_headers_that_nobody_believes_or_understands() {
         ]),
     ]);
 }
+
+/// Another listener with these fields, at the address of the first, and its route.
+fn beside(fields: &str, hostnames: &str) -> String {
+    let listener = format!("  - {{name: b, address: \"[::]:443\", protocol: TLS, {fields}}}\nroutes:");
+    let route = format!(
+        "  - {{name: b, listener: b, hostnames: {hostnames}, backendRefs: [{{upstream: web}}]}}\nupstreams:"
+    );
+    TLS.replacen("routes:", &listener, 1).replacen("upstreams:", &route, 1)
+}
+
+#[test]
+#[rustfmt::skip]
+fn listeners_that_share_an_address() {
+    let passthrough = "tls: {mode: Passthrough}";
+    let mine = |address: &str| beside(passthrough, "[b.example]").replacen("{name: b, address: \"[::]:443\"", &format!("{{name: b, address: \"{address}\""), 1);
+    check(&[
+        (beside(passthrough, "[b.example]"), &[]),
+        (beside("tls: {mode: Passthrough}, timeout: {tcp: {idleTimeout: 1s}}, connection: {limit: 5}", "[b.example]"), &[]),
+        (beside(passthrough, "[]"), &[
+            r#"t.yaml:11: routes[1].sources: every client of listener "b" is already taken by routes[0]; write the hostnames or sources this route is for (route "b")"#,
+        ]),
+        (beside("tls: {mode: Passthrough, startTls: postgres}, allow: [10.0.0.0/8], proxyProtocol: {mode: Require, trusted: [10.0.0.0/8]}, connection: {limit: 5, limitPerSource: 2, whenFull: Wait}", "[b.example]"), &[
+            r#"t.yaml:6: listeners[1].proxyProtocol: it shares [::]:443 with listener "web", and this counts before a client has said which of the two it wants; write the same in both (listener "b")"#,
+            r#"t.yaml:6: listeners[1].allow: it shares [::]:443 with listener "web", and this counts before a client has said which of the two it wants; write the same in both (listener "b")"#,
+            r#"t.yaml:6: listeners[1].connection.limitPerSource: it shares [::]:443 with listener "web", and this counts before a client has said which of the two it wants; write the same in both (listener "b")"#,
+            r#"t.yaml:6: listeners[1].tls.startTls: it shares [::]:443 with listener "web", and this counts before a client has said which of the two it wants; write the same in both (listener "b")"#,
+            r#"t.yaml:6: listeners[1].connection.whenFull: in the backlog of [::]:443 nobody knows yet which listener a connection is for; write Reset, or another address (listener "b")"#,
+        ]),
+        (mine("[::]:443").replacen("protocol: TLS, tls: {mode: Passthrough}", "protocol: TCP", 1).replacen("hostnames: [b.example], ", "", 1), &[
+            r#"t.yaml:6: listeners[1].address: [::]:443 is already the address of listeners[0], which only listeners with protocol TLS can share; write another port, or add routes to that listener (listener "b")"#,
+        ]),
+        (mine("0.0.0.0:443"), &[
+            r#"t.yaml:6: listeners[1].address: 0.0.0.0:443 overlaps listeners[0], because [::] takes IPv4 too; remove one of the two, or write another port (listener "b")"#,
+        ]),
+        (mine("[::ffff:10.0.0.1]:443").replacen("[::]:443", "10.0.0.1:443", 1), &[
+            r#"t.yaml:6: listeners[1].address: [::ffff:10.0.0.1]:443 is the address of listeners[0] in other words; write 10.0.0.1:443 here too (listener "b")"#,
+        ]),
+    ]);
+}
