@@ -30,6 +30,29 @@ fn full_yaml_parses() {
     assert_eq!(config.listeners[1].tls.as_ref().unwrap().certificates.len(), 2);
 }
 
+/// Whole files among the examples are right ones.
+#[test]
+fn examples_in_the_documentation_parse() {
+    let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut whole = 0;
+    for file in
+        docs.filter(|path| path.extension().is_some_and(|ext| ext == "md")).chain([repository("README.md")])
+    {
+        let text = fs::read_to_string(&file).unwrap();
+        for (i, (at, _)) in text.match_indices("```yaml\n").enumerate() {
+            let example =
+                text[at..].lines().skip(1).take_while(|line| *line != "```").collect::<Vec<_>>().join("\n");
+            let has = |list: &str| example.lines().any(|line| line.starts_with(list));
+            if ["listeners:", "routes:", "upstreams:"].into_iter().all(has) {
+                let name = format!("example {} of {}", i + 1, file.display());
+                whole += 1;
+                Config::parse(&example, &name).unwrap_or_else(|errors| panic!("{errors}"));
+            }
+        }
+    }
+    assert!(whole >= 8, "{whole} whole files found");
+}
+
 #[test]
 fn full_yaml_names_every_field() {
     let text = fs::read_to_string(repository("config/full.yaml")).unwrap();
