@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::config::Name;
-use crate::routing::RouteTable;
+use crate::config::{Name, TlsMode};
+use crate::routing::{Listener, RouteTable};
 use crate::tls::{Credentials, Report};
 
 /// After this long a listener without a certificate holds up nobody's readiness any more, as long as there is another
@@ -31,6 +31,10 @@ impl Certificates {
 
     /// Why the process cannot serve all that it should yet; `None` once it could. `running` is how long it has been.
     pub(in crate::control) fn not_ready(&self, table: &RouteTable, running: Duration) -> Option<String> {
+        if table.generation == 0 {
+            // That it needs nothing says nothing of the first one that is published.
+            return None;
+        }
         let without = without(table);
         let serves = without.len() < table.listeners.len();
         if without.is_empty() || serves && running >= MISSING_FOR {
@@ -50,8 +54,11 @@ impl Certificates {
     }
 }
 
-/// Listeners that have nothing to shake hands with, and why.
+/// Listeners that have nothing to shake hands with, and why. Where TLS only passes through, nobody needs anything.
 fn without(table: &RouteTable) -> Vec<(&Name, &str)> {
-    let listeners = table.listeners.iter();
+    let shakes_hands = |listener: &&Arc<Listener>| {
+        listener.routes.iter().any(|route| route.tls_mode == Some(TlsMode::Terminate))
+    };
+    let listeners = table.listeners.iter().filter(shakes_hands);
     listeners.filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?.problem()?))).collect()
 }
