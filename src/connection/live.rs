@@ -3,24 +3,24 @@
 //! Single-threaded: plain cells. What ends a connection from outside (a timeout, a drain) states its verdict here and
 //! shuts the sockets down; the connection's own task notices because its reads return.
 
+mod tls;
+
 use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::proxy_protocol::Addresses;
 use crate::resilience::{SourcePlace, SourceRefusal};
-use crate::routing::{Endpoint, EndpointState, Listener, Place, Upstream};
-use crate::telemetry::{LiveConnection, Outcome, Side, TlsRecord};
+use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
+use crate::telemetry::{LiveConnection, Outcome, Side};
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
-use super::secure::Secure;
+use tls::LiveTls;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
 /// coarseness do not matter to a timeout. (And one more, so that none at all takes no more room.)
@@ -81,21 +81,6 @@ pub(crate) struct Live {
     /// Its entry among the deadlines of the registry.
     pub(super) scheduled: Cell<Option<CoarseTime>>,
     sockets: RefCell<Vec<SocketHandle>>,
-}
-
-/// The TLS of a live connection.
-#[derive(Default)]
-struct LiveTls {
-    server_name: OnceCell<Box<str>>,
-    /// The listener that it wants, where that is not the one that accepted it.
-    listener: OnceCell<Arc<Listener>>,
-    /// Its place there.
-    place: Cell<Option<Place>>,
-    record: RefCell<TlsRecord>,
-    /// What the client showed, if TLS ends here; empty: no certificate.
-    chain: OnceCell<Box<[CertificateDer<'static>]>>,
-    /// Of its sides that speak TLS, by their place among the sockets.
-    sides: RefCell<Vec<(usize, Rc<Secure>)>>,
 }
 
 impl CoarseTime {
@@ -216,77 +201,6 @@ impl Live {
         self.source.set(place);
     }
 
-    /// Whose connection it is: that of who accepted it, until its client has said which of the listeners there it wants.
-    pub(crate) fn listener(&self) -> &Arc<Listener> {
-        self.tls.get().and_then(|tls| tls.listener.get()).unwrap_or(&self.accepted_by)
-    }
-
-    /// Its client wants this listener. `false`: that has no place for it.
-    pub(super) fn choose_listener(&self, listener: &Arc<Listener>) -> bool {
-        if Arc::ptr_eq(&listener.state, &self.accepted_by.state) {
-            return true;
-        }
-        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
-        let tls = self.tls.get_or_init(Box::default);
-        let _set_once = tls.listener.set(Arc::clone(listener));
-        let place = listener.state.places.try_take(limit);
-        let has_place = place.is_some();
-        tls.place.set(place);
-        has_place
-    }
-
-    /// The name that its client asks for, once that is known.
-    pub(super) fn server_name(&self) -> Option<&str> {
-        self.tls.get()?.server_name.get().map(|name| &**name)
-    }
-
-    pub(super) fn set_server_name(&self, name: Option<Box<str>>) {
-        let _set_once = name.map(|name| self.tls.get_or_init(Box::default).server_name.set(name));
-    }
-
-    /// A side's handshake is over: who ends the connection from outside is to say so in TLS.
-    pub(super) fn secure(&self, side: Side, secure: &Rc<Secure>) {
-        let place = usize::from(side != Side::Downstream);
-        self.tls.get_or_init(Box::default).sides.borrow_mut().push((place, Rc::clone(secure)));
-    }
-
-    /// Adds to what is known of its TLS.
-    pub(super) fn note_tls(&self, note: impl FnOnce(&mut TlsRecord)) {
-        note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
-    }
-
-    /// Looks at what is known of its TLS.
-    pub(super) fn with_tls<T>(&self, look: impl FnOnce(Option<&TlsRecord>) -> T) -> T {
-        let record = self.tls.get().map(|tls| tls.record.borrow());
-        look(record.as_deref())
-    }
-
-    /// What is known of its TLS, for its record.
-    pub(super) fn take_tls(&self) -> Option<Box<TlsRecord>> {
-        let record = self.tls.get()?.record.take();
-        Some(Box::new(TlsRecord { server_name: self.server_name().map(Into::into), ..record }))
-    }
-
-    /// What its client and this process agreed to speak in TLS.
-    pub(super) fn downstream_alpn(&self) -> Option<Vec<u8>> {
-        let record = self.tls.get()?.record.borrow();
-        record.downstream.as_ref()?.alpn.as_ref().map(|alpn| alpn.as_bytes().to_vec())
-    }
-
-    /// What was wrong with an attempt, until [`Self::take_failure`].
-    pub(super) fn note_failure(&self, failure: Box<str>) {
-        self.note_tls(|tls| tls.failure = Some(failure));
-    }
-
-    pub(super) fn take_failure(&self) -> Option<Box<str>> {
-        self.tls.get()?.record.borrow_mut().failure.take()
-    }
-
-    /// Whether its client is yet to end the TLS handshake, which has a deadline of its own.
-    pub(super) fn set_shakes_hands(&self, shakes_hands: bool) {
-        self.shakes_hands.set(shakes_hands);
-    }
-
     pub(super) fn set_upstream(&self, upstream: &Arc<Upstream>) {
         let _set_once = self.upstream.set(Arc::clone(upstream));
     }
@@ -387,24 +301,6 @@ impl Live {
             listener.permits(self.server_name(), self.client().ip(), &upstream.name)
         };
         self.upstream.get().is_none_or(permits) && self.is_trusted(listener)
-    }
-
-    /// Whether its client would be let in now with the certificate that it showed then.
-    fn is_trusted(&self, listener: &Listener) -> bool {
-        let chain = self.tls.get().and_then(|tls| tls.chain.get());
-        let (Some(chain), Some(now)) = (chain, &listener.tls) else { return true };
-        let is_judged_alike = self.listener().tls.as_ref().is_some_and(|then| then.admits_as(now));
-        is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
-    }
-
-    /// Keeps what the client showed in a handshake that ends here.
-    pub(super) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
-        let _set_once = self.tls.get_or_init(Box::default).chain.set(chain.into());
-    }
-
-    /// Whether it takes time to say if it is permitted.
-    pub(crate) fn has_chain(&self) -> bool {
-        self.tls.get().and_then(|tls| tls.chain.get()).is_some_and(|chain| !chain.is_empty())
     }
 
     /// Whether its listener or its endpoint has left the table.

@@ -1,0 +1,119 @@
+//! What is known of the TLS of a live connection, and which listener its client wants.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+
+use crate::connection::secure::Secure;
+use crate::routing::{Listener, Place};
+use crate::telemetry::{Side, TlsRecord};
+
+use super::Live;
+
+/// The TLS of a live connection.
+#[derive(Default)]
+pub(super) struct LiveTls {
+    pub(super) server_name: OnceCell<Box<str>>,
+    /// The listener that it wants, where that is not the one that accepted it.
+    pub(super) listener: OnceCell<Arc<Listener>>,
+    /// Its place there.
+    pub(super) place: Cell<Option<Place>>,
+    pub(super) record: RefCell<TlsRecord>,
+    /// What the client showed, if TLS ends here; empty: no certificate.
+    pub(super) chain: OnceCell<Box<[CertificateDer<'static>]>>,
+    /// Of its sides that speak TLS, by their place among the sockets.
+    pub(super) sides: RefCell<Vec<(usize, Rc<Secure>)>>,
+}
+
+impl Live {
+    /// Whose connection it is: that of who accepted it, until its client has said which of the listeners there it wants.
+    pub(crate) fn listener(&self) -> &Arc<Listener> {
+        self.tls.get().and_then(|tls| tls.listener.get()).unwrap_or(&self.accepted_by)
+    }
+
+    /// Its client wants this listener. `false`: that has no place for it.
+    pub(in crate::connection) fn choose_listener(&self, listener: &Arc<Listener>) -> bool {
+        if Arc::ptr_eq(&listener.state, &self.accepted_by.state) {
+            return true;
+        }
+        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+        let tls = self.tls.get_or_init(Box::default);
+        let _set_once = tls.listener.set(Arc::clone(listener));
+        let place = listener.state.places.try_take(limit);
+        let has_place = place.is_some();
+        tls.place.set(place);
+        has_place
+    }
+
+    /// The name that its client asks for, once that is known.
+    pub(in crate::connection) fn server_name(&self) -> Option<&str> {
+        self.tls.get()?.server_name.get().map(|name| &**name)
+    }
+
+    pub(in crate::connection) fn set_server_name(&self, name: Option<Box<str>>) {
+        let _set_once = name.map(|name| self.tls.get_or_init(Box::default).server_name.set(name));
+    }
+
+    /// A side's handshake is over: who ends the connection from outside is to say so in TLS.
+    pub(in crate::connection) fn secure(&self, side: Side, secure: &Rc<Secure>) {
+        let place = usize::from(side != Side::Downstream);
+        self.tls.get_or_init(Box::default).sides.borrow_mut().push((place, Rc::clone(secure)));
+    }
+
+    /// Adds to what is known of its TLS.
+    pub(in crate::connection) fn note_tls(&self, note: impl FnOnce(&mut TlsRecord)) {
+        note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
+    }
+
+    /// Looks at what is known of its TLS.
+    pub(in crate::connection) fn with_tls<T>(&self, look: impl FnOnce(Option<&TlsRecord>) -> T) -> T {
+        let record = self.tls.get().map(|tls| tls.record.borrow());
+        look(record.as_deref())
+    }
+
+    /// What is known of its TLS, for its record.
+    pub(in crate::connection) fn take_tls(&self) -> Option<Box<TlsRecord>> {
+        let record = self.tls.get()?.record.take();
+        Some(Box::new(TlsRecord { server_name: self.server_name().map(Into::into), ..record }))
+    }
+
+    /// What its client and this process agreed to speak in TLS.
+    pub(in crate::connection) fn downstream_alpn(&self) -> Option<Vec<u8>> {
+        let record = self.tls.get()?.record.borrow();
+        record.downstream.as_ref()?.alpn.as_ref().map(|alpn| alpn.as_bytes().to_vec())
+    }
+
+    /// What was wrong with an attempt, until [`Self::take_failure`].
+    pub(in crate::connection) fn note_failure(&self, failure: Box<str>) {
+        self.note_tls(|tls| tls.failure = Some(failure));
+    }
+
+    pub(in crate::connection) fn take_failure(&self) -> Option<Box<str>> {
+        self.tls.get()?.record.borrow_mut().failure.take()
+    }
+
+    /// Whether its client is yet to end the TLS handshake, which has a deadline of its own.
+    pub(in crate::connection) fn set_shakes_hands(&self, shakes_hands: bool) {
+        self.shakes_hands.set(shakes_hands);
+    }
+
+    /// Whether its client would be let in now with the certificate that it showed then.
+    pub(super) fn is_trusted(&self, listener: &Listener) -> bool {
+        let chain = self.tls.get().and_then(|tls| tls.chain.get());
+        let (Some(chain), Some(now)) = (chain, &listener.tls) else { return true };
+        let is_judged_alike = self.listener().tls.as_ref().is_some_and(|then| then.admits_as(now));
+        is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
+    }
+
+    /// Keeps what the client showed in a handshake that ends here.
+    pub(in crate::connection) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
+        let _set_once = self.tls.get_or_init(Box::default).chain.set(chain.into());
+    }
+
+    /// Whether it takes time to say if it is permitted.
+    pub(crate) fn has_chain(&self) -> bool {
+        self.tls.get().and_then(|tls| tls.chain.get()).is_some_and(|chain| !chain.is_empty())
+    }
+}
