@@ -7,8 +7,7 @@ use crate::connection::{CoarseTime, Live};
 use crate::shutdown::Phase;
 use crate::telemetry::Outcome;
 
-use super::Worker;
-use super::runtime;
+use super::{Worker, runtime, share};
 
 /// How often the worker looks which connections to close next.
 const TICK: Duration = Duration::from_millis(25);
@@ -75,6 +74,7 @@ fn idle_connections(worker: &Worker, idle_after: Duration) -> Vec<Rc<Live>> {
 /// What is left when the time is over.
 async fn cut(worker: &Worker) {
     let deadline = Instant::now() + CUT_GRACE;
+    share::take_rest(worker);
     while worker.context.registry.len() > 0 && Instant::now() < deadline {
         for live in worker.context.registry.all() {
             live.end(Outcome::Drain);

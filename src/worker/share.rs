@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::connection::Accepted;
-use crate::telemetry::WorkerCounters;
+use crate::routing::RouteTable;
+use crate::telemetry::{WorkerCounters, process_clock_ms};
 
 use super::{Worker, accept};
 
@@ -18,6 +19,9 @@ const LEAD: usize = 8;
 const LEAD_PART: usize = 32;
 /// So many that were given and not yet taken: more are not given to a worker that does not come to it.
 const WAITING_MAX: usize = 64;
+
+/// A worker whose last heartbeat is older has stood still for several of them.
+const STANDS_STILL_MS: u64 = 1_000;
 
 /// A worker among all of them.
 pub struct Crew {
@@ -52,9 +56,11 @@ impl Crew {
     /// Gives the connection to the worker with the fewest, if it has clearly fewer than `mine`; else it comes back.
     pub(super) fn give(&self, accepted: Accepted, mine: usize) -> Option<Accepted> {
         let others = self.all.iter().enumerate().filter(|(index, _)| *index != self.me);
-        let counted = others.map(|(_, member)| (member.load(), member));
+        // One that refuses new connections always has the fewest.
+        let ready = others.filter(|(_, member)| !member.counters.runs_late.load(Ordering::Relaxed));
+        let counted = ready.map(|(_, member)| (member.load(), member));
         let Some((least, member)) = counted.min_by_key(|(load, _)| *load) else { return Some(accepted) };
-        if !leads(mine, least) || member.waiting.load(Ordering::Relaxed) >= WAITING_MAX {
+        if !leads(mine, least) || !member.comes_to_it() {
             return Some(accepted);
         }
         member.waiting.fetch_add(1, Ordering::Relaxed);
@@ -72,10 +78,6 @@ impl Crew {
         self.given.is_empty()
     }
 
-    async fn take(&self) -> Option<Accepted> {
-        self.given.recv_async().await.ok()
-    }
-
     fn taken(&self) {
         if let Some(member) = self.all.get(self.me) {
             member.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -88,6 +90,13 @@ impl Member {
         let active = usize::try_from(self.counters.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
         active.saturating_add(self.waiting.load(Ordering::Relaxed))
     }
+
+    /// Whether it will serve soon what it is given.
+    fn comes_to_it(&self) -> bool {
+        let beat = self.counters.heartbeat.load(Ordering::Relaxed);
+        self.waiting.load(Ordering::Relaxed) < WAITING_MAX
+            && process_clock_ms().saturating_sub(beat) < STANDS_STILL_MS
+    }
 }
 
 /// Whether a worker with `mine` connections has clearly more than one with `other`.
@@ -97,19 +106,111 @@ fn leads(mine: usize, other: usize) -> bool {
 
 /// Serves what the others give, for ever.
 pub(super) async fn follow(worker: &Rc<Worker>) {
-    while let Some(accepted) = worker.crew.take().await {
-        accept::admit(worker, accepted);
-        worker.crew.taken();
+    while let Ok(accepted) = worker.crew.given.recv_async().await {
+        take(worker, accepted);
     }
+}
+
+/// Takes what is left at the end, so that it ends like the rest and is recorded.
+pub(super) fn take_rest(worker: &Worker) {
+    while let Ok(accepted) = worker.crew.given.try_recv() {
+        take(worker, accepted);
+    }
+}
+
+fn take(worker: &Worker, accepted: Accepted) {
+    accept::admit(worker, by_own_table(accepted, &worker.subscriber.current()));
+    worker.crew.taken();
+}
+
+/// As if it had been accepted here: whoever is told of what a later table forbids knows nothing of the giver's.
+fn by_own_table(mut accepted: Accepted, table: &RouteTable) -> Accepted {
+    let Some(listener) = table.listener_at(accepted.listener.address) else { return accepted };
+    if !Arc::ptr_eq(&listener.state, &accepted.listener.state) {
+        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
+        accepted.listener_place = listener.state.places.try_take(limit);
+    }
+    accepted.listener = Arc::clone(listener);
+    accepted
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use std::net::TcpListener;
+
+    use crate::config::Config;
+    use crate::routing::{Findings, Places, compile};
+
+    const CONFIG: &str = "listeners: [{name: a, address: \"127.0.0.1:1\"}]\n\
+                          routes: [{name: a, listener: a, backendRefs: [{upstream: a}]}]\n\
+                          upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}]}]\n";
+
+    fn table(config: &str, previous: &RouteTable) -> RouteTable {
+        let config = Config::parse(config, "test").unwrap();
+        compile(&config, &Findings::default(), previous, std::time::Instant::now())
+    }
+
+    fn accepted(table: &RouteTable) -> Accepted {
+        Accepted {
+            socket: TcpListener::bind("127.0.0.1:0").unwrap().into(),
+            client: "127.0.0.1:3".parse().unwrap(),
+            listener: Arc::clone(&table.listeners[0]),
+            place: Arc::new(Places::default()).try_take(1).unwrap(),
+            listener_place: table.listeners[0].state.places.try_take(9),
+        }
+    }
+
+    fn crews(count: usize) -> (Vec<Arc<WorkerCounters>>, Vec<Crew>) {
+        let counters: Vec<Arc<WorkerCounters>> = (0..count).map(|_| Arc::default()).collect();
+        counters.iter().for_each(|one| one.heartbeat.store(process_clock_ms(), Ordering::Relaxed));
+        let crews = Crew::of(&counters);
+        (counters, crews)
+    }
+
     #[test]
     fn a_small_lead_is_chance() {
         assert!(!leads(16, 8) && leads(17, 8));
         assert!(!leads(523, 500) && leads(524, 500), "{}", 500 / LEAD_PART);
+    }
+
+    #[test]
+    fn the_one_with_the_fewest_gets_it() {
+        let (counters, crews) = crews(3);
+        counters[1].active.store(20, Ordering::Relaxed);
+        counters[2].active.store(10, Ordering::Relaxed);
+        let table = table(CONFIG, &RouteTable::empty());
+        assert!(crews[0].give(accepted(&table), 18).is_some(), "18 is no clear lead on 10");
+        assert!(crews[0].give(accepted(&table), 30).is_none());
+        assert_eq!((crews[1].given.len(), crews[2].given.len()), (0, 1));
+        assert!(!crews[2].has_nothing_waiting() && crews[1].has_nothing_waiting());
+    }
+
+    #[test]
+    fn who_refuses_or_stands_still_gets_none() {
+        let (counters, crews) = crews(2);
+        let table = table(CONFIG, &RouteTable::empty());
+        counters[1].runs_late.store(true, Ordering::Relaxed);
+        assert!(crews[0].give(accepted(&table), 100).is_some());
+        counters[1].runs_late.store(false, Ordering::Relaxed);
+        for _ in 0..WAITING_MAX {
+            assert!(crews[0].give(accepted(&table), 1_000).is_none());
+        }
+        assert!(crews[0].give(accepted(&table), 1_000).is_some(), "it does not come to it");
+    }
+
+    #[test]
+    fn what_is_given_is_served_by_the_table_of_who_serves_it() {
+        let old = table(CONFIG, &RouteTable::empty());
+        let renamed =
+            CONFIG.replace("{name: a, address", "{name: b, address").replace("listener: a", "listener: b");
+        let new = table(&renamed, &old);
+        let taken = by_own_table(accepted(&old), &new);
+        assert!(Arc::ptr_eq(&taken.listener, &new.listeners[0]));
+        assert_eq!((old.listeners[0].state.places.taken(), new.listeners[0].state.places.taken()), (0, 1));
+        drop(taken);
+        let gone = by_own_table(accepted(&old), &RouteTable::empty());
+        assert!(Arc::ptr_eq(&gone.listener, &old.listeners[0]), "its listener has left");
     }
 }
