@@ -1,6 +1,6 @@
 //! What a connection says of its endpoint, for passive health.
 //!
-//! A connect that fails, and where `resetWithin` asks for it a reset before any answer, speak against the endpoint; its first
+//! A connect that fails, and where `resetWithin` asks for it a reset (or in TLS a refusal) before any answer, speak against the endpoint; its first
 //! byte speaks for it. What the client or this process does says nothing.
 
 use std::time::{Duration, Instant};
@@ -38,7 +38,12 @@ pub(super) fn ended(context: &Context, live: &Live, connected: Option<Instant>, 
     if check.reset_within.is_zero() || live.first_byte(Direction::Sent).is_some() {
         return;
     }
-    let has_asked = live.first_byte(Direction::Received).is_some() || !live.is_half_closed();
+    // Whoever speaks TLS has sent something: that is no question yet where TLS ends here.
+    let has_sent = match live.is_secure(Side::Downstream) {
+        true => live.bytes(Direction::Received) > 0,
+        false => live.first_byte(Direction::Received).is_some(),
+    };
+    let has_asked = has_sent || !live.is_half_closed();
     let outcome = live.verdict().unwrap_or(outcome);
     match judge(outcome, has_asked, connected.elapsed(), check.reset_within) {
         Some(true) => state.ejection.succeeded(),
@@ -52,7 +57,10 @@ pub(super) fn ended(context: &Context, live: &Live, connected: Option<Instant>, 
 fn judge(outcome: Outcome, has_asked: bool, lasted: Duration, reset_within: Duration) -> Option<bool> {
     match outcome {
         _ if lasted >= reset_within => Some(true),
-        Outcome::UpstreamReset if has_asked => Some(false),
+        // In TLS 1.3 an endpoint says only after the handshake that it does not accept its client.
+        Outcome::UpstreamReset | Outcome::UpstreamTlsError | Outcome::UpstreamTruncated if has_asked => {
+            Some(false)
+        }
         Outcome::DownstreamClosed | Outcome::UpstreamClosed => Some(true),
         _ => None,
     }
@@ -71,6 +79,10 @@ mod tests {
             (reset, true, early, Some(false)),
             (reset, true, late, Some(true)),
             (reset, false, early, None),
+            (Outcome::UpstreamTlsError, true, early, Some(false)),
+            (Outcome::UpstreamTruncated, true, early, Some(false)),
+            (Outcome::UpstreamTruncated, false, early, None),
+            (Outcome::DownstreamTruncated, true, early, None),
             (client, true, early, None),
             (client, true, late, Some(true)),
             (Outcome::IdleTimeout, true, early, None),

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::support::{
-    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
-    on_both_drivers, reset_on_close, until_still,
+    Authority, Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect,
+    echo_securely, eventually, on_both_drivers, reset_on_close, secure_endpoint, until_still,
 };
 
 on_both_drivers!(
     who_refuses_is_ejected,
     who_is_ejected_returns_by_itself,
     who_resets_before_any_answer_is_ejected,
+    who_refuses_after_the_handshake_is_ejected,
     resets_do_not_count_unless_asked_for,
     who_has_answered_may_reset,
     a_client_that_aborts_ejects_nobody,
@@ -111,6 +112,26 @@ fn who_resets_before_any_answer_is_ejected(driver: Driver) {
         assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
     }
     assert_eq!(bad.accepted(), 3);
+}
+
+/// In TLS 1.3 the handshake is over before an endpoint says that it wants a certificate.
+fn who_refuses_after_the_handshake_is_ejected(driver: Driver) {
+    let authority = Authority::new();
+    let certificate = authority.certify(&["pg.test"]);
+    let picky = secure_endpoint(authority.server_that_asks(&certificate), echo_securely);
+    let good = secure_endpoint(certificate.server(), echo_securely);
+    let keys = format!("consecutiveFailures: 3, resetWithin: 20s, {FOR_LONG}");
+    let upstream = format!(
+        "{}, tls: {{validation: {{caCertificateRefs: [{{file: {}}}], hostname: pg.test}}}}",
+        passive(&keys, 1),
+        authority.file().display()
+    );
+    let settings = Settings::new(driver, &[picky.address, good.address]).upstream(&upstream);
+    let proxy = Proxy::start(&settings);
+    let refused = (0..6).filter(|_| ask(proxy.address, "hello").is_err()).count();
+    assert_eq!(refused, 3, "{:#?}", proxy.records(6));
+    await_ejected(&proxy, &[true, false]);
+    assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
 }
 
 fn resets_do_not_count_unless_asked_for(driver: Driver) {

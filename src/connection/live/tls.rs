@@ -62,6 +62,12 @@ impl Live {
         self.tls.get_or_init(Box::default).sides.borrow_mut().push((place, Rc::clone(secure)));
     }
 
+    /// Whether TLS with this side ends here, and is established.
+    pub(in crate::connection) fn is_secure(&self, side: Side) -> bool {
+        let place = usize::from(side != Side::Downstream);
+        self.tls.get().is_some_and(|tls| tls.sides.borrow().iter().any(|(of, _)| *of == place))
+    }
+
     /// Adds to what is known of its TLS.
     pub(in crate::connection) fn note_tls(&self, note: impl FnOnce(&mut TlsRecord)) {
         note(&mut self.tls.get_or_init(Box::default).record.borrow_mut());
