@@ -13,7 +13,7 @@ use crate::worker::runtime::{self, Stream};
 
 use super::super::secure::Secure;
 use super::super::{Context, Live, live::Direction};
-use super::{explain, read_now, read_some};
+use super::{explain, read_some};
 
 /// How a connection ends before it has an endpoint.
 pub(in crate::connection) enum Ended {
@@ -152,14 +152,14 @@ impl Ended {
 /// Waits for the client to end. With bytes of it unread the kernel would send a reset, before which the alert might be lost.
 async fn linger(context: &Context, downstream: &Stream) {
     let until = Instant::now() + LINGER;
-    let mut bytes = Vec::new();
-    while bytes.len() < LINGER_BYTES_MAX {
+    let mut read = 0;
+    while read < LINGER_BYTES_MAX {
         match runtime::timeout_at(until, downstream.read_ready()).await {
             Some(Ok(())) => {}
             Some(Err(_)) | None => return,
         }
-        match read_now(context, downstream, &mut bytes) {
-            Ok(1..) => {}
+        match downstream.try_read(&mut context.scratch.borrow_mut()) {
+            Ok(length @ 1..) => read += length,
             Err(error) if super::would_block(&error) => {}
             Ok(0) | Err(_) => return,
         }
