@@ -5,6 +5,7 @@
 
 mod downstream;
 mod places;
+mod turns;
 mod upstream;
 
 use std::io;
@@ -15,7 +16,7 @@ use super::Context;
 use super::relay::would_block;
 
 pub(super) use downstream::{Ended, greet, shake_hands, tell};
-pub(super) use places::Handshakes;
+pub(super) use places::{Handshakes, Room};
 pub(super) use upstream::shake_hands as shake_hands_with_endpoint;
 
 /// Reads what there is, and waits for it: how many bytes; 0 at the end. Whoever shuts the socket down ends the wait.

@@ -15,7 +15,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::routing::Listener;
-use crate::telemetry::{LiveConnection, WorkerCounters};
+use crate::telemetry::{LiveConnection, Outcome, WorkerCounters};
 use crate::worker::runtime;
 
 use super::Live;
@@ -75,6 +75,14 @@ impl Registry {
         }
         live.detach();
         self.count_active();
+    }
+
+    /// Ends the one with this number from outside its task, if it is still there.
+    pub(super) fn end(&self, id: u64, outcome: Outcome) {
+        let live = self.connections.borrow().get(&id).cloned();
+        if let Some(live) = live {
+            live.end(outcome);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -129,6 +129,11 @@ impl Secure {
         Ok(())
     }
 
+    /// Bytes from the wire that it holds because they are not understood yet.
+    pub(super) fn held(&self) -> usize {
+        self.engine.borrow().held()
+    }
+
     pub(super) fn is_established(&self) -> bool {
         self.engine.borrow().is_established()
     }

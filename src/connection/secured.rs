@@ -16,7 +16,7 @@ use crate::tls::Facts;
 use crate::worker::runtime::Stream;
 
 use super::connect::connect;
-use super::handshake::{Ended, greet, shake_hands, tell};
+use super::handshake::{Ended, Room, greet, shake_hands, tell};
 use super::postgres::{self, Asks};
 use super::record::Recorder;
 use super::relay::{End, run_after, run_secure};
@@ -24,11 +24,11 @@ use super::secure::Secure;
 use super::{Context, Live, choose_upstream, passive};
 
 /// What the client's side is after its handshake.
-enum Client {
+enum Client<'a> {
     /// TLS ends here.
     Terminated(Rc<Secure>),
     /// TLS ends at the endpoint, which is to get these bytes first.
-    PassedThrough(Vec<u8>),
+    PassedThrough(Vec<u8>, Room<'a>),
 }
 
 pub(super) async fn forward(
@@ -60,26 +60,27 @@ pub(super) async fn forward(
             let downstream = End { stream: downstream, secure: Some(&secure) };
             run_secure(context, live, downstream, upstream, Vec::new()).await
         }
-        Client::PassedThrough(first) if upstream.secure.is_some() => {
+        Client::PassedThrough(first, room) if upstream.secure.is_some() => {
+            drop(room);
             let downstream = End { stream: downstream, secure: None };
             run_secure(context, live, downstream, upstream, first).await
         }
-        Client::PassedThrough(first) => run_after(context, live, downstream, upstream.stream, first).await,
+        Client::PassedThrough(first, room) => {
+            drop(room);
+            run_after(context, live, downstream, upstream.stream, first).await
+        }
     };
     passive::ended(context, live, recorder.connected_at(), outcome);
     outcome
 }
 
 /// Hears whom the client asks for, and shakes hands with it unless somebody else is to do that.
-async fn meet(
-    context: &Context,
+async fn meet<'a>(
+    context: &'a Context,
     live: &Live,
     downstream: &Stream,
     place: &Cell<Option<Place>>,
-) -> Result<Client, Ended> {
-    let Some(_under_way) = context.handshakes.begin() else {
-        return Err(Ended::Cut(Outcome::HandshakeLimit));
-    };
+) -> Result<Client<'a>, Ended> {
     live.set_shakes_hands(true);
     context.registry.schedule(live);
     let start = live.accepted_by.tls.as_ref().and_then(|tls| tls.start_tls());
@@ -88,7 +89,8 @@ async fn meet(
         // In a box: few listeners have it.
         Some(StartTls::Postgres) => Box::pin(postgres::greet(context, live, downstream)).await?,
     };
-    let (hello, bytes) = greet(context, live, downstream).await?;
+    let mut room = context.handshakes.room();
+    let (hello, bytes) = greet(context, live, downstream, &mut room).await?;
     let is_nameless = hello.server_name.is_none();
     live.set_server_name(hello.server_name);
     live.note_tls(|_| {});
@@ -115,7 +117,7 @@ async fn meet(
             return Err(tell(downstream, AlertDescription::ProtocolVersion, Outcome::TlsHandshakeFailed));
         }
         (Some(TlsMode::Terminate), Some(tls)) => {
-            let secure = shake_hands(context, live, downstream, tls, bytes).await?;
+            let secure = shake_hands(context, live, downstream, tls, bytes, room).await?;
             live.secure(Side::Downstream, &secure);
             live.holds_bytes.set(secure.has_early() || secure.has_ended());
             secure.with_engine(|engine| live.set_chain(engine.certificates()));
@@ -125,7 +127,7 @@ async fn meet(
             });
             Client::Terminated(secure)
         }
-        _ => Client::PassedThrough(bytes),
+        _ => Client::PassedThrough(bytes, room),
     };
     // With TLS of this process's own, endpoints are asked however the client came to it.
     live.asks.set(match (&client, start) {

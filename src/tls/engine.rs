@@ -151,6 +151,11 @@ impl Engine {
         }
     }
 
+    /// The memory that it takes, in bytes, for what came from the wire and is not understood yet.
+    pub(crate) fn held(&self) -> usize {
+        self.incoming.capacity()
+    }
+
     /// Whether the handshake is done.
     pub(crate) fn is_established(&self) -> bool {
         self.is_established

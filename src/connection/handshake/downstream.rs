@@ -13,7 +13,7 @@ use crate::worker::runtime::{self, Stream};
 
 use super::super::secure::Secure;
 use super::super::{Context, Live, live::Direction};
-use super::{explain, read_some};
+use super::{Room, explain, read_some};
 
 /// How a connection ends before it has an endpoint.
 pub(in crate::connection) enum Ended {
@@ -34,16 +34,20 @@ impl From<Outcome> for Ended {
     }
 }
 
-/// What the client says first, and all bytes that came so far.
+/// What the client says first, and all bytes that came so far, which are held in `room`.
 pub(in crate::connection) async fn greet(
     context: &Context,
     live: &Live,
     downstream: &Stream,
+    room: &mut Room<'_>,
 ) -> Result<(ClientHello, Vec<u8>), Ended> {
     let mut bytes = Vec::new();
     let mut reader = Reader::default();
     loop {
         read(context, live, downstream, &mut bytes).await?;
+        if !room.hold(bytes.capacity()) {
+            return Err(Ended::Cut(Outcome::HandshakeLimit));
+        }
         match reader.read(&bytes) {
             Ok(Some(hello)) => return Ok((hello, bytes)),
             Ok(None) => {}
@@ -90,13 +94,14 @@ pub(in crate::connection) fn tell(downstream: &Stream, alert: AlertDescription, 
     Ended::Told(outcome)
 }
 
-/// The handshake with a client, of which these bytes have come.
+/// The handshake with a client, of which these bytes have come. They are held in `room`.
 pub(in crate::connection) async fn shake_hands(
     context: &Context,
     live: &Live,
     downstream: &Stream,
     tls: &ServerSide,
     mut bytes: Vec<u8>,
+    mut room: Room<'_>,
 ) -> Result<Rc<Secure>, Ended> {
     let fail = |text: Box<str>| live.note_tls(|tls| tls.failure = Some(text));
     let Some(config) = tls.config() else {
@@ -108,8 +113,15 @@ pub(in crate::connection) async fn shake_hands(
         Outcome::Internal
     })?;
     let secure = Secure::new(engine);
+    let end = |id| context.registry.end(id, Outcome::HandshakeLimit);
+    let Some(under_way) = context.handshakes.begin(live.id, Instant::now(), end) else {
+        return Err(Ended::Cut(Outcome::HandshakeLimit));
+    };
     loop {
         context.handshakes.turn().await;
+        if let Some(outcome) = live.verdict() {
+            return Err(outcome.into());
+        }
         let result = {
             let mut scratch = context.secure_scratch.borrow_mut();
             scratch.plaintext.clear();
@@ -121,14 +133,21 @@ pub(in crate::connection) async fn shake_hands(
             fail(explain(&error));
             return Err(Ended::Told(Outcome::TlsHandshakeFailed));
         }
+        under_way.waits(Some(Instant::now()));
         if secure.cleared(downstream).await.is_err() {
             return Err(live.verdict().unwrap_or(Outcome::DownstreamReset).into());
         }
         if secure.is_established() {
             return Ok(secure);
         }
-        bytes.clear();
+        // Who waits holds nothing but what is not understood yet.
+        bytes = Vec::new();
+        room.hold(secure.held());
         read(context, live, downstream, &mut bytes).await?;
+        under_way.waits(None);
+        if !room.hold(secure.held() + bytes.capacity()) {
+            return Err(Ended::Cut(Outcome::HandshakeLimit));
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(in crate::connection) async fn shake_hands(
         Secure::new(Engine::connect(Arc::clone(config), name.clone(), alpn).map_err(|error| fail(&error))?);
     let mut bytes = Vec::new();
     loop {
-        context.handshakes.turn().await;
+        take_turn(context, live, deadline).await?;
         {
             let mut scratch = context.secure_scratch.borrow_mut();
             scratch.plaintext.clear();
@@ -52,6 +52,13 @@ pub(in crate::connection) async fn shake_hands(
         bytes.clear();
         read(context, live, upstream, &mut bytes, deadline).await?;
     }
+}
+
+/// Waits for the turn to compute. If it does not come in time, that is not the endpoint's doing.
+async fn take_turn(context: &Context, live: &Live, deadline: Instant) -> Result<(), Failed> {
+    let turn = runtime::timeout_at(deadline, context.handshakes.turn()).await;
+    look_after(live).map_err(Failed::Connection)?;
+    turn.ok_or(Failed::Connection(Outcome::HandshakeLimit))
 }
 
 /// Reads on, without losing sight of the client and of verdicts from outside.

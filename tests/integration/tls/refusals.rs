@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustls::version::TLS12;
 
 use crate::support::{
-    Authority, Driver, Endpoint, Proxy, ask, ask_securely, connect, eventually, on_both_drivers, shake_hands,
+    Authority, Driver, Endpoint, Proxy, ask_securely, connect, eventually, on_both_drivers, shake_hands,
 };
 
 use super::terminating;
@@ -18,7 +18,7 @@ on_both_drivers!(
     a_name_without_a_route_gets_an_alert,
     a_client_that_trusts_nobody_is_recorded,
     garbage_leaves_nothing_behind,
-    a_flood_of_silent_clients_leaves_the_others_alone,
+    a_flood_of_idle_clients_leaves_the_others_alone,
 );
 
 fn proxy(driver: Driver, more: &str) -> (Authority, Endpoint, Proxy) {
@@ -133,8 +133,8 @@ fn garbage_leaves_nothing_behind(driver: Driver) {
     assert_eq!(ask_securely(&mut client, "hello").unwrap(), "hello");
 }
 
-/// Clients that connect and say nothing hold a bounded number of places, and nobody's connection.
-fn a_flood_of_silent_clients_leaves_the_others_alone(driver: Driver) {
+/// Clients that say nothing take nothing from the others; nor do those that begin a handshake and leave it at that.
+fn a_flood_of_idle_clients_leaves_the_others_alone(driver: Driver) {
     /// As many as a worker has places for handshakes.
     const PLACES: usize = 1_024;
     let authority = Authority::new();
@@ -145,9 +145,23 @@ fn a_flood_of_silent_clients_leaves_the_others_alone(driver: Driver) {
     settings.listener.push_str(", timeout: {tcp: {tlsHandshakeTimeout: 2m}}");
     let proxy = Proxy::start(&settings);
     let mut early = shake_hands(proxy.address, "a.test", authority.client()).unwrap();
-    let silent: Vec<_> = (0..PLACES).map(|_| connect(proxy.address)).collect();
+    let mut idle: Vec<_> = (0..PLACES).map(|_| connect(proxy.address)).collect();
     proxy.wait_for_live(PLACES + 1);
-    assert_eq!(ask(proxy.address, ""), Err(ErrorKind::ConnectionReset));
+    let is_served = || {
+        shake_hands(proxy.address, "a.test", authority.client())
+            .and_then(|mut client| ask_securely(&mut client, "hello"))
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(is_served(), Ok("hello".to_owned()));
+
+    let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+    let mut connection = rustls::ClientConnection::new(authority.client().into(), name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    idle.iter_mut().for_each(|client| client.write_all(&hello).unwrap());
+    idle.iter_mut().for_each(|client| client.read_exact(&mut [0]).unwrap());
+    // Some of them have to go once they had time enough.
+    assert_eq!(eventually("a place", is_served, Result::is_ok), Ok("hello".to_owned()));
     let limited =
         |records: &Vec<serde_json::Value>| records.iter().any(|r| r["outcome"] == "handshake_limit");
     eventually("an outcome", || proxy.lines.all(), limited);
@@ -155,8 +169,6 @@ fn a_flood_of_silent_clients_leaves_the_others_alone(driver: Driver) {
     let mut answer = [0; 10];
     early.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"still here");
-    drop(silent);
+    drop(idle);
     proxy.wait_for_live(1);
-    let mut client = shake_hands(proxy.address, "a.test", authority.client()).unwrap();
-    assert_eq!(ask_securely(&mut client, "hello").unwrap(), "hello");
 }
