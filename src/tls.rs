@@ -21,7 +21,7 @@ pub use client::ClientSide;
 #[cfg(test)]
 pub(crate) use credentials::tests as examples;
 pub use credentials::{Credentials, Facts, Fingerprint, Material, News, Problem, Report, Source, Taken};
-pub(crate) use engine::{CIPHERTEXT_MAX, Engine, PLAINTEXT_MAX, plain_alert};
+pub(crate) use engine::{ALERT_RECORD_MAX, CIPHERTEXT_MAX, Engine, PLAINTEXT_MAX, is_alert, plain_alert};
 pub use reason::reason;
 pub use server::ServerSide;
 

@@ -119,7 +119,7 @@ async fn meet<'a>(
         (Some(TlsMode::Terminate), Some(tls)) => {
             let secure = shake_hands(context, live, downstream, tls, bytes, room).await?;
             live.secure(Side::Downstream, &secure);
-            live.holds_bytes.set(secure.has_early() || secure.has_ended());
+            live.holds_bytes.set(secure.has_early());
             secure.with_engine(|engine| live.set_chain(engine.certificates()));
             live.note_tls(|tls| {
                 tls.downstream = secure.negotiated();

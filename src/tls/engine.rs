@@ -364,3 +364,17 @@ fn write<C: Unbuffered>(
 pub(crate) fn plain_alert(alert: AlertDescription) -> [u8; 7] {
     [21, 3, 3, 0, 2, 2, u8::from(alert)]
 }
+
+/// The longest record of an alert, in bytes: with what AES-GCM adds to it in TLS 1.2.
+pub(crate) const ALERT_RECORD_MAX: usize = 5 + 8 + 2 + 16;
+
+/// Whether these bytes of an established connection are one record, and no longer than an alert. In TLS 1.3 it is only known by its
+/// length; what else were as long, two bytes, says no more.
+pub(crate) fn is_alert(bytes: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const APPLICATION_DATA: u8 = 23;
+    const TLS13_ALERT: usize = 2 + 1 + 16;
+    let [kind, 3, _, high, low, payload @ ..] = bytes else { return false };
+    let is_one = usize::from(u16::from_be_bytes([*high, *low])) == payload.len();
+    is_one && (*kind == ALERT || *kind == APPLICATION_DATA && payload.len() == TLS13_ALERT)
+}

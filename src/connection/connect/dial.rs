@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use std::{io, pin::pin};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use crate::config::Keepalive;
 use crate::routing::Upstream;
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, Side};
+use crate::tls::{ALERT_RECORD_MAX, is_alert};
 use crate::worker::runtime::{self, SocketHandle, Stream};
 
 use super::super::{Live, proxy};
@@ -106,7 +108,8 @@ pub(in crate::connection) fn look_after(live: &Live) -> Result<(), Outcome> {
 }
 
 /// Looks, without reading, whether the client reset the connection, or closed it without having sent a byte.
-/// A client that sent something and then FIN has only half-closed: it still wants its answer.
+/// A client that sent something and then FIN has only half-closed: it still wants its answer. That it sends no more, as TLS
+/// says it, is nothing in this sense.
 fn has_left(live: &Live, downstream: &SocketHandle) -> Option<Outcome> {
     let mut polled = [PollFd::new(downstream, PollFlags::RDHUP)];
     let _nothing_happened = poll(&mut polled, Some(&Timespec::default()));
@@ -121,7 +124,15 @@ fn has_left(live: &Live, downstream: &SocketHandle) -> Option<Outcome> {
         return None;
     }
     let sent_something = rustix::io::ioctl_fionread(downstream).is_ok_and(|bytes| bytes > 0);
-    (!sent_something).then_some(Outcome::DownstreamClosed)
+    (!sent_something || live.is_secure(Side::Downstream) && says_only_goodbye(downstream))
+        .then_some(Outcome::DownstreamClosed)
+}
+
+/// Whether what there is to be read, from a client whose TLS ends here, can be no more than an alert.
+fn says_only_goodbye(downstream: &SocketHandle) -> bool {
+    let mut bytes = [0; ALERT_RECORD_MAX + 1];
+    let seen = rustix::net::recv(downstream, &mut bytes, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    seen.is_ok_and(|(length, _)| is_alert(bytes.get(..length).unwrap_or_default()))
 }
 
 fn open_socket(address: SocketAddr, keepalive: &Keepalive) -> io::Result<OwnedFd> {

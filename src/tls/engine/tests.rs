@@ -180,3 +180,14 @@ fn versions_and_ciphers_have_the_names_that_all_know() {
         assert!(pair.server.certificates().is_empty());
     }
 }
+
+#[test]
+fn an_alert_is_one_record_of_its_length() {
+    let record = |kind, length: u8| [&[kind, 3, 3, 0, length][..], &vec![7; usize::from(length)]].concat();
+    let (tls12, tls13) = (record(21, 26), record(23, 19));
+    assert!(is_alert(&tls12) && is_alert(&tls13) && tls12.len() == ALERT_RECORD_MAX);
+    let two = [&tls13[..], &tls13].concat();
+    for other in [&[][..], &tls13[..23], &two, &record(23, 20), &record(23, 18), &record(22, 19)] {
+        assert!(!is_alert(other), "{other:?}");
+    }
+}

@@ -1,12 +1,14 @@
 //! Clients that do not come to a connection, and what they and the log are told.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use rustls::version::TLS12;
 
 use crate::support::{
-    Authority, Driver, Endpoint, Proxy, ask_securely, connect, eventually, on_both_drivers, shake_hands,
+    Authority, Driver, Endpoint, FullEndpoint, Proxy, ask_securely, connect, end, eventually,
+    on_both_drivers, shake_hands,
 };
 
 use super::terminating;
@@ -19,6 +21,7 @@ on_both_drivers!(
     a_client_that_trusts_nobody_is_recorded,
     garbage_leaves_nothing_behind,
     a_flood_of_idle_clients_leaves_the_others_alone,
+    who_leaves_while_it_waits_for_an_endpoint_is_gone,
 );
 
 fn proxy(driver: Driver, more: &str) -> (Authority, Endpoint, Proxy) {
@@ -171,4 +174,43 @@ fn a_flood_of_idle_clients_leaves_the_others_alone(driver: Driver) {
     assert_eq!(&answer, b"still here");
     drop(idle);
     proxy.wait_for_live(1);
+}
+
+/// Its goodbye comes after the handshake, or with its end.
+fn who_leaves_while_it_waits_for_an_endpoint_is_gone(driver: Driver) {
+    let authority = Authority::new();
+    let certificate = authority.certify(&["a.test"]);
+    let full = FullEndpoint::start();
+    let mut settings = terminating(driver, &certificate, &Endpoint::echo());
+    settings.endpoints = vec![full.address];
+    settings.upstream = "retry: {perRetry: {timeout: 0s}}, timeout: {tcp: {connectTimeout: 5m}}".to_owned();
+    let proxy = Proxy::start(&settings);
+    for version in [&TLS12, &rustls::version::TLS13] {
+        let config = rustls::ClientConfig::builder_with_protocol_versions(&[version])
+            .with_root_certificates(authority.roots())
+            .with_no_client_auth();
+        let mut client = shake_hands(proxy.address, "a.test", config).unwrap();
+        proxy.wait_for_live(1);
+        end(&mut client).unwrap();
+        proxy.wait_for_live(0);
+    }
+    let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+    let mut connection = rustls::ClientConnection::new(authority.client().into(), name).unwrap();
+    let mut stream = connect(proxy.address);
+    connection.write_tls(&mut stream).unwrap();
+    while connection.is_handshaking() {
+        connection.read_tls(&mut stream).unwrap();
+        connection.process_new_packets().unwrap();
+    }
+    connection.send_close_notify();
+    let mut flight = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut flight).unwrap();
+    }
+    stream.write_all(&flight).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    proxy.wait_for_live(0);
+    for record in proxy.records(3) {
+        assert_eq!(record["outcome"], "downstream_closed", "{record}");
+    }
 }
