@@ -3,7 +3,7 @@
 //! Lines are handed to a writing thread through a bounded queue that drops when standard error blocks, so that
 //! logging never makes a worker wait.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
@@ -66,7 +66,23 @@ impl FormatTime for Rfc3339 {
     }
 }
 
-/// `2026-11-22T14:00:03.123456Z`.
+/// The last second of the year 9999.
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
+/// `2026-11-22T14:00:03.123456Z`. What lies outside the years 1970 to 9999 is shown as their first or last second, because the
+/// library panics over it, and certificates come from others.
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_micros(time).to_string()
+    humantime::format_rfc3339_micros(time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_can_be_printed() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rfc3339(UNIX_EPOCH - second), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + LAST + second), "9999-12-31T23:59:59.000000Z");
+    }
 }

@@ -195,7 +195,8 @@ impl<'a> Der<'a> {
         (self.0.first() == Some(&tag)).then(|| self.next())?.map(|(_, contents)| contents)
     }
 
-    /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`. What was before 1970 counts as then.
+    /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ`. What was before 1970 counts as then. None is after the year 9999, so that all can be
+    /// printed.
     fn time(&mut self) -> Option<SystemTime> {
         if !matches!(self.0.first(), Some(&(UTC_TIME | GENERALIZED_TIME))) {
             return None;
@@ -212,7 +213,8 @@ impl<'a> Der<'a> {
         };
         let (month, day) = (pair()?, pair()?);
         let (hour, minute, second) = (pair()?, pair()?, pair()?);
-        if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        let is_time = hour <= 23 && minute <= 59 && second <= 59;
+        if !is_time || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
             return None;
         }
         let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second;
@@ -261,8 +263,12 @@ mod tests {
         assert_eq!(time(GENERALIZED_TIME, "20260102030405Z"), Some(1_767_323_045));
         assert_eq!(time(GENERALIZED_TIME, "20991231235959Z"), Some(4_102_444_799));
         assert_eq!(time(UTC_TIME, "500101000000Z"), Some(0), "1950");
+        assert_eq!(time(GENERALIZED_TIME, "99991231235959Z"), Some(253_402_300_799), "RFC 5280, 4.1.2.5");
         for wrong in ["260102030405", "261302030405Z", "26010203040Z", "2601020304xxZ", "Z", ""] {
             assert_eq!(time(UTC_TIME, wrong), None, "{wrong}");
+        }
+        for wrong in ["99991231995959Z", "20260102240000Z", "20260102006000Z", "20260102000060Z"] {
+            assert_eq!(time(GENERALIZED_TIME, wrong), None, "{wrong}");
         }
     }
 
