@@ -8,7 +8,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::config::{Roots, ServerNameText, UpstreamTls};
 
-use super::credentials::{Credentials, Fingerprint, Source};
+use super::credentials::{Certificate, Credentials, Fingerprint, Source};
 use super::{provider, verify};
 
 /// Made on the control side, for all workers, and the same in every table until something in it changes: sessions that
@@ -24,17 +24,20 @@ pub struct ClientSide {
 struct Made {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
+    /// What endpoints are shown.
+    own: Option<Arc<Certificate>>,
 }
 
 impl ClientSide {
-    /// What `settings` ask for; `previous` itself where that is the same.
+    /// What `settings` ask for; `previous` itself where that is the same. While the client certificate is missing, what `previous`
+    /// showed, or did not show, is kept: a Secret whose name is new is not there yet, and may never be.
     pub fn new(settings: &UpstreamTls, credentials: &Credentials, previous: Option<&Arc<Self>>) -> Arc<Self> {
         let parts = parts(settings, credentials);
         let is_same = |previous: &&Arc<Self>| previous.settings == *settings && previous.parts == parts;
         if let Some(same) = previous.filter(is_same) {
             return Arc::clone(same);
         }
-        let made = make(settings, credentials);
+        let made = make(settings, credentials, previous.and_then(|previous| previous.made.as_ref().ok()));
         Arc::new(Self { settings: settings.clone(), parts, made })
     }
 
@@ -71,18 +74,24 @@ fn parts(settings: &UpstreamTls, credentials: &Credentials) -> Vec<Option<Finger
     authorities.chain(certificate).collect()
 }
 
-fn make(settings: &UpstreamTls, credentials: &Credentials) -> Result<Made, String> {
+fn make(settings: &UpstreamTls, credentials: &Credentials, previous: Option<&Made>) -> Result<Made, String> {
     let verifier = verify::endpoints(settings, credentials)?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let config = match &settings.client_certificate {
+    let own = match &settings.client_certificate {
+        None => None,
+        Some(of) => match (credentials.certificate(of), previous) {
+            (Some(certificate), _) => Some(Arc::clone(certificate)),
+            (None, Some(previous)) => previous.own.clone(),
+            (None, None) => return Err("its client certificate could not be loaded".to_owned()),
+        },
+    };
+    let config = match &own {
         None => builder.with_no_client_auth(),
-        Some(of) => {
-            let certificate = credentials.certificate(of);
-            let certificate = certificate.ok_or("its client certificate could not be loaded")?;
+        Some(certificate) => {
             let key = CertifiedKey::clone(&certificate.key);
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
@@ -91,7 +100,7 @@ fn make(settings: &UpstreamTls, credentials: &Credentials) -> Result<Made, Strin
         ServerNameText::Dns(name) => ServerName::try_from(name.clone()).map_err(|error| error.to_string())?,
         ServerNameText::Ip(address) => ServerName::IpAddress((*address).into()),
     };
-    Ok(Made { config: Arc::new(config), name })
+    Ok(Made { config: Arc::new(config), name, own })
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub enum Source {
 #[derive(Clone, Debug, Default)]
 struct Held {
     good: Option<Material>,
+    /// Whether `good` is a certificate that is over, or has not begun.
+    is_untimely: bool,
     /// Newer than `good`, and not (or no longer) valid now.
     waiting: Option<Material>,
     problem: Option<Problem>,
@@ -165,6 +167,11 @@ impl Credentials {
         }
     }
 
+    /// Whether that certificate is over or has not begun, so that another one is better.
+    pub(super) fn is_untimely(&self, of: &CertificateRef) -> bool {
+        self.held.get(&Source::Certificate(of.clone())).is_some_and(|held| held.is_untimely)
+    }
+
     pub(super) fn authorities(&self, source: &Source) -> Option<&Arc<Authorities>> {
         match self.good(source)? {
             Material::Authorities(authorities) => Some(authorities),
@@ -199,7 +206,7 @@ fn news(before: Option<&Problem>, now: Option<&Problem>) -> Option<News> {
 }
 
 impl Held {
-    /// Whether there is another one in use now.
+    /// Whether handshakes go by something else now.
     fn take(&mut self, found: Result<Material, Problem>, now: SystemTime, source: &Source) -> bool {
         match found {
             Err(problem) => {
@@ -217,7 +224,8 @@ impl Held {
         }
     }
 
-    /// Puts what waits in use if it is better than what is, and looks whether what is in use is still valid.
+    /// Puts what waits in use if it is better than what is, and looks whether what is in use is still valid. Whether handshakes
+    /// go by something else then.
     fn settle(&mut self, now: SystemTime, source: &Source) -> bool {
         let valid = |material: &Material| material.validity(now) == Validity::Valid;
         let is_same = |waiting: &Material| {
@@ -227,11 +235,13 @@ impl Held {
         if self.waiting.as_ref().is_some_and(is_same) {
             self.waiting = None;
         } else if let Some(waiting) = &self.waiting
-            && (valid(waiting) || !self.good.as_ref().is_some_and(valid))
+            && (waiting.is_always_better() || valid(waiting) || !self.good.as_ref().is_some_and(valid))
         {
             self.good = self.waiting.take();
             is_new = true;
         }
+        let is_untimely = self.good.as_ref().is_some_and(|good| good.facts().is_some() && !valid(good));
+        is_new |= std::mem::replace(&mut self.is_untimely, is_untimely) != is_untimely;
         if self.problem.as_ref().is_none_or(|problem| Problem::OF_TIME.contains(&problem.reason)) {
             let newest = self.waiting.as_ref().or(self.good.as_ref());
             let problem = newest.and_then(|material| material.untimely(now));

@@ -1,6 +1,6 @@
 //! What a TLS listener shows and asks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::server::{ClientHello, NoClientAuth, ProducesTickets, ResolvesServerC
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-use crate::config::{ListenerTls, Name, StartTls, SubjectAltName, TlsVersion};
+use crate::config::{CertificateRef, ListenerTls, Name, StartTls, SubjectAltName, TlsVersion};
 
 use super::credentials::{Certificate, Credentials, Fingerprint, Source, fingerprint, tickets};
 use super::{provider, verify};
@@ -19,12 +19,18 @@ use super::{provider, verify};
 /// What clients have to say to get TLS of a Postgres server without asking for it first (PostgreSQL, 54.2.8).
 const POSTGRES: &[u8] = b"postgresql";
 
+/// So many certificates are kept for want of others.
+const KEPT_MAX: usize = 64;
+
 /// Made on the control side, for all workers, and the same in every table until something in it changes.
 #[derive(Debug)]
 pub struct ServerSide {
     listener: Name,
     settings: ListenerTls,
-    certificates: Vec<Option<Fingerprint>>,
+    /// What there was of each that the settings name.
+    certificates: Vec<Option<(Fingerprint, bool)>>,
+    /// What is shown, with what stands in for some that are missing.
+    shown: Vec<Shown>,
     /// Of authorities and lists of revoked certificates.
     validation: Vec<Option<Fingerprint>>,
     made: Result<Made, String>,
@@ -38,16 +44,17 @@ struct Made {
 }
 
 impl ServerSide {
-    /// What `settings` ask for; `previous` itself where that is the same.
+    /// What `settings` ask for; `previous` itself where that is the same. While a certificate is missing, those that `previous`
+    /// showed and `settings` no longer name are kept behind the others: a Secret whose name is new is not there yet, and may never be.
     pub fn new(
         listener: &Name,
         settings: &ListenerTls,
         credentials: &Credentials,
         previous: Option<&Arc<Self>>,
     ) -> Arc<Self> {
-        let found: Vec<Option<&Arc<Certificate>>> =
-            settings.certificates.iter().map(|of| credentials.certificate(of)).collect();
-        let certificates: Vec<_> = found.iter().map(|found| found.map(|found| found.fingerprint)).collect();
+        let found: Vec<Option<Shown>> =
+            settings.certificates.iter().map(|of| Shown::find(of, credentials)).collect();
+        let certificates: Vec<_> = found.iter().map(|found| found.as_ref().map(Shown::state)).collect();
         let validation = validation(settings, credentials);
         let is_same = |previous: &&Arc<Self>| {
             previous.listener == *listener
@@ -58,12 +65,18 @@ impl ServerSide {
         if let Some(same) = previous.filter(is_same) {
             return Arc::clone(same);
         }
-        let found: Vec<&Arc<Certificate>> = found.into_iter().flatten().collect();
-        let made = make(listener, settings, credentials, &found, &validation);
+        let is_any_missing = found.iter().any(Option::is_none);
+        let mut shown: Vec<Shown> = found.into_iter().flatten().collect();
+        if let Some(previous) = previous.filter(|_| is_any_missing) {
+            let dropped = previous.shown.iter().filter(|shown| !settings.certificates.contains(&shown.of));
+            shown.extend(dropped.take(KEPT_MAX).cloned());
+        }
+        let made = make(listener, settings, credentials, &shown, &validation);
         Arc::new(Self {
             listener: Name::clone(listener),
             settings: settings.clone(),
             certificates,
+            shown,
             validation,
             made,
         })
@@ -130,10 +143,10 @@ fn make(
     listener: &Name,
     settings: &ListenerTls,
     credentials: &Credentials,
-    certificates: &[&Arc<Certificate>],
+    shown: &[Shown],
     validation: &[Option<Fingerprint>],
 ) -> Result<Made, String> {
-    if certificates.is_empty() {
+    if shown.is_empty() {
         return Err("none of its certificates could be loaded".to_owned());
     }
     let clients = settings.client_validation.as_ref().map(|asked| verify::clients(asked, credentials));
@@ -148,7 +161,7 @@ fn make(
         .map_err(|error| error.to_string())?;
     let verifier = clients.clone().unwrap_or_else(|| Arc::new(NoClientAuth));
     let mut config =
-        builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(ByName::new(certificates)));
+        builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(ByName::new(shown)));
     config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     if settings.start_tls == Some(StartTls::Postgres)
         && !config.alpn_protocols.iter().any(|name| name == POSTGRES)
@@ -197,52 +210,66 @@ impl ProducesTickets for BoundTickets {
     }
 }
 
-/// Chooses a certificate by the name that a client asks for, and by the signatures that it can check.
+/// A certificate that may be shown.
+#[derive(Clone, Debug)]
+struct Shown {
+    of: CertificateRef,
+    certificate: Arc<Certificate>,
+    /// Any other is better.
+    is_untimely: bool,
+}
+
+impl Shown {
+    fn find(of: &CertificateRef, credentials: &Credentials) -> Option<Self> {
+        let certificate = Arc::clone(credentials.certificate(of)?);
+        Some(Self { of: of.clone(), certificate, is_untimely: credentials.is_untimely(of) })
+    }
+
+    fn state(&self) -> (Fingerprint, bool) {
+        (self.certificate.fingerprint, self.is_untimely)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.certificate.facts.names.iter().filter_map(|name| match name {
+            SubjectAltName::Dns(name) => Some(name),
+            _ => None,
+        })
+    }
+}
+
+/// Chooses a certificate by the name that a client asks for, and by the signatures that it can check. Between those of the same
+/// name the order in the configuration decides and nothing that is written in them, because not all may be of one hand.
 struct ByName {
-    exact: HashMap<String, Vec<Arc<Certificate>>>,
+    exact: HashMap<String, Vec<Shown>>,
     /// By what is below the first label, for which one `*` stands (RFC 6125, 6.4.3).
-    wildcard: HashMap<String, Vec<Arc<Certificate>>>,
+    wildcard: HashMap<String, Vec<Shown>>,
     /// For clients that ask for no name, or for one that none of the certificates has.
-    default: Vec<Arc<Certificate>>,
+    default: Vec<Shown>,
 }
 
 impl ByName {
-    /// The first of `certificates` is the default. ECDSA costs less than RSA, so clients that can take both get that.
-    fn new(certificates: &[&Arc<Certificate>]) -> Self {
+    /// The first of them is the default.
+    fn new(all: &[Shown]) -> Self {
         let mut by_name = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: Vec::new() };
-        let names = |certificate: &Certificate| {
-            let names = certificate.facts.names.iter();
-            let names = names.filter_map(|name| match name {
-                SubjectAltName::Dns(name) => Some(name.clone()),
-                _ => None,
-            });
-            names.collect::<Vec<String>>()
-        };
-        let of_default = certificates.first().map(|first| names(first)).unwrap_or_default();
-        for (index, certificate) in certificates.iter().enumerate() {
-            let names = names(certificate);
-            // The same again with another algorithm.
-            if index == 0 || names.iter().any(|name| of_default.contains(name)) {
-                by_name.default.push(Arc::clone(certificate));
+        let of_default: HashSet<&String> = all.first().into_iter().flat_map(Shown::names).collect();
+        for (index, shown) in all.iter().enumerate() {
+            // The same again, with another algorithm or of another time.
+            if index == 0 || shown.names().any(|name| of_default.contains(name)) {
+                by_name.default.push(shown.clone());
             }
-            for name in names {
+            for name in shown.names() {
                 let (named, name) = match name.strip_prefix("*.") {
-                    Some(below) => (&mut by_name.wildcard, below.to_owned()),
-                    None => (&mut by_name.exact, name),
+                    Some(below) => (&mut by_name.wildcard, below),
+                    None => (&mut by_name.exact, name.as_str()),
                 };
-                named.entry(name).or_default().push(Arc::clone(certificate));
+                named.entry(name.to_owned()).or_default().push(shown.clone());
             }
-        }
-        let lists = by_name.exact.values_mut().chain(by_name.wildcard.values_mut());
-        for list in lists.chain([&mut by_name.default]) {
-            // Stable: of two alike the first in the configuration is taken.
-            list.sort_by_key(|certificate| certificate.is_rsa());
         }
         by_name
     }
 
     /// Those that have this name, the more specific ones first.
-    fn named(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<Certificate>> {
+    fn named(&self, name: Option<&str>) -> impl Iterator<Item = &Shown> {
         let name = name.map(str::to_ascii_lowercase);
         let exact = name.as_ref().and_then(|name| self.exact.get(name));
         let below = name.as_ref().and_then(|name| name.split_once('.')).map(|(_, below)| below);
@@ -255,10 +282,11 @@ impl ByName {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let suits = |certificate: &&Arc<Certificate>| {
-            certificate.key.key.choose_scheme(hello.signature_schemes()).is_some()
-        };
-        self.named(hello.server_name()).find(suits).map(|certificate| Arc::clone(&certificate.key))
+        let suits =
+            |shown: &&Shown| shown.certificate.key.key.choose_scheme(hello.signature_schemes()).is_some();
+        // Of those alike in this the first.
+        let best = self.named(hello.server_name()).filter(suits).min_by_key(|shown| shown.is_untimely);
+        best.map(|shown| Arc::clone(&shown.certificate.key))
     }
 }
 
@@ -268,5 +296,7 @@ impl fmt::Debug for ByName {
     }
 }
 
+#[cfg(test)]
+mod choice_tests;
 #[cfg(test)]
 pub(super) mod tests;

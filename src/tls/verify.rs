@@ -58,14 +58,16 @@ pub(super) fn endpoints(
     Ok(Arc::new(Endpoints { roots, names: settings.names.clone() }))
 }
 
+/// Of those that are loaded: another one that is named beside them takes nothing away while it is missing.
 fn roots(sources: &[Source], credentials: &Credentials) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    for source in sources {
-        let authorities = credentials.authorities(source);
-        let authorities = authorities.ok_or_else(|| format!("{source} could not be loaded"))?;
+    for authorities in sources.iter().filter_map(|source| credentials.authorities(source)) {
         roots.extend(authorities.roots.roots.iter().cloned());
     }
-    Ok(roots)
+    match sources {
+        [first, ..] if roots.is_empty() => Err(format!("{first} could not be loaded")),
+        _ => Ok(roots),
+    }
 }
 
 /// Clients whose certificates have one of some names.

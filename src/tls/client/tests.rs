@@ -112,9 +112,16 @@ fn an_endpoint_is_shown_the_client_certificate() {
     assert!(connect(&without, &server).is_err());
     let of: CertificateRef = secret("own");
     settings.client_certificate = Some(of.clone());
-    let missing = ClientSide::new(&settings, &credentials, Some(&without));
+    let missing = ClientSide::new(&settings, &credentials, None);
     assert_eq!(missing.problem(), Some("its client certificate could not be loaded"));
+    let as_before = ClientSide::new(&settings, &credentials, Some(&without));
+    assert_eq!(as_before.problem(), None, "endpoints that do not ask for it are not lost");
     take(&mut credentials, &Source::Certificate(of), material(&own).unwrap());
-    let with = ClientSide::new(&settings, &credentials, Some(&missing));
+    let with = ClientSide::new(&settings, &credentials, Some(&as_before));
     assert_eq!(connect(&with, &server), Ok(HandshakeKind::Full));
+    settings.client_certificate = Some(secret("renamed"));
+    let Roots::Authorities(authorities) = &mut settings.roots else { panic!() };
+    authorities.push(AuthorityRef::File("/missing".into()));
+    let renamed = ClientSide::new(&settings, &credentials, Some(&with));
+    assert_eq!(connect(&renamed, &server), Ok(HandshakeKind::Full), "the one before it is shown");
 }

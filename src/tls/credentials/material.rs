@@ -13,7 +13,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore, SignatureAlgorithm};
+use rustls::{InconsistentKeys, RootCertStore};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{AuthorityRef, CertificateRef};
@@ -209,6 +209,12 @@ impl Material {
         }
     }
 
+    /// Whether a newer one is better than any before it, even one that is over. In a list that is late there may be a certificate
+    /// that the one before it did not have; besides, the others in its file may be in time.
+    pub(super) fn is_always_better(&self) -> bool {
+        matches!(self, Self::Revocations(_))
+    }
+
     /// What is wrong with it now that may not be at another time.
     pub(super) fn untimely(&self, now: SystemTime) -> Option<Problem> {
         let date = |time| humantime::format_rfc3339_seconds(time).to_string();
@@ -305,12 +311,6 @@ fn read(path: &Path, most: usize) -> Result<Zeroizing<Vec<u8>>, Problem> {
         return Err(Problem::new("unreadable", format!("{} is longer than {most} bytes", path.display())));
     }
     Ok(bytes)
-}
-
-impl Certificate {
-    pub(in crate::tls) fn is_rsa(&self) -> bool {
-        self.key.key.algorithm() == SignatureAlgorithm::RSA
-    }
 }
 
 /// Only what is public.

@@ -255,6 +255,14 @@ fn lists_of_revoked_certificates_are_known_to_be_late() {
         text.starts_with("file /crl: the list of revoked certificates was to be replaced by 2030-01-01"),
         "{text}"
     );
+    // A newer file is taken whatever its dates: there may be more in it.
+    let newer = list(2029);
+    let newer_fingerprint = *newer.as_ref().unwrap().fingerprint();
+    let mut in_time = credentials.clone();
+    in_time.take(&source, list(2090), year(2031));
+    let taken = in_time.take(&source, newer, year(2031));
+    assert_eq!((taken.is_new, wrong(&taken).0), (true, "expired"));
+    assert_eq!(in_time.revocations(Path::new("/crl")).unwrap().fingerprint, newer_fingerprint);
     assert!(matches!(Material::revocations(b"x"), Err(Problem { reason: "invalid", .. })));
 }
 

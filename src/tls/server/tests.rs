@@ -45,7 +45,7 @@ pub(in crate::tls) fn clients_ca() -> AuthorityRef {
     AuthorityRef::ConfigMap(ObjectRef { namespace: "edge".into(), name: "clients".into() })
 }
 
-fn server(settings: &ListenerTls, credentials: &Credentials) -> Arc<ServerSide> {
+pub(super) fn server(settings: &ListenerTls, credentials: &Credentials) -> Arc<ServerSide> {
     ServerSide::new(&"l".into(), settings, credentials, None)
 }
 
@@ -57,7 +57,7 @@ pub(in crate::tls) fn take(credentials: &mut Credentials, source: &Source, mater
     assert!(credentials.take(source, Ok(material), year(2026)).is_new);
 }
 
-fn client(ca: &rcgen::Certificate, own: Option<&(String, String)>) -> ClientConfig {
+pub(super) fn client(ca: &rcgen::Certificate, own: Option<&(String, String)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
@@ -76,7 +76,7 @@ fn client(ca: &rcgen::Certificate, own: Option<&(String, String)>) -> ClientConf
 }
 
 /// Both ends once they have shaken hands, or what the listener's end says.
-fn shake(
+pub(super) fn shake(
     client: &Arc<ClientConfig>,
     name: &str,
     server: &ServerSide,
@@ -142,11 +142,11 @@ fn feed(end: &mut End<'_>, mut bytes: &[u8]) -> Result<(), rustls::Error> {
 }
 
 /// The fingerprint of the certificate that was shown.
-fn shown(client: &ClientConnection) -> Fingerprint {
+pub(super) fn shown(client: &ClientConnection) -> Fingerprint {
     fingerprint(client.peer_certificates().unwrap().iter().map(|certificate| &**certificate))
 }
 
-fn fingerprint_of(pair: &(String, String)) -> Fingerprint {
+pub(super) fn fingerprint_of(pair: &(String, String)) -> Fingerprint {
     match material(pair) {
         Ok(Material::Certificate(certificate)) => certificate.fingerprint,
         other => panic!("{other:?}"),
@@ -181,7 +181,7 @@ fn two_algorithms_stand_side_by_side() {
     let ecdsa = Wanted::dns(&["a.example"]).by(&issuer);
     let rsa = Wanted { algorithm: &rcgen::PKCS_RSA_SHA256, ..Wanted::dns(&["a.example"]) }.by(&issuer);
     let credentials = with_certificates(&[("rsa", &rsa), ("ecdsa", &ecdsa)]);
-    let server = server(&settings(&["rsa", "ecdsa"]), &credentials);
+    let server = server(&settings(&["ecdsa", "rsa"]), &credentials);
     let (modern, _) = shake(&Arc::new(client(&ca, None)), "a.example", &server).unwrap();
     assert_eq!(shown(&modern), fingerprint_of(&ecdsa));
     // One of TLS 1.2 without any cipher suite for ECDSA.
