@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
+use rustls::pki_types::UnixTime;
 
 use crate::telemetry::Outcome;
 use crate::tls::client_hello::{ClientHello, NoHello, Reader};
@@ -138,7 +139,15 @@ pub(in crate::connection) async fn shake_hands(
             return Err(live.verdict().unwrap_or(Outcome::DownstreamReset).into());
         }
         if secure.is_established() {
-            return Ok(secure);
+            return match recheck(&secure, tls) {
+                Ok(()) => Ok(secure),
+                Err(error) => {
+                    fail(explain(&error));
+                    // With a reset, the library having no alert to offer any more, and because clients forget a session that ended
+                    // in one.
+                    Err(Ended::Cut(Outcome::TlsHandshakeFailed))
+                }
+            };
         }
         // Who waits holds nothing but what is not understood yet.
         bytes = Vec::new();
@@ -149,6 +158,18 @@ pub(in crate::connection) async fn shake_hands(
             return Err(Ended::Cut(Outcome::HandshakeLimit));
         }
     }
+}
+
+/// Whether a client that was remembered may still come: the certificate that it showed the first time is not looked at again in
+/// a resumed handshake, and each makes new tickets, so that one which is over would be good for ever.
+fn recheck(secure: &Secure, tls: &ServerSide) -> Result<(), rustls::Error> {
+    if !tls.asks_clients() {
+        return Ok(());
+    }
+    secure.with_engine(|engine| match engine.is_resumed() {
+        true => tls.admits_client(engine.certificates(), UnixTime::now()),
+        false => Ok(()),
+    })
 }
 
 impl Ended {

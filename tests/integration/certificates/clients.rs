@@ -2,9 +2,14 @@
 
 use std::io::{Read, Write};
 
+use rustls::HandshakeKind;
+
 use super::*;
 
-on_both_drivers!(clients_of_an_authority_that_is_dropped_are_closed);
+on_both_drivers!(
+    clients_of_an_authority_that_is_dropped_are_closed,
+    clients_are_not_remembered_longer_than_their_certificates_are_good
+);
 
 /// The ConfigMap edge/clients, with the certificates of these authorities.
 fn trusting(authorities: &[&Authority]) -> Value {
@@ -48,4 +53,31 @@ fn clients_of_an_authority_that_is_dropped_are_closed(driver: Driver) {
     let mut refused = shake_hands(proxy.address, NAME, authority.client_with(&others));
     let answer = refused.as_mut().map(|client| client.read(&mut [0]).is_err()).unwrap_or(true);
     assert!(answer, "with TLS 1.3 a client hears of it after its handshake");
+}
+
+fn clients_are_not_remembered_longer_than_their_certificates_are_good(driver: Driver) {
+    let (authority, endpoint) = (Authority::new(), Endpoint::echo());
+    let web = authority.certify(&[NAME]);
+    let ca = authority.file();
+    let asks =
+        format!(", clientValidation: {{mode: Require, caCertificateRefs: [{{file: {}}}]}}", ca.display());
+    let proxy = Proxy::start(&terminating(driver, &endpoint, &web.reference(), &asks));
+    let own = authority.certify_for(&["client.example"], Duration::from_secs(5));
+    // It holds the sessions, for all connections.
+    let config = authority.client_with(&own);
+    let connect = || {
+        let mut client = shake_hands(proxy.address, NAME, config.clone()).unwrap();
+        // Tickets come behind the handshake.
+        let answer = client.write_all(b"a").and_then(|()| client.read_exact(&mut [0]));
+        (client.conn.handshake_kind().unwrap(), answer.is_ok())
+    };
+    assert_eq!(connect(), (HandshakeKind::Full, true));
+    assert_eq!(connect(), (HandshakeKind::Resumed, true));
+    let (kind, _) = eventually("a refusal", connect, |(_, is_served)| !is_served);
+    assert_eq!(kind, HandshakeKind::Resumed);
+    let is_refusal = |record: &Value| {
+        let failure = record["tls"]["failure"].as_str().unwrap_or_default();
+        record["outcome"] == "tls_handshake_failed" && failure.contains("expired")
+    };
+    eventually("its record", || proxy.records(1).iter().any(is_refusal), |is_there| *is_there);
 }

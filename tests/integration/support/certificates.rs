@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
@@ -45,13 +46,22 @@ impl Authority {
 
     /// The same, good until that year begins.
     pub(crate) fn certify_until(&self, names: &[&str], year: i32) -> Certificate {
+        self.certify_with(names, |parameters| parameters.not_after = rcgen::date_time_ymd(year, 1, 1))
+    }
+
+    /// The same, good for so long from now on.
+    pub(crate) fn certify_for(&self, names: &[&str], time: Duration) -> Certificate {
+        self.certify_with(names, |parameters| parameters.not_after = (SystemTime::now() + time).into())
+    }
+
+    fn certify_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names.clone()).unwrap();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, names[0].clone());
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        change(&mut parameters);
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let file = |end: &str| self.directory.path().join(format!("{}.{end}", names[0]));
         let files = Certificate { certificate: file("crt"), key: file("key") };
