@@ -5,10 +5,11 @@
 
 mod status;
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::watch;
@@ -36,6 +37,9 @@ pub(super) enum Delivery {
     /// What is valid may not be so any more, and the other way round.
     TimePassed,
 }
+
+/// Directories with their devices, inodes and births: another one in a watched one's place goes unseen. `None`: there is none.
+type Directories = BTreeMap<PathBuf, Option<(u64, u64, Option<SystemTime>)>>;
 
 /// Follows the files of the newest configuration.
 pub(super) struct Files {
@@ -68,8 +72,9 @@ impl Files {
         let (notify, events) = flume::bounded(1);
         loop {
             self.follow();
-            let watcher = self.watch(&notify);
-            let is_over = self.until_other_files(&events).await;
+            let watched = self.directories();
+            let watcher = self.watch(&watched, &notify);
+            let is_over = self.until_others(&watched, &events).await;
             drop(watcher);
             if is_over {
                 return std::future::pending().await;
@@ -77,12 +82,19 @@ impl Files {
         }
     }
 
-    /// Looks at the files until the configuration names others. Whether it never will.
-    async fn until_other_files(&mut self, events: &flume::Receiver<()>) -> bool {
+    /// Looks at the files until the configuration names others, or they are in other directories than those watched. Whether
+    /// neither will ever be.
+    async fn until_others(&mut self, watched: &Directories, events: &flume::Receiver<()>) -> bool {
+        // Other files in the directories may change all the time, and must not put it off.
+        let mut time_passes = Instant::now() + self.tuning.poll;
         loop {
             self.look().await;
+            if self.directories() != *watched {
+                return false;
+            }
             let is_retrying = self.followed.values().any(|followed| followed.retries > 0);
-            let pause = if is_retrying { RETRY_EVERY } else { self.tuning.poll };
+            let retry = is_retrying.then(|| Instant::now() + RETRY_EVERY);
+            let next = retry.map_or(time_passes, |retry| retry.min(time_passes));
             tokio::select! {
                 changed = self.configs.changed() => {
                     if changed.is_err() {
@@ -98,9 +110,11 @@ impl Files {
                         events.drain();
                     }
                 }
-                () = tokio::time::sleep(pause) => {
-                    let _control_ends = self.deliveries.send_async(Delivery::TimePassed).await;
-                }
+                () = tokio::time::sleep_until(next.into()) => {}
+            }
+            if Instant::now() >= time_passes {
+                time_passes = Instant::now() + self.tuning.poll;
+                let _control_ends = self.deliveries.send_async(Delivery::TimePassed).await;
             }
         }
     }
@@ -131,9 +145,22 @@ impl Files {
         }
     }
 
-    fn watch(&self, notify: &flume::Sender<()>) -> Option<RecommendedWatcher> {
-        let files: Vec<_> = self.followed.keys().flat_map(Source::files).collect();
-        let directories: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+    /// Where the files are, and which directories that is now.
+    fn directories(&self) -> Directories {
+        let files = self.followed.keys().flat_map(Source::files);
+        let directories = files
+            .filter_map(|file| file.parent())
+            .map(|directory| if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
+        let is_now = |directory: &Path| {
+            let metadata = std::fs::metadata(directory).ok()?;
+            // Inodes are used again, in most filesystems at once.
+            Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
+        };
+        directories.map(|directory| (directory.to_owned(), is_now(directory))).collect()
+    }
+
+    /// Each by itself: one that cannot be watched takes nothing away from the others.
+    fn watch(&self, directories: &Directories, notify: &flume::Sender<()>) -> Option<RecommendedWatcher> {
         if directories.is_empty() {
             return None;
         }
@@ -143,22 +170,22 @@ impl Files {
                 let _already_told = notify.try_send(());
             }
         };
-        let watched = notify::recommended_watcher(told).and_then(|mut watcher| {
-            for directory in directories {
-                let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-                watcher.watch(directory, RecursiveMode::NonRecursive)?;
-            }
-            Ok(watcher)
-        });
-        let without = |error: &notify::Error| {
+        let without = |directory: &Path, error: &notify::Error| {
             tracing::warn!(
                 %error,
+                directory = %directory.display(),
                 every_seconds = self.tuning.poll.as_secs(),
                 "no notification of changes of certificates, so their files are looked at now and then; raise \
-                 fs.inotify.max_user_instances if that is the limit that was hit",
+                 fs.inotify.max_user_instances or max_user_watches if that is the limit that was hit",
             );
         };
-        watched.inspect_err(without).ok()
+        let watcher = notify::recommended_watcher(told).inspect_err(|error| without(Path::new(""), error));
+        let mut watcher = watcher.ok()?;
+        for directory in directories.keys() {
+            let watched = watcher.watch(directory, RecursiveMode::NonRecursive);
+            let _warned = watched.inspect_err(|error| without(directory, error));
+        }
+        Some(watcher)
     }
 }
 
@@ -180,6 +207,7 @@ impl Followed {
             }
             Err(problem) => {
                 if self.failed.as_ref() == Some(problem) {
+                    self.retries = 0;
                     return None;
                 }
                 self.retries = if has_changed { RETRIES } else { self.retries.saturating_sub(1) };

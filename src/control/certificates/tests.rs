@@ -3,6 +3,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use rcgen::{Issuer, KeyPair};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::*;
 use crate::config::CertificateRef;
@@ -22,6 +23,11 @@ struct Scene {
 impl Scene {
     /// With a good pair in `folder`, which has been read.
     fn start(folder: &str, prepare: impl FnOnce(&Path, &(String, String))) -> Self {
+        // Nothing is found out by looking now and then.
+        Self::start_with(DEADLINE * 3, folder, prepare)
+    }
+
+    fn start_with(poll: Duration, folder: &str, prepare: impl FnOnce(&Path, &(String, String))) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let issuer = authority("ca").0;
         let base = directory.path().join(folder);
@@ -29,7 +35,7 @@ impl Scene {
         let files = CertificateRef::Files { certificate: base.join("tls.crt"), key: base.join("tls.key") };
         let (configs, changes) = watch::channel(Arc::new(following(&files)));
         let (delivered, deliveries) = flume::bounded(16);
-        let tuning = Tuning { debounce: Duration::from_millis(5), ..Tuning::default() };
+        let tuning = Tuning { debounce: Duration::from_millis(5), poll, ..Tuning::default() };
         let files_followed = Files::new(changes, delivered, tuning);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -129,4 +135,65 @@ fn a_link_to_another_folder_is_a_change_as_of_a_mounted_secret() {
         fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
         assert_eq!(scene.next(), Ok(format!("{name}.example")));
     }
+}
+
+#[test]
+fn a_directory_that_is_replaced_is_watched_again() {
+    let scene = Scene::start("live", |base, pair| write(&base.join("live"), pair));
+    let (live, next) = (scene.path("live"), scene.path("next"));
+    write(&next, &scene.pair("two.example"));
+    renameat_with(CWD, &live, CWD, &next, RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(scene.next(), Ok("two.example".to_owned()));
+    write(&live, &scene.pair("three.example"));
+    assert_eq!(scene.next(), Ok("three.example".to_owned()));
+}
+
+#[test]
+fn a_directory_that_cannot_be_watched_takes_nothing_away_from_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("none/tls.key"));
+    // Before the one that is there, and behind it.
+    for (certificate, key) in [(&certificate, &key), (&key, &certificate)] {
+        let files = CertificateRef::Files { certificate: certificate.clone(), key: key.clone() };
+        let (_configs, changes) = watch::channel(Arc::new(following(&files)));
+        let mut files = Files::new(changes, flume::bounded(1).0, Tuning::default());
+        files.follow();
+        let (notify, events) = flume::bounded(1);
+        let watcher = files.watch(&files.directories(), &notify);
+        assert!(watcher.is_some());
+        fs::write(directory.path().join("tls.crt"), "x").unwrap();
+        events.recv_timeout(DEADLINE).unwrap();
+    }
+}
+
+#[test]
+fn time_passes_however_much_happens_in_a_directory() {
+    let scene = Scene::start_with(Duration::from_millis(200), "", write);
+    let noise = scene.path("noise");
+    let until = Instant::now() + DEADLINE;
+    while Instant::now() < until {
+        fs::write(&noise, "x").unwrap();
+        if matches!(scene.deliveries.try_recv(), Ok(Delivery::TimePassed)) {
+            return;
+        }
+    }
+    panic!("no time has passed");
+}
+
+#[test]
+fn what_is_wrong_in_the_same_way_again_is_not_looked_at_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let pair = Wanted::dns(&["a.example"]).by(&authority("ca").0);
+    write(directory.path(), &pair);
+    let (certificate, key) = (directory.path().join("tls.crt"), directory.path().join("tls.key"));
+    let source = Source::Certificate(CertificateRef::Files { certificate, key: key.clone() });
+    let mut followed = Followed::default();
+    fs::remove_file(&key).unwrap();
+    let delivered = (0..=RETRIES).filter_map(|_| followed.look(&source)).count();
+    assert_eq!((delivered, followed.retries), (1, 0));
+    fs::write(&key, "garbage").unwrap();
+    assert!(followed.look(&source).is_none() && followed.retries > 0);
+    fs::remove_file(&key).unwrap();
+    assert!(followed.look(&source).is_none());
+    assert_eq!(followed.retries, 0);
 }
