@@ -60,7 +60,7 @@ pub(crate) struct Live {
     upstream: OnceCell<Arc<Upstream>>,
     endpoint: OnceCell<(SocketAddr, Arc<EndpointState>)>,
     last_active: Cell<CoarseTime>,
-    half_closed: Cell<bool>,
+    half_closed: Cell<Option<Side>>,
     /// The last bytes went to the endpoint.
     awaits_answer: Cell<bool>,
     /// When it got its endpoint.
@@ -122,7 +122,7 @@ impl Live {
             upstream: OnceCell::new(),
             endpoint: OnceCell::new(),
             last_active: Cell::new(now),
-            half_closed: Cell::new(false),
+            half_closed: Cell::new(None),
             awaits_answer: Cell::new(false),
             connected: Cell::new(now),
             received: Cell::new(0),
@@ -258,13 +258,14 @@ impl Live {
         first.map(|first| first.duration_since(self.accepted))
     }
 
-    pub(super) fn half_close(&self) {
-        self.half_closed.set(true);
+    /// This side's stream has ended.
+    pub(super) fn half_close(&self, side: Side) {
+        self.half_closed.set(self.half_closed.get().or(Some(side)));
         self.last_active.set(CoarseTime::now());
     }
 
-    /// Whether one of its sides has ended its stream.
-    pub(super) fn is_half_closed(&self) -> bool {
+    /// Whose stream has ended, if one has; the first of them.
+    pub(super) fn ended_first(&self) -> Option<Side> {
         self.half_closed.get()
     }
 
@@ -342,7 +343,7 @@ impl Live {
         let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
         let upstream_max = upstream.and_then(|timeouts| timeouts.max_duration);
         let handshake = self.shakes_hands.get().then(|| self.opened + listener.tls_handshake);
-        let half_close = listener.half_close.filter(|_| self.half_closed.get());
+        let half_close = listener.half_close.filter(|_| self.half_closed.get().is_some());
         [
             self.leave_by().map(|by| (by, Outcome::TableRemoved)),
             handshake.map(|by| (by, Outcome::TlsHandshakeTimeout)),

@@ -43,7 +43,7 @@ pub(super) fn ended(context: &Context, live: &Live, connected: Option<Instant>, 
         true => live.bytes(Direction::Received) > 0,
         false => live.first_byte(Direction::Received).is_some(),
     };
-    let has_asked = has_sent || !live.is_half_closed();
+    let has_asked = has_sent || live.ended_first() != Some(Side::Downstream);
     let outcome = live.verdict().unwrap_or(outcome);
     match judge(outcome, has_asked, connected.elapsed(), check.reset_within) {
         Some(true) => state.ejection.succeeded(),

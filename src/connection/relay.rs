@@ -63,6 +63,8 @@ fn halves<'a>(relay: &'a Relay<'a>, downstream: &'a Stream, upstream: &'a Stream
 /// Both directions have ended.
 fn conclude(relay: &Relay<'_>, downstream: &Stream, upstream: &Stream) -> Outcome {
     match relay.live.broken.get() {
+        // Who was to hear of it has heard.
+        _ if relay.explained.get().is_some() => {}
         Some(Side::Downstream) => upstream.abort(),
         Some(_) => downstream.abort(),
         None => {}
@@ -95,6 +97,8 @@ enum Step {
     /// Traffic is light again, or pipes are short: copy.
     Calm,
     End,
+    /// The same, where only TLS says what an end is, and it did not.
+    Truncated,
     ReadFailed,
     WriteFailed,
     /// This process cannot wait for the socket: nobody else's doing.
@@ -122,7 +126,7 @@ impl<'a> Relay<'a> {
     /// Says what the side is about to be called broken for, if none is yet.
     fn explain(&self, outcome: Outcome) {
         if self.live.broken.get().is_none() {
-            self.explained.set(Some(outcome));
+            self.explained.set(self.explained.get().or(Some(outcome)));
         }
     }
 
@@ -151,7 +155,7 @@ impl Half<'_> {
                 Step::Bulk(pipe) => self.splice(pipe).await,
                 Step::Calm => self.copy().await,
                 Step::End => return self.end(),
-                Step::ReadFailed => return self.read_failed(),
+                Step::ReadFailed | Step::Truncated => return self.read_failed(),
                 Step::WaitFailed => return self.relay.live.end(Outcome::Internal),
                 // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
                 // to find out, and to end with.
@@ -167,10 +171,15 @@ impl Half<'_> {
         }
         if self.relay.first_end.get().is_none() {
             self.relay.first_end.set(Some(self.reading_side()));
-            self.relay.live.half_close();
-            self.relay.context.registry.schedule(self.relay.live);
+            self.half_close();
         }
         self.to.finish_writing();
+    }
+
+    /// From now on the other direction has its time.
+    fn half_close(&self) {
+        self.relay.live.half_close(self.reading_side());
+        self.relay.context.registry.schedule(self.relay.live);
     }
 
     fn read_failed(&self) {

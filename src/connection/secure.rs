@@ -143,6 +143,11 @@ impl Secure {
         self.engine.borrow().has_ended()
     }
 
+    /// Whether what came from the other was no TLS at some point.
+    pub(super) fn has_failed(&self) -> bool {
+        self.engine.borrow().has_failed()
+    }
+
     /// Keeps plaintext for whoever relays it.
     pub(super) fn keep_early(&self, plaintext: &[u8]) {
         self.early.borrow_mut().extend_from_slice(plaintext);

@@ -166,6 +166,11 @@ impl Engine {
         self.has_ended
     }
 
+    /// Whether what came from the wire could not be understood.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     fn common(&self) -> &CommonState {
         match &self.kind {
             Kind::Accepting(connection) => connection,

@@ -1,5 +1,6 @@
 //! TLS on both sides of a connection.
 
+mod cuts;
 mod endpoints;
 mod passthrough;
 mod programs;

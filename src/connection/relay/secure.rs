@@ -3,8 +3,11 @@
 //! Small messages are read as the copying half reads them. Under bulk traffic a direction waits for readiness and takes up to
 //! four records at once, so that each system call is worth its price. A reader never waits for what its own engine
 //! has to say.
+//!
+//! A side that is cut takes nothing back that it said: the other side gets all of it, and then hears of the cut.
 
 use std::io;
+use std::time::Duration;
 
 use futures_util::future::join;
 
@@ -17,6 +20,8 @@ use super::{Context, Half, Live, Relay, Step, conclude, halves, would_block};
 
 /// After so many bytes in one go the worker's other connections get their turn. Encrypting makes them dear.
 const TURN_BYTES: usize = 128 * 1024;
+/// How often it is looked whether a socket has sent what it has, before it is reset.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A side of the relay, and its TLS, if it speaks that.
 #[derive(Clone, Copy)]
@@ -66,6 +71,7 @@ impl SecureHalf<'_> {
             // Who ends it from outside has said so to both sides.
             _ if self.half.relay.live.is_ending() => {}
             Step::End => self.end().await,
+            Step::Truncated => self.cut().await,
             Step::ReadFailed => self.half.read_failed(),
             Step::WaitFailed => self.half.relay.live.end(Outcome::Internal),
             // As without TLS: what came from there before may still be read.
@@ -162,10 +168,10 @@ impl SecureHalf<'_> {
         let (plaintext, ciphertext) = scratch.parts();
         // What came before the error was in order.
         let next = self.hand_on(plaintext, ciphertext);
-        match result {
-            Ok(()) => next,
-            Err(error) => Err(self.failed(&error)),
+        if let Err(error) = result {
+            self.failed(&error);
         }
+        next
     }
 
     /// Writes plaintext to the other side, as far as that takes it at once.
@@ -208,43 +214,52 @@ impl SecureHalf<'_> {
         }
     }
 
-    /// Whether the other side of TLS has said that this was all.
+    /// Whether the other side of TLS has said that this was all, or something that it should not have said.
     fn look_for_end(&self) -> Result<(), Step> {
-        if self.from.is_some_and(Secure::has_ended) { Err(Step::End) } else { Ok(()) }
+        match self.from {
+            Some(from) if from.has_failed() => Err(Step::Truncated),
+            Some(from) if from.has_ended() => Err(Step::End),
+            _ => Ok(()),
+        }
     }
 
     /// The socket has no more. Without TLS that is an end; with it, it is not known whether anything is missing.
     fn ended(&self) -> Step {
-        let live = self.half.relay.live;
+        let relay = self.half.relay;
         let side = self.half.reading_side();
-        // Which side broke is known already.
-        if self.from.is_none() || live.broken.get().is_some() {
-            return if self.from.is_some() { Step::ReadFailed } else { Step::End };
+        match (self.from, relay.live.broken.get()) {
+            (None, _) => Step::End,
+            // Which side broke is known already.
+            (Some(_), Some(_)) => Step::ReadFailed,
+            // To answer a goodbye by just leaving is usual in a client. In an endpoint it may cut the answer.
+            (Some(_), None) if side == Side::Downstream && relay.first_end.get() == Some(Side::Upstream) => {
+                Step::End
+            }
+            (Some(_), None) => {
+                relay.explain(match side {
+                    Side::Downstream => Outcome::DownstreamTruncated,
+                    _ => Outcome::UpstreamTruncated,
+                });
+                Step::Truncated
+            }
         }
-        if live.is_ending() {
-            return Step::ReadFailed;
-        }
-        self.half.relay.explain(match side {
-            Side::Downstream => Outcome::DownstreamTruncated,
-            _ => Outcome::UpstreamTruncated,
-        });
-        Step::ReadFailed
     }
 
     /// What came is not TLS as it should be.
-    fn failed(&self, error: &rustls::Error) -> Step {
+    fn failed(&self, error: &rustls::Error) {
         let relay = self.half.relay;
         relay.live.note_tls(|tls| tls.failure = Some(crate::tls::reason(error).into()));
         relay.explain(match self.half.reading_side() {
             Side::Downstream => Outcome::DownstreamTlsError,
             _ => Outcome::UpstreamTlsError,
         });
-        Step::ReadFailed
     }
 
     /// The end of the stream passes on, by the words of the other side.
     async fn end(&self) {
-        if let Some(to) = self.to
+        // What was not said here is not said there.
+        let is_told = self.from.is_none_or(Secure::has_ended);
+        if let Some(to) = self.to.filter(|_| is_told)
             && self.half.relay.live.broken.get().is_none()
         {
             let finished = to.finish(self.half.to).is_ok() && to.cleared(self.half.to).await.is_ok();
@@ -253,5 +268,25 @@ impl SecureHalf<'_> {
             }
         }
         self.half.end();
+    }
+
+    /// The other side gets what came before the cut, however slowly it takes that, and is cut then: in TLS by FIN without a
+    /// goodbye, otherwise by a reset.
+    async fn cut(&self) {
+        let half = &self.half;
+        half.half_close();
+        if let Some(to) = self.to
+            && to.cleared(half.to).await.is_err()
+        {
+            return half.relay.broke(half.writing_side());
+        }
+        // With one whose engine has failed there is nothing more to talk about.
+        if self.to.is_some() && !self.from.is_some_and(Secure::has_failed) {
+            return half.to.finish_writing();
+        }
+        while !half.to.has_sent_all() && !half.relay.live.is_ending() {
+            runtime::sleep(LOOK_INTERVAL).await;
+        }
+        half.read_failed();
     }
 }

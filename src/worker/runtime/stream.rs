@@ -15,6 +15,7 @@ use compio::driver::op::Connect;
 use compio::driver::{BufferRef, SharedFd, ToSharedFd};
 use compio::io::{AsyncReadManaged, AsyncWriteExt};
 use compio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
@@ -124,6 +125,15 @@ impl Stream {
 
     pub(crate) fn abort(&self) {
         abort(&self.tcp);
+    }
+
+    /// Whether all that was written has been sent, so that a reset comes after it; or nothing more can be sent. For a stream
+    /// that is not written to any more.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        // From now on it is writable only when nothing is left to send.
+        let _peer_is_gone = SockRef::from(&self.tcp).set_tcp_notsent_lowat(1);
+        let mut polled = [PollFd::new(&self.tcp, PollFlags::OUT)];
+        poll(&mut polled, Some(&Timespec::default())).is_err() || !polled[0].revents().is_empty()
     }
 
     fn readiness(&self) -> io::Result<&Readiness> {
