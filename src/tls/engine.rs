@@ -98,7 +98,9 @@ impl Engine {
         let (used, result) = self.process(&mut incoming, plaintext, output);
         if used < incoming.len() {
             incoming.drain(..used);
-            self.incoming = incoming;
+            // What a long read has needed is not kept for the beginning of a record.
+            let is_roomy = incoming.capacity() > 4 * incoming.len();
+            self.incoming = if is_roomy { incoming.as_slice().to_vec() } else { incoming };
         }
         result
     }

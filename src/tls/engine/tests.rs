@@ -107,6 +107,23 @@ fn bytes_arrive_in_any_pieces() {
 }
 
 #[test]
+fn of_a_long_read_only_the_beginning_of_a_record_is_kept() {
+    let mut pair = Pair::new(&configs(&TLS13), "a.test");
+    pair.run(1_000).unwrap();
+    send(&mut pair.client, &[1; PLAINTEXT_MAX], &mut pair.to_server);
+    send(&mut pair.client, b"more", &mut pair.to_server);
+    let mut bytes = std::mem::take(&mut pair.to_server);
+    bytes.truncate(bytes.len() - 3);
+    let (begin, rest) = bytes.split_at_mut(10);
+    for bytes in [begin, rest] {
+        pair.server.receive(bytes, &mut pair.at_server, &mut pair.to_client).unwrap();
+    }
+    assert_eq!(pair.at_server.len(), PLAINTEXT_MAX);
+    let kept = &pair.server.incoming;
+    assert!(kept.capacity() <= 4 * kept.len(), "{} bytes for {}", kept.capacity(), kept.len());
+}
+
+#[test]
 fn each_side_ends_for_itself() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::new(&configs(version), "a.test");
