@@ -114,10 +114,11 @@ impl Secure {
         self.queue.borrow().is_empty()
     }
 
-    /// Writes what is queued as far as the socket takes it now.
-    pub(super) fn flush(&self, stream: &Stream) -> io::Result<()> {
+    /// Writes what is queued as far as the socket takes it now; whether it took anything.
+    pub(super) fn flush(&self, stream: &Stream) -> io::Result<bool> {
         let queued = std::mem::take(&mut *self.queue.borrow_mut());
-        self.push(stream, &queued)
+        self.push(stream, &queued)?;
+        Ok(self.queue.borrow().len() < queued.len())
     }
 
     /// Waits until the socket has taken everything.

@@ -208,7 +208,7 @@ impl SecureHalf<'_> {
             (Next::Rest(rest), _) => self.half.write_rest(&rest).await,
             (Next::Queue, Some(to)) if !to.is_clear() => {
                 let _until_taken = self.half.waiting();
-                to.cleared(self.half.to).await.map_err(|_| Step::WriteFailed)
+                self.clear(to).await.map_err(|_| Step::WriteFailed)
             }
             (Next::Queue, _) => Ok(()),
         }
@@ -216,6 +216,18 @@ impl SecureHalf<'_> {
 
     /// Whether the other side of TLS has said that this was all, or something that it should not have said.
     fn look_for_end(&self) -> Result<(), Step> {
+    /// Waits until the socket of the other side has taken what its TLS has queued.
+    async fn clear(&self, to: &Secure) -> io::Result<()> {
+        while !to.is_clear() {
+            self.half.to.write_ready().await?;
+            if to.flush(self.half.to)? {
+                // They were counted when they were encrypted, and are handed on only now.
+                self.half.moved(0);
+            }
+        }
+        Ok(())
+    }
+
         match self.from {
             Some(from) if from.has_failed() => Err(Step::Truncated),
             Some(from) if from.has_ended() => Err(Step::End),
@@ -262,7 +274,7 @@ impl SecureHalf<'_> {
         if let Some(to) = self.to.filter(|_| is_told)
             && self.half.relay.live.broken.get().is_none()
         {
-            let finished = to.finish(self.half.to).is_ok() && to.cleared(self.half.to).await.is_ok();
+            let finished = to.finish(self.half.to).is_ok() && self.clear(to).await.is_ok();
             if !finished {
                 return self.half.relay.broke(self.half.writing_side());
             }
@@ -276,7 +288,7 @@ impl SecureHalf<'_> {
         let half = &self.half;
         half.half_close();
         if let Some(to) = self.to
-            && to.cleared(half.to).await.is_err()
+            && self.clear(to).await.is_err()
         {
             return half.relay.broke(half.writing_side());
         }
