@@ -3,6 +3,9 @@
 
 use std::net::IpAddr;
 
+use rustls::crypto::{CipherSuiteCommon, CryptoProvider};
+use rustls::{SupportedCipherSuite, Tls12CipherSuite};
+
 /// `connection-panic=127.0.0.9`: the task of each connection from this address panics.
 pub(crate) fn panic_in_connection(client: IpAddr) {
     if let Some(address) = fault("connection-panic")
@@ -33,6 +36,18 @@ pub(crate) fn stall_worker() {
 /// `cgroup=/path`: this directory in place of the one of the process's cgroup.
 pub(crate) fn cgroup() -> Option<std::path::PathBuf> {
     fault("cgroup").map(Into::into)
+}
+
+/// `tls-records=100`: keys of TLS 1.2 are worn out after so many records.
+pub(crate) fn wear_out_keys(mut provider: CryptoProvider) -> CryptoProvider {
+    let Some(limit) = fault("tls-records").and_then(|limit| limit.parse().ok()) else { return provider };
+    for suite in &mut provider.cipher_suites {
+        if let SupportedCipherSuite::Tls12(known) = suite {
+            let common = CipherSuiteCommon { confidentiality_limit: limit, ..known.common };
+            *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite { common, ..**known })));
+        }
+    }
+    provider
 }
 
 #[expect(clippy::disallowed_methods, reason = "that is what it is for")]

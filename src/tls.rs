@@ -27,7 +27,11 @@ pub use server::ServerSide;
 
 /// The algorithms of both sides: those of aws-lc, X25519MLKEM768 preferred.
 pub fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let provider = aws_lc_rs::default_provider();
+        #[cfg(feature = "faults")]
+        let provider = crate::faults::wear_out_keys(provider);
+        Arc::new(provider)
+    });
     &PROVIDER
 }

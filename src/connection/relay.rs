@@ -101,6 +101,8 @@ enum Step {
     Truncated,
     ReadFailed,
     WriteFailed,
+    /// The writing side's TLS may encrypt no more.
+    WornOut,
     /// This process cannot wait for the socket: nobody else's doing.
     WaitFailed,
 }
@@ -159,7 +161,7 @@ impl Half<'_> {
                 Step::WaitFailed => return self.relay.live.end(Outcome::Internal),
                 // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
                 // to find out, and to end with.
-                Step::WriteFailed => return self.relay.broke(self.writing_side()),
+                Step::WriteFailed | Step::WornOut => return self.relay.broke(self.writing_side()),
             }
         }
     }

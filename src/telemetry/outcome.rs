@@ -67,6 +67,8 @@ pub enum Outcome {
     HandshakeLimit,
     /// The certificates or authorities that TLS needs here could not be loaded.
     TlsUnavailable,
+    /// The keys of a TLS 1.2 session have encrypted as much as they may, and there are no others.
+    TlsKeysWornOut,
     /// No route of the listener matches the client.
     NoRoute,
     /// `allow` or `deny` of the listener says no.
@@ -95,7 +97,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -124,6 +126,7 @@ impl Outcome {
         Self::Overload,
         Self::HandshakeLimit,
         Self::TlsUnavailable,
+        Self::TlsKeysWornOut,
         Self::NoRoute,
         Self::Denied,
         Self::Limit,
@@ -170,6 +173,7 @@ impl Outcome {
             Self::Overload => "overload",
             Self::HandshakeLimit => "handshake_limit",
             Self::TlsUnavailable => "tls_unavailable",
+            Self::TlsKeysWornOut => "tls_keys_worn_out",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
             Self::Limit => "limit",
@@ -217,6 +221,7 @@ impl Outcome {
             | Self::Overload
             | Self::HandshakeLimit
             | Self::TlsUnavailable
+            | Self::TlsKeysWornOut
             | Self::NoRoute
             | Self::Denied
             | Self::Limit

@@ -128,7 +128,8 @@ impl Engine {
     /// Encrypts up to [`PLAINTEXT_MAX`] bytes into `output`, of which [`CIPHERTEXT_MAX`] are enough; how many it took.
     ///
     /// # Errors
-    /// The keys are worn out (TLS 1.2, after 2^24 full records or more), or nothing may be sent any more.
+    /// `EncryptError`: the keys are worn out (TLS 1.2 with AES-GCM, after 2^24 records however short), and [`Self::finish`] is
+    /// all that goes yet. Or nothing may be sent any more.
     pub(crate) fn send(&mut self, plaintext: &[u8], output: &mut [u8]) -> Result<usize, Error> {
         self.write(Write::Data(plaintext), output)
     }
@@ -354,7 +355,8 @@ fn write<C: Unbuffered>(
                 first.clear();
                 encode(data, &mut first);
                 let room = output.get_mut(length..length + first.len());
-                room.ok_or(Error::EncryptError)?.copy_from_slice(&first);
+                let too_much = || Error::General(format!("there is no room for {} bytes", first.len()));
+                room.ok_or_else(too_much)?.copy_from_slice(&first);
                 length += first.len();
             }
             ConnectionState::TransmitTlsData(data) => data.done(),

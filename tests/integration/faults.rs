@@ -1,18 +1,22 @@
-//! A panic in a connection and a worker that dies.
+//! A panic in a connection, a worker that dies, and keys that are worn out.
 #![cfg(feature = "faults")]
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, Load, Process, Settings, admin_get, ask_from, connect, eventually, exchange,
-    on_both_drivers,
+    Authority, Driver, Endpoint, Load, Process, Settings, admin_get, ask_from, connect, eventually, exchange,
+    on_both_drivers, shake_hands,
 };
 
-on_both_drivers!(a_panic_ends_one_connection_and_nothing_else, a_dead_worker_ends_the_process);
+on_both_drivers!(
+    a_panic_ends_one_connection_and_nothing_else,
+    a_dead_worker_ends_the_process,
+    worn_out_keys_end_the_connection
+);
 
 const UNLUCKY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 9));
 const PANICS: usize = 30;
@@ -84,4 +88,34 @@ fn a_dead_worker_ends_the_process(driver: Driver) {
             && log.contains("the process ends so that it is started anew")
     };
     eventually("the reason in the log", || process.log.get(), said);
+}
+
+/// In TLS 1.2 there are no others: both sides hear that it ends.
+fn worn_out_keys_end_the_connection(driver: Driver) {
+    const RECORDS: usize = 100;
+    let authority = Authority::new();
+    let echo = Endpoint::echo();
+    let settings = Settings::new(driver, &[echo.address]).listener(&format!(
+        "protocol: TLS, tls: {{mode: Terminate, certificateRefs: [{}]}}",
+        authority.certify(&["a.test"]).reference()
+    ));
+    let process = Process::start(&settings, |command| {
+        command.env("SHEAVE_FAULT", format!("tls-records={RECORDS}"));
+    });
+    let config = rustls::ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS12])
+        .with_root_certificates(authority.roots())
+        .with_no_client_auth();
+    let mut client = shake_hands(process.listener("main"), "a.test", config).unwrap();
+    let mut answers = 0;
+    while answers <= RECORDS {
+        client.write_all(b"a").unwrap();
+        match client.read(&mut [0]) {
+            Ok(0) => break,
+            Ok(_) => answers += 1,
+            Err(error) => panic!("after {answers} answers: {error}"),
+        }
+    }
+    assert!((RECORDS / 2..RECORDS).contains(&answers), "{answers}");
+    let record = &eventually("its record", || process.output.json(), |records| !records.is_empty())[0];
+    assert_eq!(record["outcome"], "tls_keys_worn_out", "{record}");
 }

@@ -72,6 +72,7 @@ impl SecureHalf<'_> {
             _ if self.half.relay.live.is_ending() => {}
             Step::End => self.end().await,
             Step::Truncated => self.cut().await,
+            Step::WornOut => self.wear_out().await,
             Step::ReadFailed => self.half.read_failed(),
             Step::WaitFailed => self.half.relay.live.end(Outcome::Internal),
             // As without TLS: what came from there before may still be read.
@@ -194,6 +195,7 @@ impl SecureHalf<'_> {
                 self.half.moved(plaintext.len());
                 Ok(Next::Queue)
             }
+            Err(Broken::Tls(rustls::Error::EncryptError)) => Err(Step::WornOut),
             Err(Broken::Socket) => Err(Step::WriteFailed),
             Err(Broken::Tls(error)) => {
                 tracing::debug!(%error, "nothing more can be encrypted");
@@ -214,8 +216,6 @@ impl SecureHalf<'_> {
         }
     }
 
-    /// Whether the other side of TLS has said that this was all, or something that it should not have said.
-    fn look_for_end(&self) -> Result<(), Step> {
     /// Waits until the socket of the other side has taken what its TLS has queued.
     async fn clear(&self, to: &Secure) -> io::Result<()> {
         while !to.is_clear() {
@@ -228,6 +228,8 @@ impl SecureHalf<'_> {
         Ok(())
     }
 
+    /// Whether the other side of TLS has said that this was all, or something that it should not have said.
+    fn look_for_end(&self) -> Result<(), Step> {
         match self.from {
             Some(from) if from.has_failed() => Err(Step::Truncated),
             Some(from) if from.has_ended() => Err(Step::End),
@@ -280,6 +282,15 @@ impl SecureHalf<'_> {
             }
         }
         self.half.end();
+    }
+
+    /// Ends both sides: no connection can do with what one of them cannot be told.
+    async fn wear_out(&self) {
+        if let Some(to) = self.to {
+            // If it is gone, the end comes all the same.
+            let _gone = self.clear(to).await;
+        }
+        self.half.relay.live.end(Outcome::TlsKeysWornOut);
     }
 
     /// The other side gets what came before the cut, however slowly it takes that, and is cut then: in TLS by FIN without a

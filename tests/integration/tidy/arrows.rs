@@ -38,7 +38,7 @@ const ARROWS: &[Arrow] = &[
     // Headers as bytes, for connections and for probes.
     Arrow { from: "proxy_protocol", to: &[] },
     Arrow { from: "resilience", to: &[] },
-    Arrow { from: "tls", to: &[] },
+    Arrow { from: "tls", to: &["faults"] },
     Arrow { from: "telemetry", to: &["routing", "shutdown"] },
     Arrow { from: "config", to: &[] },
     // Compiled for tests only.
