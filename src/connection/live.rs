@@ -3,6 +3,7 @@
 //! Single-threaded: plain cells. What ends a connection from outside (a timeout, a drain) states its verdict here and
 //! shuts the sockets down; the connection's own task notices because its reads return.
 
+mod permission;
 mod tls;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -293,15 +294,6 @@ impl Live {
     /// Why it was ended from outside, if it was.
     pub(super) fn verdict(&self) -> Option<Outcome> {
         self.verdict.get()
-    }
-
-    /// Whether the successor of its listener permits it. One without an upstream goes by its own listener yet, and is looked at
-    /// once it has one.
-    pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
-        let permits = |upstream: &Arc<Upstream>| {
-            listener.permits(self.server_name(), self.client().ip(), &upstream.name)
-        };
-        self.upstream.get().is_none_or(permits) && self.is_trusted(listener)
     }
 
     /// Whether its listener or its endpoint has left the table.

@@ -50,6 +50,12 @@ pub(super) async fn receive(
     }
 }
 
+/// Whether who is said to have connected would be believed by `proxy`, and let in.
+pub(super) fn is_believed(proxy: &ProxyIn, live: &Live) -> bool {
+    let needs_trust = proxy.mode == ProxyMode::Require || live.named().is_some();
+    !needs_trust || is_trusted(proxy, live.from.ip())
+}
+
 fn is_trusted(proxy: &ProxyIn, from: IpAddr) -> bool {
     let from = from.to_canonical();
     proxy.trusted.iter().any(|net| net.contains(&from))

@@ -83,6 +83,7 @@ impl Listener {
         };
         clients
             && self.protocol == other.protocol
+            && self.proxy == other.proxy
             && self.allow == other.allow
             && self.deny == other.deny
             && self.routes.len() == other.routes.len()

@@ -43,11 +43,12 @@ impl Route {
         self.backends.iter().any(|backend| backend.upstream.name == *upstream)
     }
 
-    /// Whether it leads the same clients to the same upstreams as `other`.
+    /// Whether it leads the same clients to the same upstreams as `other`, with TLS that ends in the same place.
     pub(super) fn leads_as(&self, other: &Self) -> bool {
         let mut backends = self.backends.iter().zip(&other.backends);
         self.hostnames == other.hostnames
             && self.sources == other.sources
+            && self.tls_mode == other.tls_mode
             && self.backends.len() == other.backends.len()
             && backends.all(|(one, other)| one.upstream.name == other.upstream.name)
     }

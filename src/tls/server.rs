@@ -11,7 +11,9 @@ use rustls::server::{ClientHello, NoClientAuth, ProducesTickets, ResolvesServerC
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
-use crate::config::{CertificateRef, ListenerTls, Name, StartTls, SubjectAltName, TlsVersion};
+use crate::config::{
+    CertificateRef, ClientValidationMode, ListenerTls, Name, StartTls, SubjectAltName, TlsVersion,
+};
 
 use super::credentials::{Certificate, Credentials, Fingerprint, Source, fingerprint, tickets};
 use super::{provider, verify};
@@ -109,15 +111,16 @@ impl ServerSide {
     /// Why it may not.
     pub fn admits_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
         let clients = self.made.as_ref().ok().and_then(|made| made.clients.as_ref());
+        let asked = self.settings.client_validation.as_ref();
         match (clients, chain) {
-            (None, _) => Ok(()),
+            // Whether or not authorities could be loaded.
+            (_, []) if asked.is_some_and(|asked| asked.mode == ClientValidationMode::Require) => {
+                Err(rustls::Error::NoCertificatesPresented)
+            }
+            (None, _) | (Some(_), []) => Ok(()),
             (Some(clients), [first, others @ ..]) => {
                 clients.verify_client_cert(first, others, now).map(|_| ())
             }
-            (Some(clients), []) if clients.client_auth_mandatory() => {
-                Err(rustls::Error::NoCertificatesPresented)
-            }
-            (Some(_), []) => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 
 use crate::connection::secure::Secure;
 use crate::routing::{Listener, Place};
@@ -105,21 +105,13 @@ impl Live {
         self.shakes_hands.set(shakes_hands);
     }
 
-    /// Whether its client would be let in now with the certificate that it showed then.
-    pub(super) fn is_trusted(&self, listener: &Listener) -> bool {
-        let chain = self.tls.get().and_then(|tls| tls.chain.get());
-        let (Some(chain), Some(now)) = (chain, &listener.tls) else { return true };
-        let is_judged_alike = self.listener().tls.as_ref().is_some_and(|then| then.admits_as(now));
-        is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
-    }
-
     /// Keeps what the client showed in a handshake that ends here.
     pub(in crate::connection) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
         let _set_once = self.tls.get_or_init(Box::default).chain.set(chain.into());
     }
 
-    /// Whether it takes time to say if it is permitted.
-    pub(crate) fn has_chain(&self) -> bool {
-        self.tls.get().and_then(|tls| tls.chain.get()).is_some_and(|chain| !chain.is_empty())
+    /// What its client showed in a handshake that ended here; `None`: there was none.
+    pub(super) fn chain(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.get()?.chain.get().map(|chain| &**chain)
     }
 }
