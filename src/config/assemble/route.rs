@@ -33,6 +33,7 @@ pub(super) fn routes<'a>(
     let mut matches = Matches {
         protocols: listeners.iter().map(|listener| (&*listener.name, listener.protocol)).collect(),
         first_of: shared::first_of_each(listeners),
+        pairs: 0,
         seen: HashMap::new(),
         listeners: HashSet::new(),
         // A route that cannot be read may be any listener's.
@@ -42,12 +43,12 @@ pub(super) fn routes<'a>(
         .items(list, "routes")
         .filter_map(|(path, raw)| route(cx, &path, raw, known, &mut matches))
         .collect();
-    if matches.seen.len() > MAX_MATCHES {
+    if matches.pairs > MAX_MATCHES {
         cx.report.add(
             "routes",
             format_args!(
                 "they name {} pairs of a hostname and a source; write at most {MAX_MATCHES}",
-                matches.seen.len()
+                matches.pairs
             ),
         );
     }
@@ -70,6 +71,8 @@ struct Matches<'a> {
     protocols: HashMap<&'a str, Protocol>,
     /// Listeners that share an address, all of them with the first one.
     first_of: HashMap<&'a str, &'a Listener>,
+    /// How many of a hostname and a source the routes so far name.
+    pairs: usize,
     /// The value is the route.
     seen: HashMap<Match<'a>, String>,
     listeners: HashSet<&'a str>,
@@ -144,14 +147,17 @@ fn claim<'a>(
 ) {
     let first = matches.first_of.get(listener).map_or(listener, |first| &*first.name);
     let sources = each_or_all(&raw.sources, &format!("{path}.sources"), |net| net.0);
-    for (hostname_at, hostname) in each_or_all(&raw.hostnames, &format!("{path}.hostnames"), Hostname::clone)
-    {
+    let hostnames = each_or_all(&raw.hostnames, &format!("{path}.hostnames"), Hostname::clone);
+    matches.pairs = matches.pairs.saturating_add(hostnames.len().saturating_mul(sources.len()));
+    if matches.pairs > MAX_MATCHES {
+        // To look at each of them could take minutes.
+        return;
+    }
+    for (hostname_at, hostname) in hostnames {
         for (source_at, source) in &sources {
             let key = (first, hostname.clone(), *source);
             let Some(first) = matches.seen.get(&key) else {
-                if matches.seen.len() <= MAX_MATCHES {
-                    matches.seen.insert(key, path.to_owned());
-                }
+                matches.seen.insert(key, path.to_owned());
                 continue;
             };
             if first == path {

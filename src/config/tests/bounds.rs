@@ -80,6 +80,22 @@ fn too_many_of_anything_is_said() {
 }
 
 #[test]
+fn pairs_of_hostnames_and_sources_are_counted_and_not_made() {
+    let hostnames: String = (0..20_000).map(|i| format!("{i}.example,")).collect();
+    let sources: String = (0..10_000).map(|i| format!("10.{}.{}.{}/32,", i >> 8, i & 0xff, i % 7)).collect();
+    let text = format!(
+        "listeners: [{{name: l, address: 127.0.0.1:1, protocol: TLS, tls: {{mode: Passthrough}}}}]\n\
+         routes: [{{name: l, listener: l, hostnames: [{hostnames}], sources: [{sources}], backendRefs: [{{upstream: u}}]}}]\n\
+         upstreams: [{{name: u, endpoints: [{{address: 10.0.0.7:1}}]}}]\n",
+    );
+    // To look at each of them would take minutes.
+    assert_eq!(
+        one(&text),
+        "t.yaml:2: routes: they name 200000000 pairs of a hostname and a source; write at most 1000000"
+    );
+}
+
+#[test]
 fn a_name_has_a_longest_length() {
     let name = |n: usize| edit("name: pg\n    endpoints", &format!("name: {}\n    endpoints", "a".repeat(n)));
     assert!(!lines(&name(253)).iter().any(|line| line.contains("characters")));
