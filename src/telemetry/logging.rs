@@ -34,19 +34,18 @@ pub fn start(log: &Log) -> LogGuard {
 }
 
 /// Libraries log every attempt that fails, with whole answers in it, and do not say whose: this program says by
-/// itself what an operator needs, once. At `trace` they are heard.
+/// itself what an operator needs, once. At `trace` they are heard, but for those that may have a Secret in their hands.
 fn filter(level: LogLevel) -> Targets {
     let everything = Targets::new().with_default(level_filter(level));
-    match level {
-        LogLevel::Trace => everything,
-        _ => LIBRARIES
-            .iter()
-            .fold(everything, |filter, library| filter.with_target(*library, LevelFilter::OFF)),
-    }
+    let heard = if level == LogLevel::Trace { &LIBRARIES[..] } else { &[] };
+    let unheard = SECRETIVE.iter().chain(&LIBRARIES).filter(|library| !heard.contains(library));
+    unheard.fold(everything, |filter, library| filter.with_target(*library, LevelFilter::OFF))
 }
 
 /// By the beginning of their targets.
-const LIBRARIES: [&str; 5] = ["kube", "hyper", "tower", "rustls", "h2"];
+const LIBRARIES: [&str; 4] = ["hyper", "tower", "rustls", "h2"];
+/// An answer of the API server that cannot be decoded is logged whole.
+const SECRETIVE: [&str; 1] = ["kube"];
 
 fn level_filter(level: LogLevel) -> LevelFilter {
     match level {
@@ -78,11 +77,22 @@ pub fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing::Level;
 
     #[test]
     fn any_time_can_be_printed() {
         let second = Duration::from_secs(1);
         assert_eq!(rfc3339(UNIX_EPOCH - second), "1970-01-01T00:00:00.000000Z");
         assert_eq!(rfc3339(UNIX_EPOCH + LAST + second), "9999-12-31T23:59:59.000000Z");
+    }
+
+    #[test]
+    fn what_may_hold_a_secret_is_never_logged() {
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace] {
+            let filter = filter(level);
+            assert!(!filter.would_enable("kube_client::client", &Level::ERROR), "{level:?}");
+            assert!(filter.would_enable("sheave::control", &Level::ERROR), "{level:?}");
+            assert_eq!(filter.would_enable("hyper::proto", &Level::ERROR), level == LogLevel::Trace);
+        }
     }
 }
