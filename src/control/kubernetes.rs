@@ -160,7 +160,7 @@ impl Discovery {
 /// The watches for `config`, which are looked for from now on.
 fn expect(status: &Watches, config: &Config) -> Vec<Arc<Scope>> {
     let scopes = plan::plan(config);
-    let serves_without = config.upstreams.iter().any(|upstream| upstream.members.followed().is_none());
+    let serves_without = config.upstreams.iter().any(plan::needs_no_watch);
     status.expect(&scopes, serves_without);
     scopes
 }

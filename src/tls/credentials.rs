@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 
-use crate::config::{AuthorityRef, CertificateRef, Config, ObjectRef};
+use crate::config::{AuthorityRef, CertificateRef, Config, ObjectRef, Upstream};
 
 pub use facts::{Facts, Fingerprint};
 pub use material::Material;
@@ -100,6 +100,12 @@ impl Credentials {
     /// All that `config` refers to.
     pub fn wanted(config: &Config) -> BTreeSet<Source> {
         places::places(config).into_iter().map(|place| place.source).collect()
+    }
+
+    /// What speaking to its endpoints takes.
+    pub fn wanted_by(upstream: &Upstream) -> BTreeSet<Source> {
+        let places = upstream.tls.iter().flat_map(|tls| places::of_endpoints("", tls));
+        places.map(|place| place.source).collect()
     }
 
     /// Expects these, and forgets others.

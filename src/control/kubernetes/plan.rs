@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::{AuthorityRef, CertificateRef, Config, Name, ObjectRef};
+use crate::config::{AuthorityRef, CertificateRef, Config, Name, ObjectRef, Upstream};
 use crate::tls::{Credentials, Source};
 
 use super::index::ServiceKey;
@@ -44,6 +44,12 @@ pub(super) fn plan(config: &Config) -> Vec<Arc<Scope>> {
     let mut scopes = of_services(config);
     scopes.extend(Credentials::wanted(config).iter().filter_map(of_source).map(Arc::new));
     scopes
+}
+
+/// Whether its endpoints are known, and can be spoken to, without any watch.
+pub(super) fn needs_no_watch(upstream: &Upstream) -> bool {
+    let is_watched = Credentials::wanted_by(upstream).iter().any(|source| of_source(source).is_some());
+    upstream.members.followed().is_none() && !is_watched
 }
 
 /// A watch tells of one source, so that one that is named anew is listed anew.
@@ -154,6 +160,43 @@ impl fmt::Display for Scope {
         match self.source() {
             Some(source) => source.fmt(f),
             None => write!(f, "{} in namespace {}", self.resource.label(), self.namespace),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_needs_no_watch_lists_its_endpoints_and_trusts_files() {
+        let tls = |trusted: &str| format!("tls: {{validation: {{hostname: db.example, {trusted}}}}}");
+        for (upstream, expected) in [
+            ("endpoints: [{address: \"10.0.0.1:1\"}]".to_owned(), true),
+            ("service: {namespace: db, name: pg, port: 5432}".to_owned(), false),
+            (
+                format!(
+                    "endpoints: [{{address: \"10.0.0.1:1\"}}], {}",
+                    tls("wellKnownCACertificates: System")
+                ),
+                true,
+            ),
+            (
+                format!(
+                    "endpoints: [{{address: \"10.0.0.1:1\"}}], {}",
+                    tls("caCertificateRefs: [{configMap: db/ca}]")
+                ),
+                false,
+            ),
+        ] {
+            let text = format!(
+                "listeners: [{{name: x, address: \"127.0.0.1:1\"}}]\n\
+                 routes: [{{name: x, listener: x, backendRefs: [{{upstream: a}}]}}]\n\
+                 upstreams: [{{name: a, {upstream}}}]\n",
+            );
+            let config = Config::parse(&text, "t.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!(needs_no_watch(&config.upstreams[0]), expected, "{upstream}");
+            assert_eq!(plan(&config).is_empty(), expected, "{upstream}");
         }
     }
 }

@@ -44,7 +44,7 @@ fn of_clients(path: &str, validation: &ClientValidation) -> Vec<Place> {
     authorities.chain(crls).collect()
 }
 
-fn of_endpoints(path: &str, tls: &UpstreamTls) -> Vec<Place> {
+pub(super) fn of_endpoints(path: &str, tls: &UpstreamTls) -> Vec<Place> {
     let certificate: Option<&CertificateRef> = tls.client_certificate.as_ref();
     let certificate = certificate.map(|certificate| {
         place(&format!("{path}.clientCertificateRef"), Source::Certificate(certificate.clone()))
