@@ -233,5 +233,12 @@ pub(super) fn announce(source: &Source, taken: &Taken) {
     }
 }
 
+/// Says what is wrong with what was read when a configuration was, and was not wrong `before`.
+pub(super) fn announce_problems(credentials: &Credentials, before: &Credentials) {
+    for (source, problem) in credentials.problems_since(before) {
+        announce(&source, &Taken { is_new: false, news: Some(News::Wrong(problem)) });
+    }
+}
+
 #[cfg(test)]
 mod tests;

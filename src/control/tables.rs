@@ -78,6 +78,7 @@ impl Tables {
             last_forgotten: now,
         };
         tables.shared.certificates.update(&tables.findings.credentials);
+        certificates::announce_problems(&tables.findings.credentials, &Credentials::default());
         tables.follow(config);
         tables
     }
@@ -102,6 +103,7 @@ impl Tables {
         self.follow(config);
         let before = std::mem::replace(&mut self.findings, findings);
         self.shared.certificates.update(&self.findings.credentials);
+        certificates::announce_problems(&self.findings.credentials, &before.credentials);
         let published = self.publish(next, sockets);
         self.up_to_date();
         for (name, found) in &self.findings.upstreams {

@@ -166,6 +166,16 @@ impl Credentials {
         })
     }
 
+    /// What is wrong that was not, or was not wrong in the same way, `before`.
+    pub fn problems_since(&self, before: &Self) -> Vec<(Source, Problem)> {
+        let is_new = |(source, held): (&Source, &Held)| {
+            let problem = held.problem.clone()?;
+            let known = before.held.get(source).and_then(|held| held.problem.as_ref());
+            (known != Some(&problem)).then(|| (source.clone(), problem))
+        };
+        self.held.iter().filter_map(is_new).collect()
+    }
+
     pub(super) fn certificate(&self, of: &CertificateRef) -> Option<&Arc<Certificate>> {
         match self.good(&Source::Certificate(of.clone()))? {
             Material::Certificate(certificate) => Some(certificate),

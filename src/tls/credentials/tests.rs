@@ -271,3 +271,26 @@ fn the_system_has_authorities() {
     let system = Material::read(&Source::SystemAuthorities);
     assert!(matches!(system, Ok(Material::Authorities(_))), "{system:?}");
 }
+
+#[test]
+fn what_is_wrong_from_the_beginning_is_news() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (certificate, key) =
+        Wanted { valid: (2020, 2021), ..Wanted::dns(&["a.example"]) }.by(&authority("ca").0);
+    std::fs::write(at("tls.crt"), certificate).unwrap();
+    std::fs::write(at("tls.key"), key).unwrap();
+    let text = format!(
+        "listeners: [{{name: x, address: \"127.0.0.1:1\", protocol: TLS, tls: {{certificateRefs: [{{file: {{certificate: \
+         {:?}, key: {:?}}}}}]}}}}]\nroutes: [{{name: r, listener: x, backendRefs: [{{upstream: a}}]}}]\n\
+         upstreams: [{{name: a, endpoints: [{{address: \"10.0.0.1:1\"}}]}}]\n",
+        at("tls.crt"),
+        at("tls.key"),
+    );
+    let config = Config::parse(&text, "t.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let mut credentials = Credentials::default();
+    credentials.read_new(&config, year(2026)).unwrap();
+    let news = credentials.problems_since(&Credentials::default());
+    let [(_, Problem { reason: "expired", .. })] = &news[..] else { panic!("{news:?}") };
+    assert!(credentials.problems_since(&credentials.clone()).is_empty(), "it was said");
+}
