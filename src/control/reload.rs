@@ -18,7 +18,7 @@ use super::Load;
 use super::certificates::Delivery;
 use super::kubernetes::Observation;
 use super::shared::Shared;
-use super::tables::{Published, Tables};
+use super::tables::{Published, Refused, Tables};
 
 /// Why to reload.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) enum Trigger {
     /// The file may have changed; what says the same as before is no reload.
     File,
     Signal,
+    /// Files that the configuration names could not be used, and may be good by now.
+    Files,
     Asked(flume::Sender<Result<Reloaded, String>>),
 }
 
@@ -43,6 +45,8 @@ pub(super) struct Reloader {
     shared: Arc<Shared>,
     load: Load,
     tables: Tables,
+    /// When to try again after a reload that failed for files that the configuration names.
+    retry_at: Option<Instant>,
 }
 
 /// A reload whose table the workers are about to take.
@@ -50,7 +54,7 @@ type Settling = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Reloader {
     pub(super) fn new(shared: Arc<Shared>, load: Load, tables: Tables) -> Self {
-        Self { shared, load, tables }
+        Self { shared, load, tables, retry_at: None }
     }
 
     /// Reloads whenever asked to, and publishes what the watches have seen.
@@ -70,6 +74,9 @@ impl Reloader {
                     Err(_) => return,
                 },
                 Some(()) = settling.next() => {}
+                () = sleep_until(self.retry_at), if self.retry_at.is_some() && settling.is_empty() => {
+                    settling.extend(self.heed(Trigger::Files));
+                }
                 Ok(observation) = observations.recv_async() => {
                     self.tables.observe(observation);
                     observations.try_iter().for_each(|observation| self.tables.observe(observation));
@@ -83,6 +90,7 @@ impl Reloader {
 
     /// What is still to be waited for.
     fn heed(&mut self, trigger: Trigger) -> Option<Settling> {
+        self.retry_at = None;
         if let Phase::Draining { .. } = self.shared.drain.phase() {
             let error = "not reloaded: the process is draining and takes no new table";
             tracing::warn!("{error}");
@@ -96,7 +104,11 @@ impl Reloader {
         }
         match self.reload(loaded) {
             Ok(settling) => Some(Box::pin(async move { answer(trigger, Ok(settling.await)) })),
-            Err(error) => {
+            Err(Refused { error, is_for_files }) => {
+                self.retry_at = is_for_files.then(|| Instant::now() + self.shared.tuning.poll);
+                if matches!(trigger, Trigger::Files) && self.shared.status.has_failed_with(&error) {
+                    return None;
+                }
                 self.shared.status.failed(&error);
                 tracing::error!(
                     generation = self.shared.publisher.current().generation,
@@ -112,7 +124,7 @@ impl Reloader {
     fn reload(
         &mut self,
         loaded: Result<Config, String>,
-    ) -> Result<impl Future<Output = Reloaded> + use<>, String> {
+    ) -> Result<impl Future<Output = Reloaded> + use<>, Refused> {
         let config = Arc::new(loaded?);
         let started = Instant::now();
         let restart_needed = restart_needed(&self.shared.started_with, &config);

@@ -83,6 +83,11 @@ impl Status {
         })
     }
 
+    /// Whether the last reload failed just so.
+    pub(super) fn has_failed_with(&self, error: &str) -> bool {
+        self.with(|report| report.error.as_deref() == Some(error))
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Report) -> T) -> T {
         act(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner))
     }

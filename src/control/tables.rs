@@ -22,6 +22,8 @@ use super::{Bind, metrics};
 const SPACING: Duration = Duration::from_millis(20);
 /// How often what left is forgotten while endpoints come and go and nobody scrapes.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whom the system trusts, apart from reloads: new packages change that.
+const READ_SYSTEM_EVERY: Duration = Duration::from_secs(3_600);
 
 pub(super) struct Tables {
     shared: Arc<Shared>,
@@ -43,6 +45,7 @@ pub(super) struct Tables {
     listed: Vec<Arc<Scope>>,
     last_table: Instant,
     last_forgotten: Instant,
+    last_system_read: Instant,
 }
 
 /// A table that was published.
@@ -51,6 +54,20 @@ pub(super) struct Published {
     pub(super) listeners: usize,
     pub(super) endpoints: usize,
     pub(super) at: Instant,
+}
+
+/// Why a configuration is not in effect.
+pub(super) struct Refused {
+    /// What is wrong, and what to do.
+    pub(super) error: String,
+    /// It names files that could not be used: who writes them may not be done.
+    pub(super) is_for_files: bool,
+}
+
+impl From<String> for Refused {
+    fn from(error: String) -> Self {
+        Self { error, is_for_files: false }
+    }
 }
 
 impl Tables {
@@ -76,6 +93,7 @@ impl Tables {
             listed: Vec::new(),
             last_table: now,
             last_forgotten: now,
+            last_system_read: now,
         };
         tables.shared.certificates.update(&tables.findings.credentials);
         certificates::announce_problems(&tables.findings.credentials, &Credentials::default());
@@ -83,12 +101,13 @@ impl Tables {
         tables
     }
 
-    /// Publishes the table of another configuration. The error says what to do; nothing has changed then.
-    pub(super) fn reconfigure(&mut self, config: Arc<Config>) -> Result<Published, String> {
+    /// Publishes the table of another configuration. If it is refused, nothing has changed.
+    pub(super) fn reconfigure(&mut self, config: Arc<Config>) -> Result<Published, Refused> {
         let current = self.shared.publisher.current();
         let mut loops = Loops::new(&config);
-        let mut credentials = self.findings.credentials.clone();
-        credentials.read_new(&config, SystemTime::now())?;
+        let (mut credentials, time) = (self.findings.credentials.clone(), SystemTime::now());
+        credentials.read_system(time);
+        credentials.read_new(&config, time).map_err(|error| Refused { error, is_for_files: true })?;
         let findings = Findings { upstreams: find(&self.index, &mut loops, &config), credentials };
         let now = Instant::now();
         let mut next = crate::routing::compile(&config, &findings, &current, now);
@@ -137,12 +156,16 @@ impl Tables {
                 (vec![(source.clone(), credentials.take(&source, found, now))], received)
             }
             Delivery::TimePassed => {
-                let mut settled = credentials.settle(now);
+                let (mut settled, received) = (credentials.settle(now), Instant::now());
+                if received - self.last_system_read >= READ_SYSTEM_EVERY {
+                    self.last_system_read = received;
+                    settled.extend(credentials.read_system(now));
+                }
                 settled.retain(|(_, taken)| *taken != Taken::default());
                 if settled.is_empty() {
                     return;
                 }
-                (settled, Instant::now())
+                (settled, received)
             }
         };
         for (source, taken) in taken {

@@ -145,6 +145,15 @@ impl Credentials {
         Taken { is_new, news: news(before.as_ref(), held.problem.as_ref()) }
     }
 
+    /// Reads once more what this system trusts, if that is expected. Nobody tells when it changes, and it is many files.
+    pub fn read_system(&mut self, now: SystemTime) -> Option<(Source, Taken)> {
+        let source = Source::SystemAuthorities;
+        self.held.contains_key(&source).then(|| {
+            let taken = self.take(&source, Material::read(&source), now);
+            (source, taken)
+        })
+    }
+
     /// Takes in that time has passed.
     pub fn settle(&mut self, now: SystemTime) -> Vec<(Source, Taken)> {
         let settle = |(source, held): (&Source, &mut Held)| {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod problems;
+mod system;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -94,3 +94,31 @@ fn without_any_certificate_a_process_is_not_ready() {
     write(directory.path(), "one.example", &authority("ca").0);
     eventually("readiness", || control.get("/readyz").status == 200);
 }
+
+#[test]
+fn a_reload_that_wants_files_is_tried_again_until_they_are_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    let wanted = terminating(folder).config;
+    let (looked, looks) = flume::bounded(1024);
+    let mut builder = Builder {
+        load: Box::new(move || {
+            let _enough = looked.try_send(());
+            Ok(wanted.clone())
+        }),
+        ..builder()
+    };
+    builder.tuning.poll = Duration::from_millis(10);
+    let control = builder.start();
+    let error = control.handle.reload().unwrap_err();
+    assert!(error.starts_with("listeners[0].tls.certificateRefs[0].file: "), "{error}");
+    for _ in 0..5 {
+        looks.recv_timeout(DEADLINE).unwrap();
+    }
+    assert_eq!(control.metric("sheave_config_reload_failures_total"), Some(1.0), "the same is said once");
+    assert_eq!(control.generation(), 1);
+    write(folder, "one.example", &authority("ca").0);
+    eventually("the reload", || control.metric("sheave_config_last_reload_successful") == Some(1.0));
+    let table = control.handle.shared.publisher.current();
+    assert!(table.listeners[0].tls.as_ref().unwrap().config().is_some());
+}
