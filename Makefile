@@ -3,6 +3,8 @@
 CARGO ?= cargo
 # `make demo ARGS="--help"`, `make test ARGS="relay"`
 ARGS ?=
+# Of `make profile`.
+CASE ?= rr64
 # Where rustup puts cargo, for shells that have not read its profile.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
@@ -10,7 +12,7 @@ SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .c
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench clean
+.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench profile clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +85,11 @@ audit: ## Check dependencies for known vulnerabilities (fetches the RustSec data
 bench: ## Compare Sheave with HAProxy, nginx, Envoy, Traefik: CPU, latency, memory
 	@scripts/setup python
 	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench compare -- $(ARGS)
+
+profile: ## A flame graph of Sheave under one case: `make profile CASE=rr64`
+	@scripts/setup profile
+	@tools=$$(scripts/install-bench-peers profile) && set -x && PATH="$$tools:$$PATH" $(CARGO) bench --locked --bench compare -- \
+		--peers sheave --cases $(CASE) --rounds 1 --seconds 5 --profile target/profile $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean

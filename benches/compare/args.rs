@@ -11,7 +11,8 @@ Compares TCP proxies: the CPU time, latency and memory each needs for the same w
 
 Usage: cargo bench --bench compare -- [options]
 
-  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both), plain (all of these),
+  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both), mixed, many (plain: all of
+                     these, many apart),
                      tls-idle, tls-rr64, tls-conn, tls-resumed, tls-bulk1 (tls: these),
                      sni-rr64, sni-conn (sni: both)                         [default: all]
   --peers LIST       haproxy, haproxy-splice, nginx, envoy, traefik, sheave, sheave-epoll
@@ -24,6 +25,8 @@ Usage: cargo bench --bench compare -- [options]
   --rounds N         rounds per case; each measures every peer once         [default: 12]
   --seconds S        length of one measurement                              [default: 1]
   --quick            3 rounds of 0.3 s and few idle connections: does it work, not how fast
+  --profile FOLDER   record each measurement with perf, as flame graphs FOLDER/CASE-PEER.svg; perf costs
+                     time of its own, so these are no figures (`make profile CASE=rr64`)
   --json FILE        write every measurement there too
   --proxy-cpu N      the CPU of the proxies                                 [default: 0]
   --load-cpu N       the CPU of clients and backend                         [default: 1]
@@ -35,6 +38,8 @@ rr1     64-byte round trips over one connection
 conn    connect, one 64-byte round trip, close; 16 at a time
 bulk1   64 MiB to the backend, then 64 MiB back, over one connection
 bulk16  the same 64 MiB spread over 16 connections
+mixed   64-byte round trips on 50 of 1 000 connections beside one bulk stream: their latency
+many    conn through a table of 10 000 endpoints and 5 000 routes; of Sheave only
 tls-    the same through TLS 1.3 that the proxy ends; tls-resumed is conn with resumed sessions
 sni-    the same after a ClientHello that the proxy routes by and passes on
 ";
@@ -49,6 +54,7 @@ pub(super) struct Options {
     pub(super) time: Duration,
     pub(super) quick: bool,
     pub(super) json: Option<PathBuf>,
+    pub(super) profile: Option<PathBuf>,
     pub(super) proxy_cpu: usize,
     pub(super) load_cpu: usize,
 }
@@ -75,6 +81,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = String>) -> Result<Command> 
         time: Duration::ZERO,
         quick: false,
         json: None,
+        profile: None,
         proxy_cpu: 0,
         load_cpu: 1,
     };
@@ -105,6 +112,7 @@ fn set(options: &mut Options, flag: &str, value: &str) -> Result<()> {
         "--peers" => options.peers = Some(value.split(',').map(str::to_owned).collect()),
         "--baseline" => options.baseline = Some(value.to_owned()),
         "--sheave" => options.sheave = value.into(),
+        "--profile" => options.profile = Some(value.into()),
         "--json" => options.json = Some(value.into()),
         "--rounds" => options.rounds = value.parse().context(flag)?,
         "--proxy-cpu" => options.proxy_cpu = value.parse().context(flag)?,
@@ -166,7 +174,7 @@ fn finish(mut options: Options) -> Result<Command> {
 impl Options {
     /// Whether any case needs more of a proxy than plain TCP.
     pub(super) fn needs_tls(&self) -> bool {
-        self.cases.iter().any(|case| case.layer != Layer::Plain)
+        self.cases.iter().any(|case| matches!(case.layer, Layer::Tls | Layer::TlsResumed | Layer::Sni))
     }
 
     /// Far more than a run should take: beyond it something hangs.

@@ -1,7 +1,7 @@
 //! The server behind every proxy: echoes messages, swallows and produces bulk data. One thread, one epoll.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -49,7 +49,8 @@ impl Backend {
         }
         let mut addresses = Vec::new();
         for listener in &listeners {
-            addresses.push(listener.local_addr().context("backend")?);
+            let port = listener.local_addr().context("backend")?.port();
+            addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         }
         let seen = Arc::new(Seen::default());
         let stop = Arc::new(AtomicBool::new(false));
@@ -113,7 +114,10 @@ fn listen() -> Result<TcpListener> {
     let address = machine::free_address()?;
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
         .context("backend's socket")?;
-    socket.bind(&address.into()).context(format_args!("bind the backend to {address}"))?;
+    // On all addresses of loopback, and of nothing else: many endpoints are many addresses.
+    socket.bind_device(Some(b"lo")).context("keep the backend on loopback")?;
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+    socket.bind(&everywhere.into()).context(format_args!("bind the backend to {everywhere}"))?;
     socket.listen(BACKLOG).context("backend")?;
     socket.set_nonblocking(true).context("backend")?;
     Ok(socket.into())

@@ -1,7 +1,7 @@
 //! What is measured: each case does one kind of work through a peer and says what it cost.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub(super) enum Work {
     Bulk1,
     Bulk16,
     Idle,
+    /// Small messages on a few of many connections, beside a bulk stream.
+    Mixed,
 }
 
 /// What the client speaks with the proxy; the backend is always spoken to in plain.
@@ -42,6 +44,8 @@ pub(super) enum Layer {
     TlsResumed,
     /// A ClientHello that the proxy routes by and passes on.
     Sni,
+    /// Plain, through a table of 10 000 endpoints and 5 000 routes.
+    Many,
 }
 
 /// Where the client connects to, and what it speaks there.
@@ -67,6 +71,8 @@ pub(super) struct Measurement {
 
 const RR_CONNECTIONS: usize = 32;
 const CONN_LOOPS: usize = 16;
+const MIXED_ACTIVE: usize = 50;
+const MIXED_IDLE: usize = 950;
 /// A proxy that has answered may still have a little to do; the CPU time of that belongs to the request.
 const TAIL: Duration = Duration::from_millis(5);
 
@@ -76,7 +82,7 @@ const fn case(layer: Layer, work: Work) -> Case {
 
 impl Case {
     /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         case(Layer::Plain, Work::Idle),
         case(Layer::Tls, Work::Idle),
         case(Layer::Plain, Work::Rr64),
@@ -84,6 +90,8 @@ impl Case {
         case(Layer::Plain, Work::Conn),
         case(Layer::Plain, Work::Bulk1),
         case(Layer::Plain, Work::Bulk16),
+        case(Layer::Plain, Work::Mixed),
+        case(Layer::Many, Work::Conn),
         case(Layer::Tls, Work::Rr64),
         case(Layer::Tls, Work::Conn),
         case(Layer::TlsResumed, Work::Conn),
@@ -100,6 +108,8 @@ impl Case {
             (Layer::Plain, Work::Bulk1) => "bulk1",
             (Layer::Plain, Work::Bulk16) => "bulk16",
             (Layer::Plain, Work::Idle) => "idle",
+            (Layer::Plain, Work::Mixed) => "mixed",
+            (Layer::Many, Work::Conn) => "many",
             (Layer::Tls, Work::Rr64) => "tls-rr64",
             (Layer::Tls, Work::Conn) => "tls-conn",
             (Layer::Tls, Work::Bulk1) => "tls-bulk1",
@@ -119,9 +129,11 @@ impl Case {
             Work::Bulk1 => "64 MiB up, then 64 MiB down, over one connection",
             Work::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
             Work::Idle => "idle connections that have each carried one round trip",
+            Work::Mixed => "64-byte round trips on 50 of 1 000 connections, beside one bulk stream",
         };
         let layer = match self.layer {
             Layer::Plain => "",
+            Layer::Many => "10 000 endpoints and 5 000 routes: ",
             Layer::Tls => "TLS 1.3 ended by the proxy: ",
             Layer::TlsResumed => "TLS 1.3 ended by the proxy, sessions resumed: ",
             Layer::Sni => "routed by the ClientHello, which is passed on: ",
@@ -206,6 +218,42 @@ pub(super) fn bulk(
         Value { metric: "MiB/s", value: mebibytes / elapsed.as_secs_f64() },
     ];
     Ok(Measurement { values, disturbed: cpu.disturbed, coarse: cpu.coarse })
+}
+
+/// What a bulk stream costs the small messages beside it. CPU time per request would count the bulk in, so there is none.
+pub(super) fn mixed(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    let idle = RoundTrips::open(target, MIXED_IDLE)?;
+    let mut active = RoundTrips::open(target, MIXED_ACTIVE)?;
+    let is_over = AtomicBool::new(false);
+    let measured = thread::scope(|scope| {
+        let stream = scope.spawn(|| {
+            let mut bulk = Bulk::open(target, 1)?;
+            let mut passes = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                bulk.pass()?;
+                passes += 1;
+            }
+            Ok::<_, Error>(passes)
+        });
+        let measured = active.run(time / 8).and_then(|_| timed(peer, || active.run(time)));
+        is_over.store(true, Ordering::Relaxed);
+        let passes = stream.join().map_err(|_| Error::new("the bulk stream panicked"))??;
+        measured.map(|(trips, cpu)| (trips, cpu, passes))
+    });
+    let (trips, cpu, passes) = measured?;
+    if passes == 0 {
+        return Err(Error::new("the bulk stream did not end one pass"));
+    }
+    drop((idle, active));
+    backend.settle()?;
+    let mut measurement = from_trips(trips, &cpu, ["", "requests/s"]);
+    measurement.values.retain(|value| !value.metric.is_empty());
+    Ok(measurement)
 }
 
 /// Does `work` and says what CPU time the peer took for it.

@@ -21,6 +21,7 @@ mod machine;
 mod peer;
 mod poller;
 mod process;
+mod profile;
 mod report;
 mod round_trips;
 mod secure;

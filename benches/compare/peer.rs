@@ -19,7 +19,7 @@ use crate::process::{CpuClock, on_cpu};
 use crate::wire::{self, MESSAGE};
 use crate::{guard, machine};
 
-pub(super) use recipe::{Recipe, recipes};
+pub(super) use recipe::{Recipe, Wants, recipes};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -32,13 +32,14 @@ pub(super) struct Addresses {
     pub(super) tls: SocketAddr,
     /// The ClientHello says where to.
     pub(super) sni: SocketAddr,
+    /// Through a large table.
+    pub(super) many: SocketAddr,
 }
 
 impl Addresses {
     fn free() -> Result<Self> {
-        let [plain, tls, sni] =
-            [machine::free_address()?, machine::free_address()?, machine::free_address()?];
-        Ok(Self { plain, tls, sni })
+        let free = machine::free_address;
+        Ok(Self { plain: free()?, tls: free()?, sni: free()?, many: free()? })
     }
 
     pub(super) fn of(&self, layer: Layer) -> SocketAddr {
@@ -46,6 +47,7 @@ impl Addresses {
             Layer::Plain => self.plain,
             Layer::Tls | Layer::TlsResumed => self.tls,
             Layer::Sni => self.sni,
+            Layer::Many => self.many,
         }
     }
 }

@@ -49,6 +49,9 @@ impl<'a> Report<'a> {
                 };
                 let interval = (ratios.len() >= ROUNDS_FOR_INTERVAL)
                     .then(|| stats::bootstrap_interval(&ratios, &mut rng));
+                if of(peer).is_empty() {
+                    continue;
+                }
                 let rounds = of(peer).into_iter().map(|(_, value)| value).collect();
                 rows.push(Row { case, metric, peer, rounds, ratios, interval });
             }

@@ -17,7 +17,6 @@ use crate::guard;
 pub(super) const HOSTNAME: &str = "bench.test";
 
 /// The certificate's files.
-#[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
@@ -39,27 +38,25 @@ pub(super) enum Speech {
 /// The client in every layer that is measured.
 #[derive(Default)]
 pub(super) struct Voices {
-    /// `None`: only plain connections are measured, and no proxy needs a certificate.
-    pub(super) credentials: Option<Credentials>,
     tls: Option<Speech>,
     resumed: Option<Speech>,
     hello: Option<Speech>,
 }
 
 impl Voices {
-    pub(super) fn all() -> Result<Self> {
-        let credentials = Credentials::make()?;
+    /// Without credentials there are plain connections only.
+    pub(super) fn of(credentials: Option<&Credentials>) -> Result<Self> {
+        let Some(credentials) = credentials else { return Ok(Self::default()) };
         Ok(Self {
             tls: Some(Speech::Tls(credentials.client(false)?)),
             resumed: Some(Speech::Tls(credentials.client(true)?)),
             hello: Some(Speech::Hello(credentials.hello()?)),
-            credentials: Some(credentials),
         })
     }
 
-    pub(super) fn of(&self, layer: Layer) -> Result<Speech> {
+    pub(super) fn in_layer(&self, layer: Layer) -> Result<Speech> {
         let speech = match layer {
-            Layer::Plain => return Ok(Speech::Plain),
+            Layer::Plain | Layer::Many => return Ok(Speech::Plain),
             Layer::Tls => &self.tls,
             Layer::TlsResumed => &self.resumed,
             Layer::Sni => &self.hello,

@@ -1,18 +1,20 @@
 //! One run: every peer side by side, the cases one after the other, the peers shuffled within each round.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use fastrand::Rng;
 
 use crate::args::Options;
 use crate::backend::Backend;
-use crate::cases::{self, Case, Measurement, Target, Work};
+use crate::cases::{self, Case, Layer, Measurement, Target, Work};
 use crate::error::{Context, Error, Result};
 use crate::idle::{self, Plan};
 use crate::machine;
-use crate::peer::{self, Peer, Recipe};
+use crate::peer::{self, Peer, Recipe, Wants};
 use crate::process;
-use crate::secure::Voices;
+use crate::profile::Profile;
+use crate::secure::{Credentials, Voices};
 
 /// Starting a process and opening thousands of connections is slow, and memory hardly varies.
 const MOST_IDLE_ROUNDS: usize = 3;
@@ -35,6 +37,7 @@ pub(super) struct Session {
     backend: Backend,
     peers: Vec<Peer>,
     voices: Voices,
+    wants: Wants,
 }
 
 /// One number of one peer in one round.
@@ -63,11 +66,14 @@ impl Session {
         for recipe in &recipes {
             versions.push(recipe.version()?);
         }
-        let voices = if options.needs_tls() { Voices::all()? } else { Voices::default() };
+        let credentials = options.needs_tls().then(Credentials::make).transpose()?;
+        let voices = Voices::of(credentials.as_ref())?;
+        let is_large = options.cases.iter().any(|case| case.layer == Layer::Many);
+        let wants = Wants { credentials, is_large };
         let backend = Backend::start(options.load_cpu)?;
         let mut peers = Vec::new();
         for recipe in &recipes {
-            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, voices.credentials.as_ref())?);
+            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, &wants)?);
         }
         let idle = Plan::new(options.quick);
         let (samples, notes) = (Vec::new(), Vec::new());
@@ -84,6 +90,7 @@ impl Session {
             backend,
             peers,
             voices,
+            wants,
         })
     }
 
@@ -110,6 +117,7 @@ impl Session {
             for round in 0..rounds {
                 eprintln!("compare: {} {}/{rounds}", case.name(), round + 1);
                 let mut order: Vec<usize> = (0..self.peers.len()).collect();
+                order.retain(|peer| self.recipes[*peer].can(case));
                 rng.shuffle(&mut order);
                 for peer in order {
                     self.measure(case, peer, round)?;
@@ -190,11 +198,10 @@ impl Session {
 
     fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
         let time = self.options.time;
-        let speech = &self.voices.of(case.layer)?;
+        let speech = &self.voices.in_layer(case.layer)?;
         if case.work == Work::Idle {
             let cpu = self.options.proxy_cpu;
-            let credentials = self.voices.credentials.as_ref();
-            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, credentials)?;
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, &self.wants)?;
             self.backend.settle()?;
             let target = Target { address: fresh.addresses.of(case.layer), speech };
             let measured = idle::measure(&mut fresh, &target, &self.backend, &self.idle);
@@ -203,14 +210,21 @@ impl Session {
             return Ok(measured);
         }
         let running = &mut self.peers[peer];
+        let name = format!("{}-{}", case.name(), running.name);
+        let start = |folder: &PathBuf| Profile::start(running.pid, folder, &name);
+        let profile = self.options.profile.as_ref().map(start).transpose()?;
         let target = Target { address: running.addresses.of(case.layer), speech };
         let measured = match case.work {
             Work::Conn => cases::short_connections(running, &target, &self.backend, time),
             Work::Bulk1 | Work::Bulk16 => cases::bulk(case.work, running, &target, &self.backend, time),
+            Work::Mixed => cases::mixed(running, &target, &self.backend, time),
             Work::Rr64 | Work::Rr1 | Work::Idle => {
                 cases::round_trips(case.work, running, &target, &self.backend, time)
             }
         };
+        if let Some(profile) = profile {
+            eprintln!("compare: {}", profile.finish()?.display());
+        }
         measured.map_err(|error| running.blame(error))
     }
 

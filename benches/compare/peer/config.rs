@@ -15,9 +15,14 @@ pub(super) struct Site<'a> {
     pub(super) admin: SocketAddr,
     pub(super) endpoints: &'a [SocketAddr],
     pub(super) max_connections: u64,
+    /// Whether Sheave also gets a large table to route by.
+    pub(super) is_large: bool,
     /// Where the proxy's files go, all with an extension of their own.
     pub(super) stem: &'a Path,
 }
+
+const MANY_ROUTES: usize = 5_000;
+const MANY_ENDPOINTS: usize = 10_000;
 
 /// What of Sheave is turned on besides carrying connections.
 #[derive(Clone, Copy)]
@@ -45,7 +50,7 @@ pub(super) fn haproxy(site: &Site<'_>, splice: bool) -> String {
         ("", "")
     };
     let servers = site.each_endpoint(|index, endpoint| format!("    server s{index} {endpoint}\n"));
-    let Addresses { plain, tls, sni } = site.listen;
+    let Addresses { plain, tls, sni, .. } = site.listen;
     let secure = site.credentials.map_or_else(String::new, |credentials| {
         format!(
             "listen tls\n    bind {tls} ssl crt {both}\n    balance roundrobin\n    maxconn {max}\n{servers}\
@@ -70,7 +75,7 @@ pub(super) fn nginx(site: &Site<'_>) -> String {
     // As root it would become a user that may not write its files here.
     let user = if rustix::process::geteuid().is_root() { "user root;\n" } else { "" };
     let servers = site.each_endpoint(|_, endpoint| format!("        server {endpoint};\n"));
-    let Addresses { plain, tls, sni } = site.listen;
+    let Addresses { plain, tls, sni, .. } = site.listen;
     let server = |listen: String, more: String| {
         format!(
             "    server {{\n        listen {listen} backlog=4096;\n        proxy_timeout 1h;\n{more}    }}\n"
@@ -106,7 +111,7 @@ pub(super) fn envoy(site: &Site<'_>) -> String {
     };
     let endpoints = site
         .each_endpoint(|_, endpoint| format!("          - endpoint: {{address: {}}}\n", address(endpoint)));
-    let Addresses { plain, tls, sni } = site.listen;
+    let Addresses { plain, tls, sni, .. } = site.listen;
     let listener = |name: &str, at: &SocketAddr, filter: &str, chain: &str| {
         format!(
             "\u{20}   - name: {name}\n      address: {at}\n{filter}      filter_chains:\n        - filters:\n\
@@ -147,7 +152,7 @@ pub(super) fn envoy(site: &Site<'_>) -> String {
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 pub(super) fn traefik(site: &Site<'_>, routes: &Path) -> String {
-    let Addresses { plain, tls, sni } = site.listen;
+    let Addresses { plain, tls, sni, .. } = site.listen;
     format!(
         "global: {{checkNewVersion: false, sendAnonymousUsage: false}}\nlog: {{level: ERROR}}\n\
          entryPoints:\n  bench: {{address: \"{plain}\"}}\n  tls: {{address: \"{tls}\"}}\n  sni: {{address: \"{sni}\"}}\n\
@@ -194,19 +199,25 @@ pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> Strin
         ),
     };
     let endpoints = site.each_endpoint(|_, endpoint| format!("      - {{address: \"{endpoint}\"}}\n"));
-    let Addresses { plain, tls, sni } = site.listen;
+    let Addresses { plain, tls, sni, many } = site.listen;
     let (mut listeners, mut routes) = (String::new(), String::new());
+    let mut upstreams = String::new();
+    if site.is_large {
+        listeners.push_str(&format!("  - {{name: many, address: \"{many}\"}}\n"));
+        routes.push_str(&many_routes());
+        upstreams.push_str(&many_endpoints(site.endpoints));
+    }
     if let Some(Credentials { certificate, key, .. }) = site.credentials {
         let (certificate, key) = (certificate.display(), key.display());
-        listeners = format!(
+        listeners.push_str(&format!(
             "  - name: tls\n    address: \"{tls}\"\n    protocol: TLS\n\
              \u{20}   tls: {{certificateRefs: [{{file: {{certificate: \"{certificate}\", key: \"{key}\"}}}}]}}\n\
              \u{20} - {{name: sni, address: \"{sni}\", protocol: TLS, tls: {{mode: Passthrough}}}}\n"
-        );
-        routes = format!(
+        ));
+        routes.push_str(&format!(
             "  - {{name: tls, listener: tls, backendRefs: [{{upstream: bench}}]}}\n\
              \u{20} - {{name: sni, listener: sni, hostnames: [{HOSTNAME}], backendRefs: [{{upstream: bench}}]}}\n"
-        );
+        ));
     }
     format!(
         "workers: {{count: 1, pin: false, driver: {driver}}}\n\
@@ -215,7 +226,33 @@ pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> Strin
          accessLog: {{enabled: false}}\n\
          listeners:\n  - {{name: bench, address: \"{plain}\", protocol: TCP{of_listener}}}\n{listeners}\
          routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n{routes}\
-         upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n{endpoints}",
+         upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n{endpoints}{upstreams}",
         site.admin
     )
+}
+
+/// Routes for networks that no client of the run is in, and one for everyone.
+fn many_routes() -> String {
+    let of_network = |number: usize| {
+        let (high, low) = (number / 250, number % 250);
+        format!(
+            "  - {{name: many-{number}, listener: many, sources: [10.{high}.{low}.0/24], backendRefs: [{{upstream: many}}]}}\n"
+        )
+    };
+    let routes: String = (0..MANY_ROUTES - 1).map(of_network).collect();
+    format!("{routes}  - {{name: many, listener: many, backendRefs: [{{upstream: many}}]}}\n")
+}
+
+/// All of loopback is this machine.
+fn many_endpoints(endpoints: &[SocketAddr]) -> String {
+    let mut text = "  - name: many\n    endpoints:\n".to_owned();
+    for number in 0..MANY_ENDPOINTS {
+        let port = endpoints[number % endpoints.len()].port();
+        text.push_str(&format!(
+            "      - {{address: \"127.1.{}.{}:{port}\"}}\n",
+            number / 250,
+            number % 250 + 1
+        ));
+    }
+    text
 }

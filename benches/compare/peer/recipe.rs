@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::args::Options;
+use crate::cases::{Case, Layer};
 use crate::error::{Context, Error, Result};
 use crate::secure::Credentials;
 use crate::{guard, machine};
@@ -27,6 +28,12 @@ enum Program {
     Envoy,
     Traefik,
     Sheave { binary: PathBuf, driver: &'static str, policies: Policies },
+}
+
+/// What a proxy has to be able to do, besides relaying plain TCP.
+pub(crate) struct Wants {
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) is_large: bool,
 }
 
 /// The peers asked for, in the order asked for.
@@ -80,6 +87,11 @@ impl Program {
 }
 
 impl Recipe {
+    /// Whether the case can be measured with it.
+    pub(crate) fn can(&self, case: Case) -> bool {
+        case.layer != Layer::Many || matches!(self.program, Program::Sheave { .. })
+    }
+
     /// Where the program is, or what to do about it.
     fn binary(&self) -> Result<PathBuf> {
         match (&self.program, self.program.file_name()) {
@@ -120,12 +132,7 @@ impl Recipe {
     }
 
     /// Starts the proxy on `cpu` and returns once a message has gone through it and back.
-    pub(crate) fn start(
-        &self,
-        cpu: usize,
-        endpoints: &[SocketAddr],
-        credentials: Option<&Credentials>,
-    ) -> Result<Peer> {
+    pub(crate) fn start(&self, cpu: usize, endpoints: &[SocketAddr], wants: &Wants) -> Result<Peer> {
         let binary = self.binary()?;
         let listen = Addresses::free()?;
         let stem = guard::directory()?.join(format!("{}-{}", self.name, listen.plain.port()));
@@ -133,7 +140,8 @@ impl Recipe {
             listen,
             admin: machine::free_address()?,
             endpoints,
-            credentials,
+            credentials: wants.credentials.as_ref(),
+            is_large: wants.is_large,
             max_connections: machine::max_connections(),
             stem: &stem,
         };
