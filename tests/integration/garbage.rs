@@ -39,11 +39,11 @@ fn ten_thousand_bad_beginnings_leave_nothing_behind(driver: Driver) {
     let listeners = ["main", "postgres", "proxied"].map(|name| process.listener(name));
     let mut random = fastrand::Rng::with_seed(1);
     let seeds = seeds();
-    // Until all pools have what they will have.
-    send(&mut random, &seeds, &listeners, FLIGHTS / 5);
+    // Until all pools have what they will have; on a busy machine more clients linger at once, and that takes longer.
+    send(&mut random, &seeds, &listeners, FLIGHTS / 2);
     await_none(process.admin());
     let before = memory(process.id());
-    send(&mut random, &seeds, &listeners, FLIGHTS * 4 / 5);
+    send(&mut random, &seeds, &listeners, FLIGHTS);
     await_none(process.admin());
     let after = memory(process.id());
     assert!(after <= before + GROWTH_MAX, "{before} KiB before, {after} KiB after");
