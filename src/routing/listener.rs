@@ -13,7 +13,7 @@ use crate::tls::ServerSide;
 
 use super::matcher::Matcher;
 use super::shared::Shared;
-use super::{Places, Route, Upstream};
+use super::{Place, Places, Route, Upstream};
 
 /// A listener and its routes.
 #[derive(Debug, Clone)]
@@ -88,6 +88,11 @@ impl Listener {
             && self.deny == other.deny
             && self.routes.len() == other.routes.len()
             && routes.all(|(one, other)| Arc::ptr_eq(one, other) || one.leads_as(other))
+    }
+
+    /// A place among its connections; `None`: it is full.
+    pub fn take_place(&self) -> Option<Place> {
+        self.state.places.try_take(self.limit.map_or(usize::MAX, |limit| limit.limit.get()))
     }
 
     /// Counts a connection of this client, if it may have another; `None`: there is nothing to count.

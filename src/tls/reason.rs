@@ -30,8 +30,8 @@ fn of_certificate(error: &CertificateError) -> String {
         CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
             "its authority's list of revoked certificates is too old"
         }
-        CertificateError::Expired => "it has expired",
-        CertificateError::NotValidYet => "it is not valid yet",
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not meant for this side of a connection (extendedKeyUsage)"
         }
@@ -60,6 +60,8 @@ fn name(alert: AlertDescription) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::UnixTime;
+
     use super::*;
 
     #[test]
@@ -68,6 +70,12 @@ mod tests {
         assert_eq!(
             of(CertificateError::UnknownIssuer),
             "its certificate is not good: none of the trusted authorities vouches for it"
+        );
+        // What the library says of dates are seconds since 1970.
+        let (time, not_after) = (UnixTime::now(), UnixTime::now());
+        assert_eq!(
+            of(CertificateError::ExpiredContext { time, not_after }),
+            "its certificate is not good: it has expired"
         );
         assert_eq!(
             reason(&Error::AlertReceived(AlertDescription::BadCertificate)),

@@ -49,8 +49,7 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
                 paused = None;
-                let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
-                let listener_place = listener_place.or_else(|| listener.state.places.try_take(limit));
+                let listener_place = listener_place.or_else(|| listener.take_place());
                 let accepted = Accepted { socket, client, listener, place, listener_place };
                 WorkerCounters::add(&worker.counters.accepted, 1);
                 share_or_admit(worker, slot, accepted);
@@ -111,9 +110,7 @@ fn is_readable(slot: &Slot) -> bool {
 fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Place>)> {
     let place = worker.places.try_take(worker.places_max)?;
     match listener.limit {
-        Some(limit) if limit.when_full == WhenFull::Wait => {
-            Some((place, Some(listener.state.places.try_take(limit.limit.get())?)))
-        }
+        Some(limit) if limit.when_full == WhenFull::Wait => Some((place, Some(listener.take_place()?))),
         _ => Some((place, None)),
     }
 }

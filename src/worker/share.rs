@@ -33,7 +33,7 @@ pub struct Crew {
 /// What a worker shows the others.
 struct Member {
     counters: Arc<WorkerCounters>,
-    /// Given to it, and not yet taken.
+    /// Given to it, and not yet taken; the queue knows it too, but behind a lock that every accept would take.
     waiting: AtomicUsize,
     give: flume::Sender<Accepted>,
 }
@@ -127,8 +127,7 @@ fn take(worker: &Worker, accepted: Accepted) {
 fn by_own_table(mut accepted: Accepted, table: &RouteTable) -> Accepted {
     let Some(listener) = table.listener_at(accepted.listener.address) else { return accepted };
     if !Arc::ptr_eq(&listener.state, &accepted.listener.state) {
-        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
-        accepted.listener_place = listener.state.places.try_take(limit);
+        accepted.listener_place = listener.take_place();
     }
     accepted.listener = Arc::clone(listener);
     accepted

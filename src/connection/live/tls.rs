@@ -38,10 +38,9 @@ impl Live {
         if Arc::ptr_eq(&listener.state, &self.accepted_by.state) {
             return true;
         }
-        let limit = listener.limit.map_or(usize::MAX, |limit| limit.limit.get());
         let tls = self.tls.get_or_init(Box::default);
         let _set_once = tls.listener.set(Arc::clone(listener));
-        let place = listener.state.places.try_take(limit);
+        let place = listener.take_place();
         let has_place = place.is_some();
         tls.place.set(place);
         has_place
