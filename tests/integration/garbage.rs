@@ -91,9 +91,9 @@ fn await_none(admin: SocketAddr) {
     eventually("no live connection", live, |live| *live == 0.0);
 }
 
-/// Resident memory of a process, in KiB.
+/// Memory of a process that is its own, in KiB: which pages of the program are mapped is the machine's doing.
 fn memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
