@@ -20,8 +20,7 @@ use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
 use crate::routing::{Findings, RouteTable, compile};
 use crate::shutdown::{Drain, Phase};
-use crate::telemetry::LiveDirectory;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::{LiveDirectory, Sampling, Sinks};
 use crate::worker::socket;
 use crate::worker::{Ended, cores};
 
@@ -52,7 +51,7 @@ pub struct Instance {
     events: flume::Receiver<Event>,
     terminate: flume::Sender<Event>,
     ended: flume::Receiver<Ended>,
-    access_log: Option<AccessLog>,
+    sinks: Sinks,
     /// Whether a signal has asked for the end.
     signalled: Cell<bool>,
 }
@@ -89,12 +88,11 @@ impl Instance {
         let table = Arc::new(compile(config, &findings, &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
-        let access_log = workers::access_log(config, options.access_log)?;
+        let sinks = Sinks::start(Sampling::new(&config.access_log), options.access_log)?;
         let capacity = limits::plan(config.limits.max_connections, cores.len(), limits::watches(config))?;
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
-        let team =
-            workers::Team { config, cores: &cores, capacity, drain: &drain, access_log: access_log.as_ref() };
+        let team = workers::Team { config, cores: &cores, capacity, drain: &drain, sinks: &sinks };
         let started = team.start(subscribers, inboxes)?;
         publisher.publish(Arc::clone(&table), sockets);
         started.wait_until_serving(&publisher, table.generation)?;
@@ -112,6 +110,7 @@ impl Instance {
             admin,
             counters: started.counters,
             live,
+            telemetry: sinks.views().clone(),
             drain: drain.clone(),
             events: events_sender.clone(),
             handle_signals: options.handle_signals,
@@ -135,7 +134,7 @@ impl Instance {
             events,
             terminate: events_sender,
             ended: started.ended,
-            access_log,
+            sinks,
             signalled: Cell::new(false),
         })
     }
@@ -280,9 +279,7 @@ impl Instance {
     /// The last steps; each is bounded, so that nothing slow holds the exit.
     fn stop(self) {
         self.control.stop();
-        if let Some(access_log) = self.access_log {
-            access_log.finish();
-        }
+        self.sinks.finish();
     }
 }
 

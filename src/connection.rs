@@ -158,9 +158,9 @@ fn choose_upstream<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{AccessLog, Config};
     use crate::routing::{Findings, Places, RouteTable, compile};
-    use crate::telemetry::WorkerCounters;
+    use crate::telemetry::{Sampling, WorkerCounters};
     use std::time::Instant;
 
     /// What an idle connection keeps in this process, beside what the allocator and the runtime add.
@@ -183,8 +183,12 @@ mod tests {
             listener_place: None,
         };
         let counters = Arc::new(WorkerCounters::default());
-        let outside =
-            Outside { records: None, log_sample: 1.0, verdicts: Arc::default(), memory: Arc::default() };
+        let outside = Outside {
+            records: flume::bounded(1).0,
+            sampling: Arc::new(Sampling::new(&AccessLog { enabled: true, sample: 1.0 })),
+            verdicts: Arc::default(),
+            memory: Arc::default(),
+        };
         let context = Context::new(0, true, 0, counters, outside);
         let task = size_of_val(&serve(Rc::new(context), accepted));
         assert!(task <= 2304, "the task of a connection takes {task} bytes");

@@ -32,7 +32,7 @@ use crate::resilience::MemoryState;
 use crate::routing::publish::{BoundListener, Publisher};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
-use crate::telemetry::{LiveDirectory, WorkerCounters};
+use crate::telemetry::{LiveDirectory, Views, WorkerCounters};
 use crate::tls::Credentials;
 
 use certificates::{Delivery, Files};
@@ -77,6 +77,8 @@ pub struct Parts {
     /// One for each worker, in the workers' order.
     pub counters: Vec<Arc<WorkerCounters>>,
     pub live: LiveDirectory,
+    /// What the telemetry thread keeps, and by what.
+    pub telemetry: Views,
     pub drain: Drain,
     /// To the main thread. Give it room: a SIGTERM that does not fit waits here.
     pub events: flume::Sender<Event>,
@@ -211,6 +213,7 @@ impl Side {
                 publisher: parts.publisher,
                 counters: parts.counters,
                 live: parts.live,
+                telemetry: parts.telemetry,
                 drain: parts.drain,
                 events: parts.events,
                 limits: parts.limits,

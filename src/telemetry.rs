@@ -5,6 +5,7 @@
 
 pub mod access_log;
 mod counters;
+mod failures;
 mod histogram;
 mod identity;
 mod ledger;
@@ -12,11 +13,16 @@ mod live;
 pub mod logging;
 mod outcome;
 mod record;
+mod sampling;
+mod sinks;
 
 pub use counters::{WorkerCounters, WorkerRuntime};
+pub use failures::Failures;
 pub use histogram::Histogram;
 pub use identity::{TraceId, span_id, trace_id};
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
 pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
 pub use outcome::{Outcome, Side};
 pub use record::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, Timeline, TlsRecord};
+pub use sampling::{Sampling, Share, Wants};
+pub use sinks::{Sinks, Views};

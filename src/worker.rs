@@ -32,7 +32,7 @@ use crate::resilience::{MemoryState, Watermark};
 use crate::routing::Places;
 use crate::routing::publish::Subscriber;
 use crate::shutdown::DrainWatch;
-use crate::telemetry::{ConnectionRecord, LiveInbox, WorkerCounters, process_clock_ms};
+use crate::telemetry::{ConnectionRecord, LiveInbox, Sampling, WorkerCounters, process_clock_ms};
 
 use runtime::Runtime;
 pub use share::Crew;
@@ -54,8 +54,9 @@ pub struct Parts {
     pub places: Arc<Places>,
     pub places_max: usize,
     pub pipes_max: usize,
-    pub records: Option<flume::Sender<ConnectionRecord>>,
-    pub log_sample: f64,
+    pub records: flume::Sender<ConnectionRecord>,
+    /// Which of them are wanted.
+    pub sampling: Arc<Sampling>,
     /// What the control side says of the memory.
     pub memory: Arc<MemoryState>,
     /// How late the loop may run before new connections are refused; `None`: as late as it likes.
@@ -132,7 +133,7 @@ impl Worker {
             Arc::clone(&parts.counters),
             Outside {
                 records: parts.records,
-                log_sample: parts.log_sample,
+                sampling: parts.sampling,
                 verdicts: Arc::clone(parts.subscriber.verdicts()),
                 memory: parts.memory,
             },

@@ -11,8 +11,7 @@ use crate::resilience::MemoryState;
 use crate::routing::publish::{BoundListener, Publisher, Subscriber};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{LiveInbox, WorkerCounters};
+use crate::telemetry::{LiveInbox, Sinks, WorkerCounters};
 use crate::worker::socket::BindError;
 use crate::worker::{self, Crew, Ended, Parts};
 
@@ -52,7 +51,7 @@ pub(super) struct Team<'a> {
     pub(super) cores: &'a [Option<usize>],
     pub(super) capacity: Capacity,
     pub(super) drain: &'a Drain,
-    pub(super) access_log: Option<&'a AccessLog>,
+    pub(super) sinks: &'a Sinks,
 }
 
 /// The workers, whose threads run from now on.
@@ -88,8 +87,8 @@ impl Team<'_> {
                 places: Arc::clone(&places),
                 places_max: self.capacity.places,
                 pipes_max: self.capacity.pipes,
-                records: self.access_log.map(AccessLog::sender),
-                log_sample: self.config.access_log.sample,
+                records: self.sinks.sender(),
+                sampling: Arc::clone(&self.sinks.views().sampling),
                 memory: Arc::clone(&memory),
                 loop_lag: self.config.limits.overload.loop_lag,
             };
@@ -137,12 +136,4 @@ pub(super) fn listener_addresses(
             there.map(move |listener| (listener.name.clone(), bound))
         })
         .collect()
-}
-
-/// The access log, if the configuration wants one.
-pub(super) fn access_log(
-    config: &Config,
-    output: Box<dyn io::Write + Send>,
-) -> io::Result<Option<AccessLog>> {
-    config.access_log.enabled.then(|| AccessLog::start(output)).transpose()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::resilience::MemoryState;
 use crate::routing::Verdicts;
-use crate::telemetry::{ConnectionRecord, WorkerCounters};
+use crate::telemetry::{ConnectionRecord, Sampling, WorkerCounters};
 
 use super::Registry;
 use super::handshake::Handshakes;
@@ -26,10 +26,10 @@ pub(crate) struct Context {
     /// The same for what is encrypted or decrypted; empty until something is.
     pub(super) secure_scratch: RefCell<secure::Scratch>,
     pub(super) handshakes: Handshakes,
-    /// Where records go; `None`: no access log.
-    pub(super) records: Option<flume::Sender<ConnectionRecord>>,
-    /// Share of ordinary connections that are logged, 0 to 1.
-    pub(super) log_sample: f64,
+    /// Where records go.
+    pub(super) records: flume::Sender<ConnectionRecord>,
+    /// Which of them are wanted.
+    pub(super) sampling: Arc<Sampling>,
     /// Where to say that an endpoint has failed too often.
     pub(super) verdicts: Arc<Verdicts>,
     memory: Arc<MemoryState>,
@@ -41,10 +41,10 @@ pub(crate) struct Context {
 
 /// What connections have to do with the rest of the process.
 pub(crate) struct Outside {
-    /// Where records go; `None`: no access log.
-    pub(crate) records: Option<flume::Sender<ConnectionRecord>>,
-    /// Share of ordinary connections that are logged, 0 to 1.
-    pub(crate) log_sample: f64,
+    /// Where records go.
+    pub(crate) records: flume::Sender<ConnectionRecord>,
+    /// Which of them are wanted.
+    pub(crate) sampling: Arc<Sampling>,
     /// Where to say that an endpoint has failed too often.
     pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) memory: Arc<MemoryState>,
@@ -67,7 +67,7 @@ impl Context {
         counters: Arc<WorkerCounters>,
         outside: Outside,
     ) -> Self {
-        let Outside { records, log_sample, verdicts, memory } = outside;
+        let Outside { records, sampling, verdicts, memory } = outside;
         Self {
             worker,
             completes_reads,
@@ -79,7 +79,7 @@ impl Context {
             secure_scratch: RefCell::default(),
             handshakes: Handshakes::default(),
             records,
-            log_sample,
+            sampling,
             verdicts,
             memory,
             departures: Notice::new(),

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::Name;
 use crate::routing::{Route, Upstream};
-use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, WorkerCounters};
+use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, Wants, WorkerCounters, trace_id};
 
 use super::live::Direction;
 use super::{Context, Live};
@@ -81,6 +81,8 @@ impl Recorder {
         let since_accept = |instant: Instant| instant.duration_since(live.accepted);
         ConnectionRecord {
             id: live.id,
+            trace: trace_id(live.id),
+            wants: Wants::default(),
             worker: self.context.worker,
             client: live.client(),
             via: live.named().map(|_| live.from),
@@ -109,13 +111,12 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let record = self.record();
+        let mut record = self.record();
         let context = &self.context;
+        record.wants = context.sampling.wants(&record);
         context.registry.close(&self.live);
         context.counters.enter(&record);
-        let Some(records) = &context.records else { return };
-        let wanted = record.is_notable() || context.random.borrow_mut().f64() < context.log_sample;
-        if wanted && records.try_send(record).is_err() {
+        if record.wants.any() && context.records.try_send(record).is_err() {
             WorkerCounters::add(&context.counters.records_dropped, 1);
         }
     }

@@ -242,6 +242,12 @@ impl From<bool> for Number {
     }
 }
 
+impl From<f64> for Number {
+    fn from(number: f64) -> Self {
+        Self::Real(number)
+    }
+}
+
 impl From<Duration> for Number {
     fn from(duration: Duration) -> Self {
         Self::Real(duration.as_secs_f64())

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
-use crate::telemetry::{Ledger, LiveDirectory, WorkerCounters, process_clock_ms};
+use crate::telemetry::{Ledger, LiveDirectory, Views, WorkerCounters, process_clock_ms};
 
 use super::certificates::Certificates;
 use super::probes::Tally;
@@ -25,6 +25,7 @@ pub(super) struct Sources {
     pub(super) publisher: Publisher,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) live: LiveDirectory,
+    pub(super) telemetry: Views,
     pub(super) drain: Drain,
     pub(super) events: flume::Sender<Event>,
     pub(super) limits: ConnectionLimits,
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     pub(super) publisher: Publisher,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) live: LiveDirectory,
+    pub(super) telemetry: Views,
     pub(super) drain: Drain,
     pub(super) events: flume::Sender<Event>,
     pub(super) limits: ConnectionLimits,
@@ -97,6 +99,7 @@ impl Shared {
             publisher: sources.publisher,
             counters: sources.counters,
             live: sources.live,
+            telemetry: sources.telemetry,
             drain: sources.drain,
             events: sources.events,
             limits: sources.limits,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{self, Config};
 use crate::routing::publish::Subscriber;
-use crate::telemetry::LiveInbox;
+use crate::telemetry::{LiveInbox, Sampling};
 
 use super::*;
 
@@ -86,6 +86,10 @@ impl Builder {
             worker.heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
         }
         let (live, inboxes) = LiveDirectory::new(WORKERS);
+        let telemetry = Views {
+            sampling: Arc::new(Sampling::new(&self.config.access_log)),
+            failures: Default::default(),
+        };
         let (to_main, events) = flume::bounded(1024);
         let drain = Drain::default();
         let parts = Parts {
@@ -98,6 +102,7 @@ impl Builder {
             admin: TcpListener::bind("127.0.0.1:0").unwrap(),
             counters: counters.clone(),
             live,
+            telemetry,
             drain: drain.clone(),
             events: to_main,
             handle_signals: false,

@@ -1,11 +1,7 @@
 //! The access log: one JSON line on standard output for each connection, at its end.
-//!
-//! A thread of its own writes; workers hand it records through a bounded queue and never wait. When standard
-//! output blocks, the queue fills and records are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,45 +9,16 @@ use serde::Serialize;
 use super::record::Attempt;
 use super::{ConnectionRecord, Negotiated, TlsRecord};
 
-/// Records that may wait to be written, for all workers together.
-const QUEUE_MAX: usize = 16_384;
-/// Lines that are written at once.
-const BATCH_MAX: usize = 256;
 /// The log says at most once in this time that lines are lost.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// How long the end of the process waits for the last lines.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The writing thread, as its owner sees it.
-#[derive(Debug)]
-pub struct AccessLog {
-    records: flume::Sender<ConnectionRecord>,
-    finished: flume::Receiver<()>,
-}
-
-impl AccessLog {
-    /// Starts the thread that writes to `output`.
-    pub fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let (records, queue) = flume::bounded(QUEUE_MAX);
-        let (finish, finished) = flume::bounded(1);
-        thread::Builder::new().name("sheave-telemetry".into()).spawn(move || {
-            write_all(&queue, output);
-            let _owner_is_gone = finish.send(());
-        })?;
-        Ok(Self { records, finished })
-    }
-
-    /// Where workers put their records.
-    pub fn sender(&self) -> flume::Sender<ConnectionRecord> {
-        self.records.clone()
-    }
-
-    /// Waits for what is queued, but never longer than a second: a blocked sink must not hold the exit.
-    /// All other senders must be gone, or the second is spent in full.
-    pub fn finish(self) {
-        drop(self.records);
-        let _too_slow = self.finished.recv_timeout(FLUSH_TIMEOUT);
-    }
+/// The log of one output, at the telemetry thread.
+pub(super) struct AccessLog<W> {
+    output: W,
+    /// Whole lines.
+    batch: Vec<u8>,
+    lines: u64,
+    complained: Option<Instant>,
 }
 
 /// Lines that could not be written, of all access logs of this process.
@@ -62,24 +29,31 @@ pub fn lines_lost() -> u64 {
     LINES_LOST.load(Ordering::Relaxed)
 }
 
-/// Writes batches of whole lines. One that cannot be written is lost and counted; the next is tried all the same, because
-/// a disk that is full has room again some day.
-fn write_all(queue: &flume::Receiver<ConnectionRecord>, mut output: impl Write) {
-    let mut batch = Vec::new();
-    let mut complained: Option<Instant> = None;
-    while let Ok(record) = queue.recv() {
-        let mut lines = 0;
-        for record in std::iter::once(record).chain(queue.try_iter()).take(BATCH_MAX) {
-            lines += u64::from(write_line(&record, &mut batch).is_ok());
+impl<W: Write> AccessLog<W> {
+    pub(super) fn new(output: W) -> Self {
+        Self { output, batch: Vec::new(), lines: 0, complained: None }
+    }
+
+    /// Adds the line of a connection to those that are yet to be written.
+    pub(super) fn enter(&mut self, record: &ConnectionRecord) {
+        self.lines += u64::from(write_line(record, &mut self.batch).is_ok());
+    }
+
+    /// Writes all lines at once. Those that cannot be written are lost and counted; the next are tried all the same, because
+    /// a disk that is full has room again some day.
+    pub(super) fn write(&mut self) {
+        let lines = std::mem::take(&mut self.lines);
+        if lines == 0 {
+            return;
         }
-        if let Err(error) = output.write_all(&batch).and_then(|()| output.flush()) {
+        if let Err(error) = self.output.write_all(&self.batch).and_then(|()| self.output.flush()) {
             LINES_LOST.fetch_add(lines, Ordering::Relaxed);
-            if complained.is_none_or(|complained| complained.elapsed() > COMPLAINT_INTERVAL) {
-                complained = Some(Instant::now());
+            if self.complained.is_none_or(|complained| complained.elapsed() > COMPLAINT_INTERVAL) {
+                self.complained = Some(Instant::now());
                 tracing::error!(%error, lines, "access log lines are lost; is the disk of standard output full?");
             }
         }
-        batch.clear();
+        self.batch.clear();
     }
 }
 
@@ -167,7 +141,7 @@ impl<'a> From<&'a ConnectionRecord> for Line<'a> {
             time: super::logging::rfc3339(timeline.accepted),
             kind: "connection",
             id: record.id,
-            trace_id: super::trace_id(record.id).to_string(),
+            trace_id: record.trace.to_string(),
             worker: record.worker,
             listener: &record.listener,
             route: record.route.as_deref(),
@@ -238,21 +212,20 @@ fn milliseconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{Outcome, Timeline};
-    use std::sync::{Arc, Mutex};
-    use std::time::SystemTime;
 
     /// Fails once, then takes everything.
-    #[derive(Clone, Default)]
-    struct Recovers(Arc<Mutex<(bool, Vec<u8>)>>);
+    #[derive(Default)]
+    struct Recovers {
+        failed: bool,
+        written: Vec<u8>,
+    }
 
     impl Write for Recovers {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let (failed, written) = &mut *self.0.lock().unwrap();
-            if !std::mem::replace(failed, true) {
+            if !std::mem::replace(&mut self.failed, true) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            written.extend_from_slice(bytes);
+            self.written.extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -261,50 +234,16 @@ mod tests {
         }
     }
 
-    fn record(id: u64) -> ConnectionRecord {
-        ConnectionRecord {
-            id,
-            worker: 0,
-            client: "127.0.0.1:1".parse().unwrap(),
-            via: None,
-            listener: "a".into(),
-            route: None,
-            upstream: None,
-            endpoint: None,
-            attempts: Vec::new(),
-            bytes_received: 0,
-            bytes_sent: 0,
-            tls: None,
-            timeline: Timeline {
-                accepted: SystemTime::now(),
-                routed: None,
-                connect_started: None,
-                connect_ended: None,
-                first_byte_downstream: None,
-                first_byte_upstream: None,
-                ended: Duration::ZERO,
-            },
-            outcome: Outcome::Denied,
-        }
-    }
-
     #[test]
     fn an_output_that_failed_is_tried_again_and_what_was_lost_is_counted() {
-        let (records, queue) = flume::bounded(4);
-        let output = Recovers::default();
+        let mut log = AccessLog::new(Recovers::default());
         let lost = lines_lost();
-        let writer = {
-            let output = output.clone();
-            thread::spawn(move || write_all(&queue, output))
-        };
-        records.send(record(1)).unwrap();
-        while lines_lost() == lost {
-            thread::yield_now();
+        for id in [1, 2] {
+            log.enter(&ConnectionRecord { id, ..ConnectionRecord::example() });
+            log.write();
         }
-        records.send(record(2)).unwrap();
-        drop(records);
-        writer.join().unwrap();
-        let written = String::from_utf8(output.0.lock().unwrap().1.clone()).unwrap();
+        assert_eq!(lines_lost(), lost + 1);
+        let written = String::from_utf8(log.output.written).unwrap();
         assert_eq!(written.lines().count(), 1, "{written}");
         assert!(written.contains("\"id\":2"), "{written}");
     }

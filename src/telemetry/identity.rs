@@ -10,6 +10,19 @@ use std::sync::LazyLock;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(u128);
 
+impl TraceId {
+    /// Whether it is in this share (0 to 1) of all traces. As OpenTelemetry's `TraceIdRatioBased` has it, so that all
+    /// processes that keep a share of the same traces keep the same ones.
+    pub(super) fn is_within(self, share: f64) -> bool {
+        const ALL: f64 = (1_u64 << 63) as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
+        let lower = self.0 as u64;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it ends at the bounds")]
+        let bound = (share * ALL) as u64;
+        lower >> 1 < bound
+    }
+}
+
 impl fmt::Display for TraceId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:032x}", self.0)

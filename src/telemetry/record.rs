@@ -5,13 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Name;
 
-use super::Outcome;
+use super::{Outcome, TraceId, Wants};
 
 /// Everything worth knowing about a connection that ended.
 #[derive(Debug, Clone)]
 pub struct ConnectionRecord {
     /// Unique in this process.
     pub id: u64,
+    pub trace: TraceId,
+    /// Who is to get this record.
+    pub wants: Wants,
     pub worker: usize,
     pub client: SocketAddr,
     /// The proxy in front that named the client, if one did.
@@ -100,5 +103,46 @@ impl ConnectionRecord {
     /// Whether it is worth a line whatever the sample: it failed, or it took more than one attempt.
     pub fn is_notable(&self) -> bool {
         self.outcome.is_error() || self.attempts.len() > 1
+    }
+}
+
+#[cfg(test)]
+impl ConnectionRecord {
+    /// One that nothing went wrong with.
+    pub(crate) fn example() -> Self {
+        let endpoint = SocketAddr::from(([127, 0, 0, 1], 2));
+        let milliseconds = Duration::from_millis;
+        Self {
+            id: 1,
+            trace: super::trace_id(1),
+            wants: Wants::default(),
+            worker: 0,
+            client: ([127, 0, 0, 1], 1).into(),
+            via: None,
+            listener: "a".into(),
+            route: Some("a".into()),
+            upstream: Some("a".into()),
+            endpoint: Some(endpoint),
+            attempts: vec![Attempt {
+                endpoint,
+                started: milliseconds(1),
+                ended: milliseconds(2),
+                failure: None,
+                reason: None,
+            }],
+            bytes_received: 0,
+            bytes_sent: 0,
+            tls: None,
+            timeline: Timeline {
+                accepted: SystemTime::UNIX_EPOCH,
+                routed: Some(milliseconds(1)),
+                connect_started: Some(milliseconds(1)),
+                connect_ended: Some(milliseconds(2)),
+                first_byte_downstream: Some(milliseconds(3)),
+                first_byte_upstream: Some(milliseconds(4)),
+                ended: milliseconds(5),
+            },
+            outcome: Outcome::DownstreamClosed,
+        }
     }
 }

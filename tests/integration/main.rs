@@ -33,6 +33,7 @@ mod rebalance;
 mod relay_bytes;
 mod reload;
 mod resets;
+mod sampling;
 mod share;
 mod sources;
 mod support;

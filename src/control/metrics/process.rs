@@ -141,6 +141,17 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |_, samples| samples.put(&[], crate::telemetry::access_log::lines_lost()),
     },
     Family {
+        name: "access_log_sample",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Share of ordinary connections that get a line of the access log; 0 while it is off, for all.",
+        samples: |scrape, samples| {
+            let log = &scrape.shared.telemetry.sampling.log;
+            samples.put(&[], if log.is_on() { log.get() } else { 0.0 })
+        },
+    },
+    Family {
         name: "drain_phase",
         kind: Kind::Gauge,
         unit: None,

@@ -98,7 +98,7 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &["worker"],
-        help: "Access log lines lost because the log was not written fast enough.",
+        help: "Records of connections lost (for the access log, the traces and the list of failures) because standard output was not written fast enough.",
         samples: |scrape, samples| each(scrape, samples, |worker| &worker.records_dropped),
     },
     Family {

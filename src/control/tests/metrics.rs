@@ -43,10 +43,7 @@ fn record() -> ConnectionRecord {
         reason: None,
     };
     ConnectionRecord {
-        id: 1,
-        worker: 0,
         client: "192.0.2.1:1".parse().unwrap(),
-        via: None,
         listener: "front".into(),
         route: Some("all".into()),
         upstream: Some("pg".into()),
@@ -68,7 +65,7 @@ fn record() -> ConnectionRecord {
             first_byte_upstream: Some(seconds(2)),
             ended: seconds(5),
         },
-        outcome: Outcome::DownstreamClosed,
+        ..ConnectionRecord::example()
     }
 }
 
