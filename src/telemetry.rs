@@ -18,9 +18,9 @@ mod sinks;
 
 pub use counters::{WorkerCounters, WorkerRuntime};
 pub use failures::Failures;
-pub use histogram::Histogram;
+pub use histogram::{Exemplar, Histogram, Traced};
 pub use identity::{TraceId, span_id, trace_id};
-pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, UpstreamLedger};
+pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, Tally, Total, UpstreamLedger};
 pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
 pub use outcome::{Outcome, Side};
 pub use record::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, Timeline, TlsRecord};

@@ -200,8 +200,7 @@ impl Worker {
             #[cfg(feature = "faults")]
             crate::faults::stall_worker();
             let lag = Instant::now().saturating_duration_since(due);
-            let microseconds = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
-            self.counters.loop_lag_us.store(microseconds, Ordering::Relaxed);
+            self.counters.beat(lag, cores::thread_cpu());
             if let Some(is_late) = watermark.as_mut().and_then(|watermark| watermark.enter(lag)) {
                 self.run_late(is_late, lag);
             }

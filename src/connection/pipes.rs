@@ -3,12 +3,15 @@
 //! Per worker and not per connection: an unprivileged user may hold some 1 000 pipes of the usual size before the kernel
 //! shrinks new ones to a page or two, which makes splicing slower than copying.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+use crate::telemetry::WorkerCounters;
 
 /// The most that one direction keeps in its pipe: enough to make a system call worth its price, little enough for a
 /// stalled reader to cost less than 256 KiB.
@@ -21,18 +24,19 @@ const PIPE_CAPACITY: usize = 256 * 1024;
 pub(super) struct Pipe {
     pub(super) reader: OwnedFd,
     pub(super) writer: OwnedFd,
-    made: Rc<Cell<usize>>,
+    counters: Arc<WorkerCounters>,
 }
 
 pub(super) struct Pipes {
     idle: RefCell<Vec<Pipe>>,
-    made: Rc<Cell<usize>>,
-    max: usize,
+    /// They say how many there are.
+    counters: Arc<WorkerCounters>,
+    max: u64,
 }
 
 impl Pipes {
-    pub(super) fn new(max: usize) -> Self {
-        Self { idle: RefCell::default(), made: Rc::default(), max }
+    pub(super) fn new(max: usize, counters: Arc<WorkerCounters>) -> Self {
+        Self { idle: RefCell::default(), counters, max: max as u64 }
     }
 
     /// An empty pipe. `None`: all are in use, or the process is short of descriptors; copying does as well.
@@ -40,10 +44,12 @@ impl Pipes {
         if let Some(pipe) = self.idle.borrow_mut().pop() {
             return Some(pipe);
         }
-        if self.made.get() >= self.max {
-            return None;
+        let may_make = self.counters.pipes.load(Ordering::Relaxed) < self.max;
+        let made = may_make.then(|| Pipe::new(&self.counters).ok()).flatten();
+        if made.is_none() {
+            WorkerCounters::add(&self.counters.pipe_shortages, 1);
         }
-        Pipe::new(&self.made).ok()
+        made
     }
 
     /// Takes an empty pipe back.
@@ -53,18 +59,19 @@ impl Pipes {
 }
 
 impl Pipe {
-    fn new(made: &Rc<Cell<usize>>) -> io::Result<Self> {
+    fn new(counters: &Arc<WorkerCounters>) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         // A refusal (the user's share of pipe pages is used up) leaves the usual size, which works too.
         let _usual_size = fcntl_setpipe_size(&writer, PIPE_CAPACITY);
-        made.set(made.get() + 1);
-        Ok(Self { reader, writer, made: Rc::clone(made) })
+        WorkerCounters::add(&counters.pipes, 1);
+        Ok(Self { reader, writer, counters: Arc::clone(counters) })
     }
 }
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.made.set(self.made.get().saturating_sub(1));
+        let pipes = &self.counters.pipes;
+        pipes.store(pipes.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
     }
 }
 
@@ -74,9 +81,12 @@ mod tests {
 
     #[test]
     fn gives_no_more_than_its_maximum_and_reuses_what_comes_back() {
-        let pipes = Pipes::new(1);
+        let counters = Arc::<WorkerCounters>::default();
+        let pipes = Pipes::new(1, Arc::clone(&counters));
         let pipe = pipes.take().unwrap();
         assert!(pipes.take().is_none());
+        let said = [&counters.pipes, &counters.pipe_shortages].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(said, [1, 1]);
         pipes.put_back(pipe);
         let pipe = pipes.take().unwrap();
         drop(pipe);

@@ -8,28 +8,24 @@ mod certificates;
 mod config;
 mod kubernetes;
 mod process;
+mod text;
 mod traffic;
 mod workers;
 
 use std::fmt::{self, Write};
-use std::sync::{Arc, PoisonError, TryLockError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel, EncodeLabelSet, LabelSetEncoder, MetricEncoder, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
+use std::sync::{PoisonError, TryLockError};
+use std::time::Duration;
 
 use crate::routing::RouteTable;
-use crate::telemetry::{Histogram, Ledger};
+use crate::telemetry::Ledger;
 
 use super::shared::Shared;
 use super::status::Report;
+use text::{Number, Samples};
 use traffic::EndpointRow;
 
 pub(super) use process::thread_cpu;
+pub(super) use text::Dialect;
 
 const PREFIX: &str = "sheave";
 
@@ -44,7 +40,7 @@ struct Family {
     unit: Option<Unit>,
     labels: &'static [&'static str],
     help: &'static str,
-    samples: fn(&Scrape<'_>, &mut Samples<'_, '_>) -> fmt::Result,
+    samples: fn(&Scrape<'_>, &mut Samples<'_>) -> fmt::Result,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +49,14 @@ enum Kind {
     Gauge,
     Histogram,
     Info,
+    /// A sum and a count.
+    Summary,
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Bytes,
+    Seconds,
 }
 
 /// The families of one subject, in the order in which they are exposed and documented.
@@ -92,48 +96,33 @@ struct Scrape<'a> {
 }
 
 /// Writes the exposition. `control_cpu` is what [`thread_cpu`] says on the control thread.
-pub(super) fn expose(shared: Arc<Shared>, control_cpu: Duration, to: &mut impl Write) -> fmt::Result {
-    let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(Everything { shared, control_cpu }));
-    prometheus_client::encoding::text::encode(to, &registry)
-}
-
-#[derive(Debug)]
-struct Everything {
-    shared: Arc<Shared>,
+pub(super) fn expose(
+    shared: &Shared,
     control_cpu: Duration,
-}
-
-impl Collector for Everything {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut ledger = self.shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = self.shared.publisher.current();
-        collect(&self.shared, &table, &mut ledger);
-        let report = self.shared.status.report();
-        let endpoints: usize = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
-        let wanted = report.config.metrics.per_endpoint;
-        let per_endpoint = wanted && endpoints <= ENDPOINTS_MAX;
-        let scrape = Scrape {
-            shared: &self.shared,
-            table: &table,
-            report,
-            ledger: &ledger,
-            control_cpu: self.control_cpu,
-            endpoints: if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() },
-            left_out: if wanted && !per_endpoint { endpoints } else { 0 },
-        };
-        let exposed = GROUPS.iter().filter(|group| per_endpoint || !group.per_endpoint);
-        for family in exposed.flat_map(|group| group.families) {
-            let encoder = encoder.encode_descriptor(
-                family.name,
-                family.help,
-                family.unit.as_ref(),
-                family.kind.into(),
-            )?;
-            (family.samples)(&scrape, &mut Samples { family, encoder })?;
-        }
-        Ok(())
+    dialect: Dialect,
+    to: &mut dyn Write,
+) -> fmt::Result {
+    let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    let table = shared.publisher.current();
+    collect(shared, &table, &mut ledger);
+    let report = shared.status.report();
+    let endpoints: usize = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
+    let wanted = report.config.metrics.per_endpoint;
+    let per_endpoint = wanted && endpoints <= ENDPOINTS_MAX;
+    let scrape = Scrape {
+        shared,
+        table: &table,
+        report,
+        ledger: &ledger,
+        control_cpu,
+        endpoints: if per_endpoint { EndpointRow::all(&table, &ledger) } else { Vec::new() },
+        left_out: if wanted && !per_endpoint { endpoints } else { 0 },
+    };
+    let exposed = GROUPS.iter().filter(|group| per_endpoint || !group.per_endpoint);
+    for family in exposed.flat_map(|group| group.families) {
+        (family.samples)(&scrape, &mut Samples::begin(family, dialect, to)?)?;
     }
+    dialect.end(to)
 }
 
 /// Drops the series of what has left the table. `false`: a scrape is under way, whose ledger it is; it has done so
@@ -156,121 +145,6 @@ fn collect(shared: &Shared, table: &RouteTable, total: &mut Ledger) {
     total.prune(table);
 }
 
-/// Where a family puts its samples; label values go with the family's labels by position.
-struct Samples<'a, 'e> {
-    family: &'a Family,
-    encoder: MetricEncoder<'e>,
-}
-
-enum Number {
-    Whole(u64),
-    Real(f64),
-}
-
-impl Samples<'_, '_> {
-    fn put(&mut self, values: &[&str], number: impl Into<Number>) -> fmt::Result {
-        let (kind, number) = (self.family.kind, number.into());
-        self.with(values, |encoder| match (kind, number) {
-            (Kind::Counter, Number::Whole(number)) => {
-                encoder.encode_counter::<NoLabelSet, _, f64>(&number, None)
-            }
-            (Kind::Counter, Number::Real(number)) => {
-                encoder.encode_counter::<NoLabelSet, _, f64>(&number, None)
-            }
-            (_, Number::Whole(number)) => encoder.encode_gauge(&number),
-            (_, Number::Real(number)) => encoder.encode_gauge(&number),
-        })
-    }
-
-    fn histogram(&mut self, values: &[&str], histogram: &Histogram) -> fmt::Result {
-        self.with(values, |encoder| {
-            let (sum, count) = (histogram.sum(), histogram.count());
-            encoder.encode_histogram::<NoLabelSet>(sum, count, &histogram.buckets(), None)
-        })
-    }
-
-    fn info(&mut self, values: &[&str]) -> fmt::Result {
-        let labels = self.labels(values);
-        self.encoder.encode_info(&labels)
-    }
-
-    fn labels<'v>(&self, values: &'v [&'v str]) -> Labels<'v> {
-        Labels { names: self.family.labels, values }
-    }
-
-    fn with(
-        &mut self,
-        values: &[&str],
-        encode: impl FnOnce(&mut MetricEncoder<'_>) -> fmt::Result,
-    ) -> fmt::Result {
-        if self.family.labels.is_empty() {
-            return encode(&mut self.encoder);
-        }
-        let labels = self.labels(values);
-        encode(&mut self.encoder.encode_family(&labels)?)
-    }
-}
-
-/// Names and values, paired by position.
-struct Labels<'a> {
-    names: &'static [&'static str],
-    values: &'a [&'a str],
-}
-
-impl EncodeLabelSet for Labels<'_> {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
-        let mut pairs = self.names.iter().zip(self.values);
-        pairs.try_for_each(|(name, value)| (*name, *value).encode(encoder.encode_label()))
-    }
-}
-
-impl From<u64> for Number {
-    fn from(number: u64) -> Self {
-        Self::Whole(number)
-    }
-}
-
-impl From<usize> for Number {
-    fn from(number: usize) -> Self {
-        Self::Whole(number as u64)
-    }
-}
-
-impl From<bool> for Number {
-    fn from(yes: bool) -> Self {
-        Self::Whole(yes.into())
-    }
-}
-
-impl From<f64> for Number {
-    fn from(number: f64) -> Self {
-        Self::Real(number)
-    }
-}
-
-impl From<Duration> for Number {
-    fn from(duration: Duration) -> Self {
-        Self::Real(duration.as_secs_f64())
-    }
-}
-
-impl From<SystemTime> for Number {
-    fn from(time: SystemTime) -> Self {
-        time.duration_since(UNIX_EPOCH).unwrap_or_default().into()
-    }
-}
-
-impl From<Kind> for MetricType {
-    fn from(kind: Kind) -> Self {
-        match kind {
-            Kind::Counter => Self::Counter,
-            Kind::Gauge => Self::Gauge,
-            Kind::Histogram => Self::Histogram,
-            Kind::Info => Self::Info,
-        }
-    }
-}
-
 impl Kind {
     fn label(self) -> &'static str {
         match self {
@@ -278,6 +152,25 @@ impl Kind {
             Self::Gauge => "gauge",
             Self::Histogram => "histogram",
             Self::Info => "info",
+            Self::Summary => "summary",
+        }
+    }
+
+    /// What the names of its samples end in, where they all end alike.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram | Self::Summary => "",
+        }
+    }
+}
+
+impl Unit {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Seconds => "seconds",
         }
     }
 }
@@ -285,18 +178,13 @@ impl Kind {
 impl Family {
     /// The family's name in the exposition's `# TYPE` line.
     fn exposed_name(&self) -> String {
-        let unit = self.unit.as_ref().map(|unit| format!("_{}", unit.as_str()));
+        let unit = self.unit.map(|unit| format!("_{}", unit.label()));
         format!("{PREFIX}_{}{}", self.name, unit.unwrap_or_default())
     }
 
-    /// The name that queries use; that of a histogram takes `_bucket`, `_sum` or `_count` yet.
+    /// The name that queries use; those of a histogram and a summary take `_bucket`, `_sum` or `_count` yet.
     fn queried_name(&self) -> String {
-        let suffix = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
-        self.exposed_name() + suffix
+        self.exposed_name() + self.kind.suffix()
     }
 }
 
@@ -321,7 +209,7 @@ pub fn documentation() -> String {
                 "| `{}` | {} | {} | {} | {} |",
                 family.queried_name(),
                 family.kind.label(),
-                family.unit.as_ref().map_or("", Unit::as_str),
+                family.unit.map_or("", Unit::label),
                 labels.join(" "),
                 family.help,
             );
@@ -334,7 +222,8 @@ const INTRODUCTION: &str = "\
 # Metrics
 
 `GET /metrics` on the admin port, in OpenMetrics text format. This file is made from the list in the code:
-`SHEAVE_BLESS=1 cargo test --lib control::tests::metrics` writes it anew.
+`SHEAVE_BLESS=1 cargo test --lib control::tests::metrics` writes it anew. Who accepts `text/plain` and not OpenMetrics gets
+the older format of Prometheus: `curl -H 'Accept: text/plain' localhost:9901/metrics | promtool check metrics`.
 
 - Every name starts with `sheave_`; times are seconds and sizes bytes.
 - `outcome` and `side` are the words of the access log; docs/operations.md says what they mean.
@@ -345,4 +234,6 @@ const INTRODUCTION: &str = "\
   `count(sheave_endpoint_breaker_state{state=\"open\"}) by (upstream) > 2`; the alert ends with the series.
 - Counters by listener, route, upstream and endpoint count connections that have ended, and disappear
   with what they count. Counters by `worker` count while it happens.
+- A summary here is a sum and a count: one divided by the other is the mean.
+- Buckets of histograms may have an exemplar: the newest connection whose trace is kept, by `trace_id`.
 ";

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use super::{ConnectionRecord, Ledger};
+use super::{ConnectionRecord, Histogram, Ledger};
 
 /// The runtime that a worker got from the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +38,19 @@ pub struct WorkerCounters {
     pub bytes_spliced: AtomicU64,
     /// Reads that found the buffer pool empty.
     pub buffer_fallbacks: AtomicU64,
+    /// Pipes that it has for splicing.
+    pub pipes: AtomicU64,
+    /// Times that none was to be had, and bytes were copied.
+    pub pipe_shortages: AtomicU64,
     pub records_dropped: AtomicU64,
+    /// Processor time of the thread, in microseconds.
+    pub cpu_us: AtomicU64,
     /// Milliseconds of the process clock at the last turn of the heartbeat.
     pub heartbeat: AtomicU64,
     /// How much later than asked for the last heartbeat came, in microseconds.
     pub loop_lag_us: AtomicU64,
+    /// The same of all heartbeats.
+    loop_lag: Mutex<Histogram>,
     /// Whether the loop runs too late for new connections.
     pub runs_late: AtomicBool,
     pub runtime: OnceLock<WorkerRuntime>,
@@ -57,6 +66,19 @@ impl WorkerCounters {
     /// Enters a connection that ended. The lock is contended only while a scrape reads.
     pub fn enter(&self, record: &ConnectionRecord) {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).enter(record);
+    }
+
+    /// A heartbeat came so much later than asked for, and so much processor time has the thread had so far.
+    pub fn beat(&self, lag: Duration, cpu: Duration) {
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.loop_lag_us.store(microseconds(lag), Ordering::Relaxed);
+        self.cpu_us.store(microseconds(cpu), Ordering::Relaxed);
+        self.loop_lag.lock().unwrap_or_else(PoisonError::into_inner).observe(lag);
+    }
+
+    /// How late all heartbeats were.
+    pub fn loop_lag(&self) -> Histogram {
+        self.loop_lag.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads or prunes the ledger.

@@ -1,6 +1,8 @@
 //! A histogram of seconds with fixed buckets; plain numbers, one owner, merged at scrape.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use super::TraceId;
 
 /// Upper bounds in seconds: 100 us to 10 s for connecting, on to a day for connections that live long.
 pub(super) const BOUNDS: [f64; 20] = [
@@ -13,13 +15,48 @@ pub struct Histogram {
     /// Not cumulative; the last one is what lies above all bounds.
     counts: [u64; BOUNDS.len() + 1],
     sum: f64,
+    /// The newest of each bucket that has one; as short as there are such buckets.
+    exemplars: Vec<Exemplar>,
+}
+
+/// A connection whose trace is kept, and when it was observed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Traced {
+    pub trace: TraceId,
+    pub at: SystemTime,
+}
+
+/// One of the observations in a bucket, by name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Exemplar {
+    bucket: usize,
+    pub trace: TraceId,
+    pub seconds: f64,
+    pub at: SystemTime,
 }
 
 impl Histogram {
     pub fn observe(&mut self, duration: Duration) {
+        self.observe_traced(duration, None);
+    }
+
+    /// The same, of a connection that can be looked up if it is `traced`.
+    pub fn observe_traced(&mut self, duration: Duration, traced: Option<Traced>) {
         let seconds = duration.as_secs_f64();
-        self.counts[BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
+        let bucket = BOUNDS.partition_point(|bound| *bound < seconds);
+        self.counts[bucket] += 1;
         self.sum += seconds;
+        if let Some(Traced { trace, at }) = traced {
+            self.remember(Exemplar { bucket, trace, seconds, at });
+        }
+    }
+
+    fn remember(&mut self, exemplar: Exemplar) {
+        match self.exemplars.iter_mut().find(|known| known.bucket == exemplar.bucket) {
+            Some(known) if known.at <= exemplar.at => *known = exemplar,
+            Some(_newer) => {}
+            None => self.exemplars.push(exemplar),
+        }
     }
 
     pub fn merge(&mut self, other: &Self) {
@@ -27,6 +64,12 @@ impl Histogram {
             *count += more;
         }
         self.sum += other.sum;
+        other.exemplars.iter().for_each(|exemplar| self.remember(*exemplar));
+    }
+
+    /// The newest in this bucket, by its place in [`Self::buckets`].
+    pub fn exemplar(&self, bucket: usize) -> Option<&Exemplar> {
+        self.exemplars.iter().find(|exemplar| exemplar.bucket == bucket)
     }
 
     /// In seconds.
@@ -46,7 +89,11 @@ impl Histogram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::trace_id;
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_bound_belongs_to_its_own_bucket_and_merging_adds() {
@@ -58,5 +105,37 @@ mod tests {
         let bucket = |bound: f64| both.buckets().into_iter().find(|(b, _)| *b == bound).unwrap().1;
         assert_eq!((bucket(0.001), bucket(f64::INFINITY), both.count()), (2, 2, 4));
         assert!((both.sum() - 400_000.002).abs() < 1e-6);
+    }
+
+    proptest! {
+        /// However observations are spread over workers and scrapes, each bucket remembers its newest connection, and one of its own.
+        #[test]
+        fn each_bucket_remembers_its_newest(
+            observations in proptest::collection::vec((0_u64..100_000_000, 0_usize..3, any::<bool>()), 0..100),
+        ) {
+            let mut parts = [Histogram::default(), Histogram::default(), Histogram::default()];
+            let mut newest = BTreeMap::new();
+            for (number, (microseconds, part, is_traced)) in (1..).zip(observations) {
+                let (trace, at) = (trace_id(number), UNIX_EPOCH + Duration::from_secs(number));
+                let duration = Duration::from_micros(microseconds);
+                parts[part].observe_traced(duration, is_traced.then_some(Traced { trace, at }));
+                if is_traced {
+                    newest.insert(BOUNDS.partition_point(|bound| *bound < duration.as_secs_f64()), trace);
+                }
+            }
+            let mut whole = Histogram::default();
+            parts.iter().for_each(|part| whole.merge(part));
+            for (bucket, (bound, count)) in whole.buckets().into_iter().enumerate() {
+                let exemplar = whole.exemplar(bucket);
+                prop_assert_eq!(exemplar.map(|exemplar| exemplar.trace), newest.get(&bucket).copied());
+                prop_assert!(exemplar.is_none_or(|exemplar| exemplar.seconds <= bound && count > 0));
+            }
+        }
+    }
+
+    #[test]
+    fn exemplars_cost_what_they_hold() {
+        assert_eq!(size_of::<Histogram>(), 200);
+        assert_eq!(size_of::<Exemplar>(), 48);
     }
 }

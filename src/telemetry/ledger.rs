@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::config::Name;
 use crate::routing::RouteTable;
 
-use super::{Attempt, ConnectionRecord, Histogram, Outcome, Side};
+use super::{Attempt, ConnectionRecord, Histogram, Outcome, Side, Traced};
 
 #[derive(Debug, Default, Clone)]
 pub struct Ledger {
@@ -19,26 +20,36 @@ pub struct Ledger {
     pub endpoints: BTreeMap<(Name, SocketAddr), EndpointLedger>,
 }
 
+/// How connections ended, and what they carried.
 #[derive(Debug, Default, Clone)]
-pub struct ListenerLedger {
+pub struct Tally {
     pub outcomes: BTreeMap<Outcome, u64>,
     pub bytes_received: u64,
     pub bytes_sent: u64,
+}
+
+/// TLS handshakes that were made, by version and kind.
+type Handshakes = BTreeMap<(&'static str, &'static str), u64>;
+
+#[derive(Debug, Default, Clone)]
+pub struct ListenerLedger {
+    pub tally: Tally,
     pub duration: Histogram,
-    /// TLS handshakes that were made here, by version and kind.
-    pub handshakes: BTreeMap<(&'static str, &'static str), u64>,
+    /// Those with clients.
+    pub handshakes: Handshakes,
     /// From accepting a connection until its handshake was made.
     pub handshake: Histogram,
 }
 
 #[derive(Debug, Default, Clone)]
 pub struct RouteLedger {
-    pub connections: u64,
+    pub tally: Tally,
+    pub duration: Histogram,
 }
 
 #[derive(Debug, Default, Clone)]
 pub struct UpstreamLedger {
-    pub connections: u64,
+    pub tally: Tally,
     /// Attempts after the first of their connection.
     pub retries: u64,
     /// Attempts given up because the one beside them was faster.
@@ -47,6 +58,15 @@ pub struct UpstreamLedger {
     pub connect: Histogram,
     /// From connected until the endpoint's first byte.
     pub first_byte: Histogram,
+    /// Those with endpoints.
+    pub handshakes: Handshakes,
+}
+
+/// How long something took, and how often it was: a histogram for each of thousands of endpoints would be megabytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    pub time: Duration,
+    pub count: u64,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -56,43 +76,56 @@ pub struct EndpointLedger {
     pub bytes_sent: u64,
     /// Failed attempts by their failure.
     pub failures: BTreeMap<Outcome, u64>,
+    /// Of attempts that connected.
+    pub connect: Total,
+    /// From connected until the endpoint's first byte.
+    pub first_byte: Total,
 }
 
 impl Ledger {
     pub fn enter(&mut self, record: &ConnectionRecord) {
+        // Who sees a number may look at the connection, if its trace is kept.
+        let traced = record
+            .wants
+            .trace
+            .then(|| Traced { trace: record.trace, at: record.timeline.accepted + record.timeline.ended });
         let listener = entry(&mut self.listeners, &record.listener);
-        *listener.outcomes.entry(record.outcome).or_default() += 1;
-        listener.bytes_received += record.bytes_received;
-        listener.bytes_sent += record.bytes_sent;
-        listener.duration.observe(record.timeline.ended);
+        listener.tally.enter(record);
+        listener.duration.observe_traced(record.timeline.ended, traced);
         if let Some(tls) = &record.tls
             && let Some(made) = &tls.downstream
         {
-            let kind = if made.resumed { "resumed" } else { "full" };
-            *listener.handshakes.entry((made.version, kind)).or_default() += 1;
-            listener.handshake.observe(tls.handshake_ended.unwrap_or_default());
+            *listener.handshakes.entry((made.version, made.kind())).or_default() += 1;
+            listener.handshake.observe_traced(tls.handshake_ended.unwrap_or_default(), traced);
         }
         if let Some(route) = &record.route {
-            entry(&mut self.routes, route).connections += 1;
+            let route = entry(&mut self.routes, route);
+            route.tally.enter(record);
+            route.duration.observe_traced(record.timeline.ended, traced);
         }
         if let Some(upstream) = &record.upstream {
-            self.enter_upstream(upstream, record);
+            self.enter_upstream(upstream, record, traced);
         }
     }
 
-    fn enter_upstream(&mut self, name: &Name, record: &ConnectionRecord) {
+    fn enter_upstream(&mut self, name: &Name, record: &ConnectionRecord, traced: Option<Traced>) {
         let upstream = entry(&mut self.upstreams, name);
-        upstream.connections += 1;
+        upstream.tally.enter(record);
         upstream.retries += record.attempts.len().saturating_sub(1) as u64;
         let outpaced = |attempt: &&Attempt| attempt.failure == Some(Outcome::Outpaced);
         upstream.outpaced += record.attempts.iter().filter(outpaced).count() as u64;
+        if let Some(made) = record.tls.as_ref().and_then(|tls| tls.upstream.as_ref()) {
+            *upstream.handshakes.entry((made.version, made.kind())).or_default() += 1;
+        }
         let timeline = &record.timeline;
+        let mut first_byte = None;
         if let (Some(started), Some(ended)) = (timeline.connect_started, timeline.connect_ended)
             && record.endpoint.is_some()
         {
-            upstream.connect.observe(ended.saturating_sub(started));
-            if let Some(first_byte) = timeline.first_byte_upstream {
-                upstream.first_byte.observe(first_byte.saturating_sub(ended));
+            upstream.connect.observe_traced(ended.saturating_sub(started), traced);
+            first_byte = timeline.first_byte_upstream.map(|first_byte| first_byte.saturating_sub(ended));
+            if let Some(first_byte) = first_byte {
+                upstream.first_byte.observe_traced(first_byte, traced);
             }
         }
         for attempt in &record.attempts {
@@ -107,37 +140,40 @@ impl Ledger {
             endpoint.connections += 1;
             endpoint.bytes_received += record.bytes_received;
             endpoint.bytes_sent += record.bytes_sent;
+            endpoint.connect.add(attempt.ended.saturating_sub(attempt.started));
+            first_byte.into_iter().for_each(|first_byte| endpoint.first_byte.add(first_byte));
         }
     }
 
     pub fn merge(&mut self, other: &Self) {
         for (name, more) in &other.listeners {
             let listener = entry(&mut self.listeners, name);
-            add_all(&mut listener.outcomes, &more.outcomes);
-            listener.bytes_received += more.bytes_received;
-            listener.bytes_sent += more.bytes_sent;
+            listener.tally.merge(&more.tally);
             listener.duration.merge(&more.duration);
             listener.handshake.merge(&more.handshake);
-            for (key, count) in &more.handshakes {
-                *listener.handshakes.entry(*key).or_default() += count;
-            }
+            add_all(&mut listener.handshakes, &more.handshakes);
         }
         for (name, more) in &other.routes {
-            entry(&mut self.routes, name).connections += more.connections;
+            let route = entry(&mut self.routes, name);
+            route.tally.merge(&more.tally);
+            route.duration.merge(&more.duration);
         }
         for (name, more) in &other.upstreams {
             let upstream = entry(&mut self.upstreams, name);
-            upstream.connections += more.connections;
+            upstream.tally.merge(&more.tally);
             upstream.retries += more.retries;
             upstream.outpaced += more.outpaced;
             upstream.connect.merge(&more.connect);
             upstream.first_byte.merge(&more.first_byte);
+            add_all(&mut upstream.handshakes, &more.handshakes);
         }
         for (key, more) in &other.endpoints {
             let endpoint = self.endpoints.entry(key.clone()).or_default();
             endpoint.connections += more.connections;
             endpoint.bytes_received += more.bytes_received;
             endpoint.bytes_sent += more.bytes_sent;
+            endpoint.connect.merge(more.connect);
+            endpoint.first_byte.merge(more.first_byte);
             add_all(&mut endpoint.failures, &more.failures);
         }
     }
@@ -160,12 +196,37 @@ impl Ledger {
     }
 }
 
+impl Tally {
+    fn enter(&mut self, record: &ConnectionRecord) {
+        *self.outcomes.entry(record.outcome).or_default() += 1;
+        self.bytes_received += record.bytes_received;
+        self.bytes_sent += record.bytes_sent;
+    }
+
+    fn merge(&mut self, more: &Self) {
+        add_all(&mut self.outcomes, &more.outcomes);
+        self.bytes_received += more.bytes_received;
+        self.bytes_sent += more.bytes_sent;
+    }
+}
+
+impl Total {
+    fn add(&mut self, time: Duration) {
+        self.merge(Self { time, count: 1 });
+    }
+
+    fn merge(&mut self, more: Self) {
+        self.time += more.time;
+        self.count += more.count;
+    }
+}
+
 fn entry<'a, T: Default>(map: &'a mut BTreeMap<Name, T>, name: &Name) -> &'a mut T {
     map.entry(Name::clone(name)).or_default()
 }
 
-fn add_all(counts: &mut BTreeMap<Outcome, u64>, more: &BTreeMap<Outcome, u64>) {
-    for (outcome, count) in more {
-        *counts.entry(*outcome).or_default() += count;
+fn add_all<K: Ord + Copy>(counts: &mut BTreeMap<K, u64>, more: &BTreeMap<K, u64>) {
+    for (key, count) in more {
+        *counts.entry(*key).or_default() += count;
     }
 }

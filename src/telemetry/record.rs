@@ -99,6 +99,13 @@ pub struct Timeline {
     pub ended: Duration,
 }
 
+impl Negotiated {
+    /// `full`, or `resumed`: at about a fifth of the price.
+    pub fn kind(&self) -> &'static str {
+        if self.resumed { "resumed" } else { "full" }
+    }
+}
+
 impl ConnectionRecord {
     /// Whether it is worth a line whatever the sample: it failed, or it took more than one attempt.
     pub fn is_notable(&self) -> bool {

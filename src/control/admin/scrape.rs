@@ -10,16 +10,14 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream;
 
-use crate::control::metrics;
+use crate::control::metrics::{self, Dialect};
 
 use super::Admin;
-
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Bytes handed over at once.
 const PIECE: usize = 64 * 1024;
@@ -28,20 +26,32 @@ const PIECES_MAX: usize = 16;
 /// How long a client may take until the rest fits: as long as Prometheus waits by default. Others wait for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn show(State(admin): State<Admin>) -> Response {
+pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let dialect = wanted(&headers);
     // One at a time, so that there is never more than one helper thread and one text.
     let turn = Arc::clone(&admin.scraping).lock_owned().await;
     let control_cpu = metrics::thread_cpu();
     let (to, from) = flume::bounded(PIECES_MAX);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces::new(to, Instant::now() + TIMEOUT);
-        let encoded = metrics::expose(admin.shared, control_cpu, &mut pieces);
+        let encoded = metrics::expose(&admin.shared, control_cpu, dialect, &mut pieces);
         if encoded.and_then(|()| pieces.end()).is_err() {
             tracing::debug!("a scrape was not read to its end");
         }
         drop(turn);
     });
-    ([(header::CONTENT_TYPE, OPENMETRICS)], Body::from_stream(body(from))).into_response()
+    ([(header::CONTENT_TYPE, dialect.content_type())], Body::from_stream(body(from))).into_response()
+}
+
+/// OpenMetrics, except for who names the older dialect and not this one.
+fn wanted(headers: &HeaderMap) -> Dialect {
+    let accepted = headers.get_all(header::ACCEPT);
+    let accepts =
+        |kind: &str| accepted.iter().any(|value| value.to_str().is_ok_and(|value| value.contains(kind)));
+    match accepts("text/plain") && !accepts("application/openmetrics-text") {
+        true => Dialect::Prometheus,
+        false => Dialect::OpenMetrics,
+    }
 }
 
 /// Gathers what is written. An empty piece is the end.
@@ -129,6 +139,21 @@ mod tests {
         pieces.write_str("first").unwrap();
         pieces.end().unwrap_err();
         read(from).unwrap_err();
+    }
+
+    #[test]
+    fn openmetrics_is_for_all_who_do_not_ask_for_the_older_dialect_alone() {
+        const PROMETHEUS: &str =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, dialect) in [
+            (PROMETHEUS, Dialect::OpenMetrics),
+            ("*/*", Dialect::OpenMetrics),
+            ("text/plain;version=0.0.4", Dialect::Prometheus),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(wanted(&headers), dialect, "{accept}");
+        }
+        assert_eq!(wanted(&HeaderMap::new()), Dialect::OpenMetrics);
     }
 
     #[test]

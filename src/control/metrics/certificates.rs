@@ -1,8 +1,6 @@
 //! Certificates, authorities and lists of revoked certificates: until when they are good, and what is wrong with new ones.
 
-use prometheus_client::registry::Unit;
-
-use super::{Family, Kind};
+use super::{Family, Kind, Unit};
 
 /// `certificate` says where it comes from: `Secret edge/example-com`, `file /certs/tls.crt`.
 const LABELS: &[&str] = &["certificate", "kind"];

@@ -1,8 +1,6 @@
 //! The table and the reloads that made it.
 
-use prometheus_client::registry::Unit;
-
-use super::{Family, Kind};
+use super::{Family, Kind, Unit};
 
 pub(super) static FAMILIES: &[Family] = &[
     Family {

@@ -1,15 +1,14 @@
 //! Following the cluster: whether it is in step, and how long changes take to reach every worker.
 
-use prometheus_client::registry::Unit;
-
-use super::{Family, Kind};
+use super::{Family, Kind, Unit};
 
 pub(super) static FAMILIES: &[Family] = &[
+    // Not `namespace`: that is where the pod runs, as whoever scrapes it says.
     Family {
         name: "kubernetes_synced",
         kind: Kind::Gauge,
         unit: None,
-        labels: &["resource", "namespace"],
+        labels: &["resource", "watched_namespace"],
         help: "1 while all that is followed of this namespace has been listed and its changes arrive; at 0 what was \
                known before keeps serving.",
         samples: |scrape, samples| {
@@ -23,7 +22,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "kubernetes_last_event_age",
         kind: Kind::Gauge,
         unit: Some(Unit::Seconds),
-        labels: &["resource", "namespace"],
+        labels: &["resource", "watched_namespace"],
         help: "Since the API server's last sign of life; it gives one about every minute even if nothing changes.",
         samples: |scrape, samples| {
             scrape.shared.watches.watches().iter().try_for_each(|watch| {
@@ -36,7 +35,7 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "kubernetes_watch_errors",
         kind: Kind::Counter,
         unit: None,
-        labels: &["resource", "namespace", "reason"],
+        labels: &["resource", "watched_namespace", "reason"],
         help: "Lists and watches that failed; docs/kubernetes.md says what each reason means.",
         samples: |scrape, samples| {
             scrape.shared.watches.errors().iter().try_for_each(|((resource, namespace, reason), count)| {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use prometheus_client::registry::Unit;
 use rustix::process::Resource;
 use rustix::time::ClockId;
 
 use crate::telemetry::WorkerCounters;
 
-use super::{Family, Kind};
+use super::{Family, Kind, Unit};
 
 const PHASES: [&str; 3] = ["serving", "leaving", "draining"];
 

@@ -4,11 +4,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::registry::Unit;
-
 use crate::telemetry::WorkerCounters;
 
-use super::{Family, Kind, Number, Samples, Scrape};
+use super::{Family, Kind, Number, Samples, Scrape, Unit};
 
 pub(super) static FAMILIES: &[Family] = &[
     Family {
@@ -102,14 +100,41 @@ pub(super) static FAMILIES: &[Family] = &[
         samples: |scrape, samples| each(scrape, samples, |worker| &worker.records_dropped),
     },
     Family {
-        name: "worker_loop_lag",
+        name: "worker_pipes",
         kind: Kind::Gauge,
+        unit: None,
+        labels: &["worker"],
+        help: "Pipes that the worker has made for splicing, and keeps for more of it.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.pipes),
+    },
+    Family {
+        name: "worker_pipe_shortages",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["worker"],
+        help: "Times that all pipes were in use, or none could be made, and bytes were copied instead.",
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.pipe_shortages),
+    },
+    Family {
+        name: "worker_cpu",
+        kind: Kind::Counter,
         unit: Some(Unit::Seconds),
         labels: &["worker"],
-        help: "How much later than asked for the worker's last heartbeat came.",
+        help: "Processor time of the worker's thread; its rate is the share of a core that the worker is busy for.",
         samples: |scrape, samples| {
-            numbers(scrape, samples, |worker| {
-                Duration::from_micros(worker.loop_lag_us.load(Ordering::Relaxed))
+            numbers(scrape, samples, |worker| Duration::from_micros(worker.cpu_us.load(Ordering::Relaxed)))
+        },
+    },
+    Family {
+        name: "worker_loop_lag",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["worker"],
+        help: "How much later than asked for the worker's heartbeats came: what everything on it had to wait.",
+        samples: |scrape, samples| {
+            let mut workers = scrape.shared.counters.iter().enumerate();
+            workers.try_for_each(|(worker, counters)| {
+                samples.histogram(&[&worker.to_string()], &counters.loop_lag())
             })
         },
     },
@@ -129,7 +154,7 @@ pub(super) static FAMILIES: &[Family] = &[
 
 fn numbers<N: Into<Number>>(
     scrape: &Scrape<'_>,
-    samples: &mut Samples<'_, '_>,
+    samples: &mut Samples<'_>,
     read: impl Fn(&WorkerCounters) -> N,
 ) -> fmt::Result {
     let mut workers = scrape.shared.counters.iter().enumerate();
@@ -138,13 +163,13 @@ fn numbers<N: Into<Number>>(
 
 fn each(
     scrape: &Scrape<'_>,
-    samples: &mut Samples<'_, '_>,
+    samples: &mut Samples<'_>,
     counter: impl Fn(&WorkerCounters) -> &AtomicU64,
 ) -> fmt::Result {
     numbers(scrape, samples, |worker| counter(worker).load(Ordering::Relaxed))
 }
 
-fn runtime(scrape: &Scrape<'_>, samples: &mut Samples<'_, '_>) -> fmt::Result {
+fn runtime(scrape: &Scrape<'_>, samples: &mut Samples<'_>) -> fmt::Result {
     for (worker, counters) in scrape.shared.counters.iter().enumerate() {
         if let Some(runtime) = counters.runtime.get() {
             let core = runtime.core.map(|core| core.to_string());
@@ -159,7 +184,7 @@ fn runtime(scrape: &Scrape<'_>, samples: &mut Samples<'_, '_>) -> fmt::Result {
     Ok(())
 }
 
-fn bytes(scrape: &Scrape<'_>, samples: &mut Samples<'_, '_>) -> fmt::Result {
+fn bytes(scrape: &Scrape<'_>, samples: &mut Samples<'_>) -> fmt::Result {
     for (worker, counters) in scrape.shared.counters.iter().enumerate() {
         let worker = worker.to_string();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

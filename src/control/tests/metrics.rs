@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use super::super::metrics::documentation;
 use super::*;
-use crate::telemetry::{Attempt, ConnectionRecord, Negotiated, Outcome, Timeline, TlsRecord, WorkerRuntime};
+use crate::telemetry::{
+    Attempt, ConnectionRecord, Negotiated, Outcome, Timeline, TlsRecord, Wants, WorkerRuntime, trace_id,
+};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
@@ -20,11 +22,15 @@ const SAMPLES: &[(&str, f64)] = &[
     ("sheave_listener_connection_duration_seconds_sum{listener=\"front\"}", 10.0),
     ("sheave_listener_connection_duration_seconds_bucket{le=\"+Inf\",listener=\"front\"}", 2.0),
     ("sheave_listener_connection_limit{listener=\"front\"}", 7.0),
-    ("sheave_route_connections_total{route=\"all\"}", 2.0),
+    ("sheave_route_connections_total{route=\"all\",outcome=\"downstream_closed\",side=\"downstream\"}", 2.0),
+    ("sheave_route_connection_duration_seconds_count{route=\"all\"}", 2.0),
+    ("sheave_upstream_bytes_total{upstream=\"pg\",direction=\"sent\"}", 40.0),
+    ("sheave_upstream_open_breakers{upstream=\"pg\"}", 0.0),
     ("sheave_upstream_retries_total{upstream=\"pg\"}", 2.0),
     ("sheave_upstream_connect_seconds_count{upstream=\"pg\"}", 2.0),
     ("sheave_endpoint_connections_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}", 2.0),
     ("sheave_endpoint_bytes_total{upstream=\"pg\",endpoint=\"127.0.0.1:1\",direction=\"sent\"}", 40.0),
+    ("sheave_endpoint_connect_seconds_count{upstream=\"pg\",endpoint=\"127.0.0.1:1\"}", 2.0),
     ("sheave_listener_tls_handshakes_total{listener=\"front\",version=\"TLSv1.3\",kind=\"resumed\"}", 2.0),
     ("sheave_listener_tls_handshake_duration_seconds_count{listener=\"front\"}", 2.0),
     ("sheave_drain_phase{phase=\"serving\"}", 1.0),
@@ -124,6 +130,28 @@ fn workers_are_summed_and_scraping_counts_nothing_twice() {
     ] {
         assert!(control.metric(sample).is_some_and(|value| value > 0.0), "{sample}");
     }
+}
+
+#[test]
+fn a_connection_whose_trace_is_kept_is_an_exemplar() {
+    let control = builder().start();
+    let traced = |trace| ConnectionRecord { wants: Wants { trace, ..Wants::default() }, ..record() };
+    control.counters[0].enter(&traced(true));
+    control.counters[1].enter(&ConnectionRecord { trace: trace_id(9), ..traced(false) });
+    let text = control.get("/metrics").body;
+    let buckets: Vec<&str> = text.lines().filter(|line| line.contains("trace_id")).collect();
+    let trace = record().trace;
+    let is_named = |name: &str, bound: &str, seconds: &str| {
+        let start = format!("sheave_{name}_bucket{{le=\"{bound}\",");
+        let exemplar = format!("}} 2 # {{trace_id=\"{trace}\"}} {seconds} ");
+        buckets.iter().filter(|line| line.starts_with(&start) && line.contains(&exemplar)).count() == 1
+    };
+    assert!(is_named("listener_connection_duration_seconds", "5.0", "5.0"), "{buckets:#?}");
+    assert!(is_named("listener_tls_handshake_duration_seconds", "1.0", "1.0"), "{buckets:#?}");
+    assert!(is_named("route_connection_duration_seconds", "5.0", "5.0"), "{buckets:#?}");
+    assert!(is_named("upstream_connect_seconds", "1.0", "1.0"), "{buckets:#?}");
+    assert!(is_named("upstream_first_byte_seconds", "1.0", "1.0"), "{buckets:#?}");
+    assert_eq!(buckets.len(), 5, "{buckets:#?}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn away_under_load(driver: Driver) {
         "{text}"
     );
     let age = || {
-        let services = ["resource=\"services\"", "namespace=\"db\""];
+        let services = ["resource=\"services\"", "watched_namespace=\"db\""];
         proxy.metric("sheave_kubernetes_last_event_age_seconds", &services)
     };
     eventually("a growing age", age, |age| *age > 0.3);

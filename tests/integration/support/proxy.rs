@@ -147,7 +147,9 @@ pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &[&str]) -> f64 {
         rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
             && labels.iter().all(|label| line.contains(label))
     });
-    series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    // What follows is an exemplar.
+    let value = |line: &str| line.split(" # ").next()?.rsplit(' ').next()?.parse::<f64>().ok();
+    series.map(|line| value(line).unwrap()).sum()
 }
 
 /// Status and body. The admin port may not be there yet.

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-
-use prometheus_client::registry::Unit;
+use std::time::Duration;
 
 use crate::config::Name;
 use crate::resilience::BreakerState;
 use crate::routing::{Endpoint, RouteTable};
-use crate::telemetry::{EndpointLedger, Ledger};
+use crate::telemetry::{EndpointLedger, Ledger, Total};
 
-use super::super::{Family, Kind, Scrape};
+use super::super::{Family, Kind, Scrape, Unit};
 
 pub(in crate::control::metrics) static ENDPOINTS: &[Family] = &[
     Family {
@@ -61,6 +60,32 @@ pub(in crate::control::metrics) static ENDPOINTS: &[Family] = &[
                 let (received, sent) = (row.ledger.bytes_received, row.ledger.bytes_sent);
                 samples.put(&[upstream, address, "received"], received)?;
                 samples.put(&[upstream, address, "sent"], sent)
+            })
+        },
+    },
+    Family {
+        name: "endpoint_connect",
+        kind: Kind::Summary,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream", "endpoint"],
+        help: "How long attempts took that connected. (A sum and a count: histograms are by upstream.)",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                let Total { time, count } = row.ledger.connect;
+                samples.summary(&row.labels(), time.as_secs_f64(), count)
+            })
+        },
+    },
+    Family {
+        name: "endpoint_first_byte",
+        kind: Kind::Summary,
+        unit: Some(Unit::Seconds),
+        labels: &["upstream", "endpoint"],
+        help: "From connected until the endpoint's first byte.",
+        samples: |scrape, samples| {
+            endpoints(scrape, |row| {
+                let Total { time, count } = row.ledger.first_byte;
+                samples.summary(&row.labels(), time.as_secs_f64(), count)
             })
         },
     },
@@ -149,8 +174,15 @@ pub(in crate::control::metrics) struct EndpointRow<'a> {
 
 impl<'a> EndpointRow<'a> {
     pub(in crate::control::metrics) fn all(table: &'a RouteTable, ledger: &'a Ledger) -> Vec<Self> {
-        static NOTHING: EndpointLedger =
-            EndpointLedger { connections: 0, bytes_received: 0, bytes_sent: 0, failures: BTreeMap::new() };
+        const NONE: Total = Total { time: Duration::ZERO, count: 0 };
+        static NOTHING: EndpointLedger = EndpointLedger {
+            connections: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            failures: BTreeMap::new(),
+            connect: NONE,
+            first_byte: NONE,
+        };
         let upstreams = table.upstreams.values();
         let rows = upstreams.flat_map(|upstream| {
             upstream.endpoints.iter().map(|endpoint| {

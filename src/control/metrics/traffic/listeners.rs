@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use prometheus_client::registry::Unit;
-
 use crate::resilience::Sources;
-use crate::routing::Listener;
-use crate::telemetry::ListenerLedger;
+use crate::routing::{Listener, Route};
+use crate::telemetry::{ListenerLedger, RouteLedger};
 
-use super::super::{Family, Kind, Scrape};
+use super::super::{Family, Kind, Scrape, Unit};
+use super::{bytes, outcomes};
 
 pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
     Family {
@@ -18,13 +17,7 @@ pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
         labels: &["listener", "outcome", "side"],
         help: "Connections that ended, by how and by whose doing.",
         samples: |scrape, samples| {
-            listeners(scrape, |listener, ledger| {
-                let mut outcomes = ledger.outcomes.iter();
-                outcomes.try_for_each(|(outcome, count)| {
-                    let (outcome, side) = (outcome.label(), outcome.side().label());
-                    samples.put(&[&listener.name, outcome, side], *count)
-                })
-            })
+            listeners(scrape, |listener, ledger| outcomes(samples, &listener.name, &ledger.tally))
         },
     },
     Family {
@@ -81,11 +74,7 @@ pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
         labels: &["listener", "direction"],
         help: "Bytes of connections that ended.",
         samples: |scrape, samples| {
-            listeners(scrape, |listener, ledger| {
-                let (received, sent) = (ledger.bytes_received, ledger.bytes_sent);
-                samples.put(&[&listener.name, "received"], received)?;
-                samples.put(&[&listener.name, "sent"], sent)
-            })
+            listeners(scrape, |listener, ledger| bytes(samples, &listener.name, &ledger.tally))
         },
     },
     Family {
@@ -128,15 +117,28 @@ pub(in crate::control::metrics) static LISTENERS: &[Family] = &[
         name: "route_connections",
         kind: Kind::Counter,
         unit: None,
-        labels: &["route"],
-        help: "Connections that ended and had taken this route.",
+        labels: &["route", "outcome", "side"],
+        help: "Connections that ended and had taken this route, by how and by whose doing.",
         samples: |scrape, samples| {
-            let listeners = scrape.table.listeners.iter();
-            let mut routes = listeners.flat_map(|listener| &listener.routes);
-            routes.try_for_each(|route| {
-                let ledger = scrape.ledger.routes.get(&route.name);
-                samples.put(&[&route.name], ledger.map_or(0, |ledger| ledger.connections))
-            })
+            routes(scrape, |route, ledger| outcomes(samples, &route.name, &ledger.tally))
+        },
+    },
+    Family {
+        name: "route",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["route", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| routes(scrape, |route, ledger| bytes(samples, &route.name, &ledger.tally)),
+    },
+    Family {
+        name: "route_connection_duration",
+        kind: Kind::Histogram,
+        unit: Some(Unit::Seconds),
+        labels: &["route"],
+        help: "From accepting a connection until its end.",
+        samples: |scrape, samples| {
+            routes(scrape, |route, ledger| samples.histogram(&[&route.name], &ledger.duration))
         },
     },
 ];
@@ -150,6 +152,12 @@ fn listeners(
         let ledger = scrape.ledger.listeners.get(&listener.name);
         each(listener, ledger.unwrap_or(&nothing))
     })
+}
+
+fn routes(scrape: &Scrape<'_>, mut each: impl FnMut(&Route, &RouteLedger) -> fmt::Result) -> fmt::Result {
+    let nothing = RouteLedger::default();
+    let mut routes = scrape.table.listeners.iter().flat_map(|listener| &listener.routes);
+    routes.try_for_each(|route| each(route, scrape.ledger.routes.get(&route.name).unwrap_or(&nothing)))
 }
 
 /// Those whose clients are told apart.

@@ -3,22 +3,32 @@
 use std::fmt;
 use std::time::Instant;
 
-use prometheus_client::registry::Unit;
-
+use crate::resilience::BreakerState;
 use crate::routing::{Rejection, Upstream};
 use crate::telemetry::UpstreamLedger;
 
-use super::super::{Family, Kind, Scrape};
+use super::super::{Family, Kind, Scrape, Unit};
+use super::{bytes, outcomes};
 
 pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
     Family {
         name: "upstream_connections",
         kind: Kind::Counter,
         unit: None,
-        labels: &["upstream"],
-        help: "Connections that ended and had been sent to this upstream, connected or not.",
+        labels: &["upstream", "outcome", "side"],
+        help: "Connections that ended and had been sent to this upstream, connected or not, by how and by whose doing.",
         samples: |scrape, samples| {
-            upstreams(scrape, |upstream, ledger| samples.put(&[&upstream.name], ledger.connections))
+            upstreams(scrape, |upstream, ledger| outcomes(samples, &upstream.name, &ledger.tally))
+        },
+    },
+    Family {
+        name: "upstream",
+        kind: Kind::Counter,
+        unit: Some(Unit::Bytes),
+        labels: &["upstream", "direction"],
+        help: "Bytes of connections that ended.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| bytes(samples, &upstream.name, &ledger.tally))
         },
     },
     Family {
@@ -63,6 +73,21 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
         help: "From connected until the endpoint's first byte.",
         samples: |scrape, samples| {
             upstreams(scrape, |upstream, ledger| samples.histogram(&[&upstream.name], &ledger.first_byte))
+        },
+    },
+    Family {
+        name: "upstream_tls_handshakes",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["upstream", "version", "kind"],
+        help: "TLS handshakes with endpoints that were made, of connections that ended: full or resumed.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, ledger| {
+                let mut handshakes = ledger.handshakes.iter();
+                handshakes.try_for_each(|((version, kind), count)| {
+                    samples.put(&[&upstream.name, version, kind], *count)
+                })
+            })
         },
     },
     Family {
@@ -119,6 +144,19 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
             upstreams(scrape, |upstream, _| {
                 let limit = upstream.limits.max_connections;
                 limit.map_or(Ok(()), |_| samples.put(&[&upstream.name], upstream.state.active()))
+            })
+        },
+    },
+    Family {
+        name: "upstream_endpoint_connection_limit",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "How many each of its endpoints may have; only with `circuitBreaker.perEndpoint.maxConnections`.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let limit = upstream.limits.max_per_endpoint;
+                limit.map_or(Ok(()), |limit| samples.put(&[&upstream.name], limit.get()))
             })
         },
     },
@@ -219,6 +257,33 @@ pub(in crate::control::metrics) static UPSTREAMS: &[Family] = &[
                 let endpoints = upstream.endpoints.iter();
                 let healthy = endpoints.filter(|endpoint| endpoint.state.is_healthy());
                 samples.put(&[&upstream.name], healthy.count())
+            })
+        },
+    },
+    Family {
+        name: "upstream_ejected_endpoints",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints that `healthCheck.passive` has ejected.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let ejected = upstream.endpoints.iter().filter(|e| e.state.ejection.is_ejected());
+                samples.put(&[&upstream.name], ejected.count())
+            })
+        },
+    },
+    Family {
+        name: "upstream_open_breakers",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["upstream"],
+        help: "Endpoints whose breaker is open or half open.",
+        samples: |scrape, samples| {
+            upstreams(scrape, |upstream, _| {
+                let breakers = upstream.endpoints.iter().filter_map(|endpoint| endpoint.breaker.as_ref());
+                let open = breakers.filter(|breaker| breaker.state() != BreakerState::Closed);
+                samples.put(&[&upstream.name], open.count())
             })
         },
     },
