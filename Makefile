@@ -65,7 +65,7 @@ tidy: ## Check the tree's own rules: sizes, words, who may name whom
 
 # With the features of the tests, so that nothing is compiled twice.
 chart: ## Check the Helm chart and that manifests/ is rendered from it
-	@scripts/setup python
+	@scripts/setup chart
 	$(CARGO) build --locked --features faults --quiet
 	scripts/chart check
 

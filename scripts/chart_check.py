@@ -16,7 +16,7 @@ CHART = "charts/sheave"
 KUBERNETES = "1.37"
 EXAMPLES = [*sorted(pathlib.Path(CHART, "ci").glob("*.yaml")), pathlib.Path("manifests/values.yaml")]
 # Custom resources: there is no schema of them here.
-UNKNOWN_KINDS = {"ServiceMonitor", "PodMonitor"}
+UNKNOWN_KINDS = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 NAMESPACE = "edge"
 # Values that only Helm, or a cluster with special hardware, has a use for.
 UNDESCRIBED = {"global", "claims", "localhostProfile", "initialDelaySeconds"}
@@ -54,6 +54,8 @@ REFUSED = [
     ("config.drain.delay", 5, ["/config/drain/delay", "want string"]),
     ("config.drain.delay", "1.5s", ["/config/drain/delay", "does not match pattern"]),
     ("config.tracing.enabled", True, ["/config/tracing/enabled", "false"]),
+    ("metrics.dashboards.enabled", "yes", ["/metrics/dashboards/enabled", "want boolean"]),
+    ("metrics.prometheusRule.runbooks", "", ["/metrics/prometheusRule/runbooks", "minLength"]),
 ]
 # The same, of what a schema cannot tell: `helm lint` takes these, `helm template` and `install` do not.
 FAILED = [
@@ -116,6 +118,8 @@ LIVE = [
     ("replicas", 5),
     ("service.type", "LoadBalancer"),
     ("metrics.service.enabled", True),
+    ("metrics.prometheusRule.enabled", True),
+    ("metrics.dashboards.enabled", True),
 ]
 # What Sheave or the kubelet takes over only when a pod starts: the template must change.
 AT_START = [
@@ -183,7 +187,8 @@ class Chart:
             self.problems.append(f"{where}: {'.'.join(map(str, error.path))}: {error.message}")
 
     def sheave_takes(self, file, documents):
-        [config] = [document["data"]["config.yaml"] for document in documents if document["kind"] == "ConfigMap"]
+        configs = [document["data"] for document in documents if document["kind"] == "ConfigMap"]
+        [config] = [data["config.yaml"] for data in configs if "config.yaml" in data]
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rendered:
             rendered.write(config)
             rendered.flush()

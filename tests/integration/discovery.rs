@@ -44,7 +44,7 @@ fn also(mut settings: Settings, name: &str, members: &str) -> Settings {
 }
 
 /// With port 5432 only, named `sql`.
-fn service(namespace: &str, name: &str) -> Value {
+pub(crate) fn service(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -54,7 +54,7 @@ fn service(namespace: &str, name: &str) -> Value {
 }
 
 /// With one ready endpoint for the port `sql`, which nobody dates.
-fn slice(namespace: &str, service: &str, name: &str, endpoint: SocketAddr) -> Value {
+pub(crate) fn slice(namespace: &str, service: &str, name: &str, endpoint: SocketAddr) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -70,14 +70,14 @@ fn slice(namespace: &str, service: &str, name: &str, endpoint: SocketAddr) -> Va
 }
 
 /// The slice as its controller dates it.
-fn dated(mut slice: Value, at: SystemTime) -> Value {
+pub(crate) fn dated(mut slice: Value, at: SystemTime) -> Value {
     let at = humantime::format_rfc3339_millis(at).to_string();
     slice["metadata"]["annotations"] = json!({"endpoints.kubernetes.io/last-change-trigger-time": at});
     slice
 }
 
 /// The address of an endpoint that nobody ever connects to.
-fn nowhere(number: usize) -> SocketAddr {
+pub(crate) fn nowhere(number: usize) -> SocketAddr {
     SocketAddr::from(([127, 1, u8::try_from(number / 256).unwrap(), (number % 256) as u8], 1))
 }
 

@@ -28,6 +28,7 @@ mod overload;
 mod passive;
 mod postgres;
 mod probes;
+mod prometheus;
 mod proxy_protocol;
 mod rebalance;
 mod relay_bytes;
