@@ -46,9 +46,10 @@ def main(helm):
     for name, dashboard in dashboards.items():
         seen.update({f"{name}: {panel['title']}": " ".join(queries(panel)) for panel in dashboard["panels"]})
     named = {f"{page}": page.read_text() for page in RUNBOOKS.glob("*.md")}
-    for where, text in {**seen, **named}.items():
-        for metric in sorted(set(re.findall(r"\bsheave_[a-z0-9_]+", text)) - known.keys()):
-            problems.append(f"{where}: there is no metric {metric}")
+    for texts, names in (seen, known.keys()), (named, known.keys() | set(known.values())):
+        for where, text in texts.items():
+            for metric in sorted(set(re.findall(r"\bsheave_[a-z0-9_]+", text)) - names):
+                problems.append(f"{where}: there is no metric {metric}")
     used = set(re.findall(r"\bsheave_[a-z0-9_]+", " ".join(seen.values())))
     shown = {known[metric] for metric in used & known.keys()}
     for metric in sorted(set(known.values()) - shown - UNSEEN):

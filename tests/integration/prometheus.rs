@@ -11,7 +11,7 @@ mod well;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use crate::support::{Driver, Endpoint, Process, Program, Settings, admin_get, on_both_drivers};
+use crate::support::{Driver, Endpoint, Process, Program, Settings, admin_get, ask, on_both_drivers};
 
 on_both_drivers!(promtool_likes_the_metrics);
 
@@ -39,18 +39,20 @@ fn endpoints(addresses: &[SocketAddr]) -> String {
     format!("endpoints: [{}]", each.collect::<Vec<_>>().join(", "))
 }
 
-/// Names, units and types are as Prometheus wants them, in the text that its own tool reads.
 fn promtool_likes_the_metrics(driver: Driver) {
     let echo = Endpoint::echo();
     let process = Process::start(&Settings::new(driver, &[echo.address]), |_: &mut Command| {});
-    let address = process.listener("main");
-    assert_eq!(crate::support::ask(address, "hello"), Ok("hello".to_owned()));
-    let url = format!("http://{}/metrics", process.admin());
-    let check = format!("curl -sS -H 'Accept: text/plain' {url} | promtool check metrics");
+    assert_eq!(ask(process.listener("main"), "hello"), Ok("hello".to_owned()));
+    pleases_promtool(process.admin());
+    assert!(admin_get(process.admin(), "/metrics").ends_with("# EOF\n"), "OpenMetrics for all others");
+}
+
+/// Names, units and types are as Prometheus wants them, in the text that its own tool reads.
+fn pleases_promtool(admin: SocketAddr) {
+    let check = format!("curl -sS -H 'Accept: text/plain' http://{admin}/metrics | promtool check metrics");
     let output = Command::new("bash").args(["-o", "pipefail", "-c", &check]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.is_empty(), "{said}");
-    assert!(admin_get(process.admin(), "/metrics").ends_with("# EOF\n"), "OpenMetrics for all others");
 }
 
 /// Ends with its value.

@@ -77,6 +77,8 @@ fn every_panel_shows_something_and_every_alert_fires() {
     assert!(soon.len() >= 12 && late.is_subset(&all), "{all:?}");
     fire(&prometheus, &soon);
 
+    // With series of every family there is.
+    [well.admin(), sick.admin()].into_iter().for_each(super::pleases_promtool);
     sick.stall();
     let slow = names(&["SheaveLoopLag", "SheaveOverload", "SheavePropagationSlow", "SheaveTableNotTaken"]);
     fire(&prometheus, &slow);
