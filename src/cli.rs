@@ -1,16 +1,19 @@
 //! The command line: what `sheave` can be told, and what its exit code says.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{self, Instance, Options, StartError};
 use crate::config::{self, Config, Location, ParseOptions};
 use crate::telemetry::logging;
 use crate::tls::Credentials;
+use crate::top::{self, View};
 
 /// The process ran into something that its configuration cannot help.
 const EXIT_FAILURE: u8 = 1;
@@ -26,7 +29,8 @@ const EXIT_USAGE: u8 = 2;
         Try it without any set-up:    sheave demo\n\
         Write a configuration:        see config/full.yaml, or `sheave schema` for your editor\n\
         Find every mistake in it:     sheave check sheave.yaml\n\
-        Carry traffic:                sheave run --config sheave.yaml",
+        Carry traffic:                sheave run --config sheave.yaml\n\
+        Watch it do so:               sheave top",
     after_help = "Exit codes: 0 done (also after a drain), 1 failure at run time, 2 bad usage or configuration.\n\
         Signals of `run`: SIGTERM or SIGINT drains and ends (a second one ends it now), SIGHUP reloads.\n\
         Logs go to standard error, the access log to standard output.",
@@ -49,6 +53,8 @@ enum Command {
         #[arg(long)]
         without_certificates: bool,
     },
+    /// Show what a running Sheave does, in this terminal; with --once as tables for scripts.
+    Top(TopArgs),
     /// Show Sheave at work on this machine: three echo endpoints, traffic, one endpoint going and coming back.
     Demo(DemoArgs),
     /// Print the JSON Schema of the configuration, for editors and for CI.
@@ -78,11 +84,29 @@ struct DemoArgs {
     seconds: u64,
 }
 
+#[derive(Args)]
+struct TopArgs {
+    /// The admin port of the process, which its admin.address says.
+    #[arg(long, env = "SHEAVE_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:9901", value_parser = admin)]
+    admin: SocketAddr,
+    /// The time between two readings; what rates are of.
+    #[arg(long, env = "SHEAVE_INTERVAL", value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Duration,
+    /// What to begin with; for --once, what to print alone.
+    #[arg(long, env = "SHEAVE_VIEW", value_name = "VIEW",
+        value_parser = PossibleValuesParser::new(View::ALL.map(View::label)))]
+    view: Option<String>,
+    /// Print tables and end: read twice, an interval apart.
+    #[arg(long)]
+    once: bool,
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Check { file, without_certificates } => check(&file, !without_certificates),
+        Command::Top(args) => top(&args),
         Command::Demo(args) => demo(&args),
         Command::Schema => schema(),
     }
@@ -145,6 +169,50 @@ fn check(file: &Path, with_certificates: bool) -> ExitCode {
         config.routes.len(),
         config.upstreams.len()
     ))
+}
+
+fn top(args: &TopArgs) -> ExitCode {
+    let named = |name: &String| View::ALL.into_iter().find(|view| view.label() == name);
+    let options = top::Options {
+        admin: args.admin,
+        interval: args.interval,
+        view: args.view.as_ref().and_then(named),
+        // https://no-color.org
+        colours: std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty()),
+    };
+    if args.once {
+        return match top::once(&options) {
+            Ok(tables) => print(&tables),
+            Err(error) => complain(&format!("sheave top: {error}"), EXIT_FAILURE),
+        };
+    }
+    if !std::io::stdout().is_terminal() {
+        return complain("sheave top: standard output is no terminal; --once prints tables", EXIT_USAGE);
+    }
+    match top::watch(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("sheave top: {error}"), EXIT_FAILURE),
+    }
+}
+
+/// An address as `admin.address` has it, or of this host by its name.
+fn admin(text: &str) -> Result<SocketAddr, String> {
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    match local {
+        Some(port) => Ok((Ipv4Addr::LOCALHOST, port).into()),
+        None => text.parse().map_err(|_| {
+            "write an IP address and a port, such as 127.0.0.1:9901, 10.0.0.7:9901 or [::1]:9901".to_owned()
+        }),
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match config::parse_duration(text)? {
+        interval if (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&interval) => {
+            Ok(interval)
+        }
+        _ => Err("write a time from 100ms to 1h".to_owned()),
+    }
 }
 
 fn demo(args: &DemoArgs) -> ExitCode {

@@ -326,3 +326,11 @@ pub fn schema() -> serde_json::Value {
         .into_root_schema_for::<raw::File>()
         .to_value()
 }
+
+/// A duration as the file has it, such as `250ms`.
+///
+/// # Errors
+/// What is wrong with the text, and what to write instead.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    text.parse::<scalar::GatewayDuration>().map(|duration| duration.0)
+}

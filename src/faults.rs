@@ -33,6 +33,13 @@ pub(crate) fn stall_worker() {
     }
 }
 
+/// `top-panic=x`: `sheave top` panics over this key.
+pub(crate) fn panic_in_top(key: char) {
+    if fault("top-panic").is_some_and(|wanted| wanted.starts_with(key)) {
+        panic_now("terminal");
+    }
+}
+
 /// `cgroup=/path`: this directory in place of the one of the process's cgroup.
 pub(crate) fn cgroup() -> Option<std::path::PathBuf> {
     fault("cgroup").map(Into::into)

@@ -14,4 +14,5 @@ pub mod routing;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+pub mod top;
 pub mod worker;

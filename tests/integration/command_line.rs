@@ -42,6 +42,7 @@ fn help_and_version_go_to_standard_output() {
         (&["run", "--help"], "--config <FILE>"),
         (&["check", "--help"], "Usage: sheave check [OPTIONS] <FILE>"),
         (&["demo", "--help"], "--seconds <SECONDS>"),
+        (&["top", "--help"], "--admin <ADDRESS>"),
         (&["schema", "--help"], "JSON Schema"),
         (&["--version"], concat!("sheave ", env!("CARGO_PKG_VERSION"), "\n")),
     ] {

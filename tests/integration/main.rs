@@ -41,5 +41,6 @@ mod support;
 mod tidy;
 mod timeouts;
 mod tls;
+mod top;
 mod upstream_limits;
 mod urgent_data;

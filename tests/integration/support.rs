@@ -16,6 +16,7 @@ mod program;
 mod proxy;
 mod secure;
 mod settings;
+mod terminal;
 
 pub(crate) use api_server::{ApiServer, Gone, Reply, Request, Verb};
 pub(crate) use certificates::{Authority, Certificate};
@@ -31,6 +32,7 @@ pub(crate) use program::Program;
 pub(crate) use proxy::{Proxy, admin_get, admin_request, metric};
 pub(crate) use secure::{SecureClient, ask_securely, echo_securely, end, secure_endpoint, shake_hands};
 pub(crate) use settings::{Driver, Settings};
+pub(crate) use terminal::Terminal;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};

@@ -13,7 +13,9 @@ struct Arrow {
 const ARROWS: &[Arrow] = &[
     Arrow { from: "main", to: &["app", "cli"] },
     // `sheave check` loads certificates.
-    Arrow { from: "cli", to: &["app", "config", "telemetry", "tls", "shutdown"] },
+    Arrow { from: "cli", to: &["app", "config", "telemetry", "tls", "top", "shutdown"] },
+    // Another process than the one it shows: it knows the words of its metrics, and otherwise the admin port.
+    Arrow { from: "top", to: &["telemetry", "faults"] },
     // It makes what worker and control share.
     Arrow {
         from: "app",
@@ -92,6 +94,11 @@ const CRATES: &[Crate] = &[
         names: &["clap"],
         only: &["src/cli", "src/main.rs"],
         why: "arguments are parsed once, at the edge",
+    },
+    Crate {
+        names: &["ratatui", "signal_hook"],
+        only: &["src/top"],
+        why: "a terminal is what `sheave top` has; the process that carries traffic has none",
     },
     Crate {
         names: &["serde_yaml"],
