@@ -16,20 +16,31 @@ use super::relay::would_block;
 pub(super) struct Secure {
     engine: RefCell<Engine>,
     /// Encrypted, and not taken by the socket.
-    queue: RefCell<Vec<u8>>,
+    queue: RefCell<Queue>,
     /// Plaintext that came with the end of the handshake.
     early: RefCell<Vec<u8>>,
 }
 
-/// Memory that a worker's connections use in turn, each within one turn of the loop.
+/// What waits to go out. It owns memory only while something does.
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    /// So many of them have gone.
+    gone: usize,
+}
+
+/// Memory that a worker's connections use in turn, each within one turn of the loop. It is as long as it has to be once it
+/// was needed.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// What was decrypted.
     pub(super) plaintext: Vec<u8>,
+    /// What was encrypted.
+    pub(super) ciphertext: Vec<u8>,
+    /// What was read from a socket.
+    pub(super) wire: Vec<u8>,
     /// What an engine says of its own.
-    pub(super) output: Vec<u8>,
-    /// What was encrypted; as long as it has to be once it was needed.
-    ciphertext: Vec<u8>,
+    output: Vec<u8>,
 }
 
 /// Why nothing more can be done with a side.
@@ -46,21 +57,42 @@ impl Secure {
         Rc::new(Self { engine: RefCell::new(engine), queue, early })
     }
 
-    /// Takes what came from the wire and may change it; the plaintext is appended to the scratch memory's. What has to be said
-    /// is said as far as the socket takes it.
+    /// Takes what came from the wire and may change it; the plaintext is in the scratch memory then. What has to be said is said
+    /// as far as the socket takes it.
     pub(super) fn receive(
         &self,
         stream: &Stream,
         bytes: &mut [u8],
         scratch: &mut Scratch,
     ) -> Result<(), rustls::Error> {
+        scratch.plaintext.clear();
         scratch.output.clear();
         let result = self.engine.borrow_mut().receive(bytes, &mut scratch.plaintext, &mut scratch.output);
-        if !scratch.output.is_empty() {
-            // A socket that failed is the writer's to find out, or the next read's.
-            let _found_later = self.push(stream, &scratch.output);
-        }
+        self.answer(stream, &scratch.output);
         result
+    }
+
+    /// As [`Self::receive`], of what the socket has, up to `length` bytes. How many they were, and how that went.
+    pub(super) fn read(
+        &self,
+        stream: &Stream,
+        length: usize,
+        scratch: &mut Scratch,
+    ) -> io::Result<(usize, Result<(), rustls::Error>)> {
+        let Scratch { plaintext, output, wire, .. } = scratch;
+        plaintext.clear();
+        output.clear();
+        let read = |room: &mut [u8]| stream.try_read(room);
+        let received = self.engine.borrow_mut().receive_from(read, length, wire, plaintext, output)?;
+        self.answer(stream, output);
+        Ok(received)
+    }
+
+    fn answer(&self, stream: &Stream, output: &[u8]) {
+        if !output.is_empty() {
+            // A socket that failed is the writer's to find out, or the next read's.
+            let _found_later = self.push(stream, output);
+        }
     }
 
     /// Encrypts, and writes what the socket takes at once. The rest is queued: see [`Self::is_clear`].
@@ -96,29 +128,27 @@ impl Secure {
         }
     }
 
-    fn push(&self, stream: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+    fn push(&self, stream: &Stream, bytes: &[u8]) -> io::Result<()> {
         let mut queue = self.queue.borrow_mut();
-        while queue.is_empty() && !bytes.is_empty() {
-            match stream.try_write(bytes) {
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(error) if would_block(&error) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        queue.extend_from_slice(bytes);
+        let written = if queue.bytes.is_empty() { write_all_now(stream, bytes)? } else { 0 };
+        queue.bytes.extend_from_slice(bytes.get(written..).unwrap_or_default());
         Ok(())
     }
 
     /// Whether the socket has taken everything.
     pub(super) fn is_clear(&self) -> bool {
-        self.queue.borrow().is_empty()
+        self.queue.borrow().bytes.is_empty()
     }
 
     /// Writes what is queued as far as the socket takes it now; whether it took anything.
     pub(super) fn flush(&self, stream: &Stream) -> io::Result<bool> {
-        let queued = std::mem::take(&mut *self.queue.borrow_mut());
-        self.push(stream, &queued)?;
-        Ok(self.queue.borrow().len() < queued.len())
+        let mut queue = self.queue.borrow_mut();
+        let written = write_all_now(stream, queue.bytes.get(queue.gone..).unwrap_or_default())?;
+        queue.gone += written;
+        if queue.gone == queue.bytes.len() {
+            *queue = Queue::default();
+        }
+        Ok(written > 0)
     }
 
     /// Waits until the socket has taken everything.
@@ -178,9 +208,15 @@ impl Secure {
     }
 }
 
-impl Scratch {
-    /// What was decrypted, and room for encrypting it.
-    pub(super) fn parts(&mut self) -> (&mut Vec<u8>, &mut Vec<u8>) {
-        (&mut self.plaintext, &mut self.ciphertext)
+/// Writes as much as the socket takes now; how much that was.
+fn write_all_now(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.try_write(rest) {
+            Ok(more) => written += more,
+            Err(error) if would_block(&error) => break,
+            Err(error) => return Err(error),
+        }
     }
+    Ok(written)
 }

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
@@ -36,7 +37,7 @@ enum Kind {
 }
 
 /// The most plaintext that [`Engine::send`] takes at once.
-pub(crate) const PLAINTEXT_MAX: usize = 64 * 1024;
+pub(crate) const PLAINTEXT_MAX: usize = 128 * 1024;
 /// A buffer of this length takes it, encrypted, and what may wait to go before it.
 pub(crate) const CIPHERTEXT_MAX: usize = PLAINTEXT_MAX + 8 * 1024;
 
@@ -83,42 +84,75 @@ impl Engine {
         output: &mut Vec<u8>,
     ) -> Result<(), Error> {
         self.check()?;
-        if self.has_ended {
-            self.incoming = Vec::new();
-            // "Any data received after a closure alert has been received MUST be ignored" (RFC 8446 6.1).
-            return Ok(());
-        }
         if self.incoming.is_empty() {
-            let (used, result) = self.process(bytes, plaintext, output);
-            self.incoming.extend_from_slice(bytes.get(used..).unwrap_or_default());
-            return result;
+            return self.process(bytes, plaintext, output);
         }
         let mut incoming = std::mem::take(&mut self.incoming);
         incoming.extend_from_slice(bytes);
-        let (used, result) = self.process(&mut incoming, plaintext, output);
-        if used < incoming.len() {
-            incoming.drain(..used);
-            // What a long read has needed is not kept for the beginning of a record.
-            let is_roomy = incoming.capacity() > 4 * incoming.len();
-            self.incoming = if is_roomy { incoming.as_slice().to_vec() } else { incoming };
-        }
-        result
+        self.process(&mut incoming, plaintext, output)
     }
 
-    /// How much of `bytes` is done with, and how that went.
+    /// As [`Self::receive`], of what `read` puts into `memory`, up to `length` bytes. How many they were, and how that went.
+    ///
+    /// Under bulk traffic nearly every read ends within a record. Read behind its beginning, the rest need not be put together
+    /// with it.
+    ///
+    /// # Errors
+    /// What `read` says.
+    pub(crate) fn receive_from(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+        length: usize,
+        memory: &mut Vec<u8>,
+        plaintext: &mut Vec<u8>,
+        output: &mut Vec<u8>,
+    ) -> io::Result<(usize, Result<(), Error>)> {
+        let held = self.incoming.len();
+        if memory.len() < held + length {
+            memory.resize(held + length, 0);
+        }
+        let (begin, room) = memory.split_at_mut(held);
+        let length = read(room.get_mut(..length).unwrap_or_default())?;
+        if length == 0 {
+            return Ok((0, Ok(())));
+        }
+        begin.copy_from_slice(&self.incoming);
+        let bytes = memory.get_mut(..held + length).unwrap_or_default();
+        let result = self.check().and_then(|()| self.process(bytes, plaintext, output));
+        Ok((length, result))
+    }
+
+    /// Understands what it can of all that has come, and holds the rest.
     fn process(
         &mut self,
         bytes: &mut [u8],
         plaintext: &mut Vec<u8>,
         output: &mut Vec<u8>,
-    ) -> (usize, Result<(), Error>) {
+    ) -> Result<(), Error> {
+        if self.has_ended {
+            self.incoming = Vec::new();
+            // "Any data received after a closure alert has been received MUST be ignored" (RFC 8446 6.1).
+            return Ok(());
+        }
         let (used, result) = match &mut self.kind {
             Kind::Accepting(connection) => run(connection, bytes, plaintext, output),
             Kind::Connecting(connection) => run(connection, bytes, plaintext, output),
         };
         self.is_established = !self.common().is_handshaking();
         self.has_failed = result.is_err();
-        (used, result.map(|has_ended| self.has_ended |= has_ended))
+        self.hold(bytes.get(used..).unwrap_or_default());
+        self.has_ended |= result?;
+        Ok(())
+    }
+
+    /// Keeps the beginning of a record. What a longer one has needed is not kept for it.
+    fn hold(&mut self, rest: &[u8]) {
+        if rest.is_empty() || self.incoming.capacity() > 4 * rest.len() {
+            self.incoming = rest.to_vec();
+        } else {
+            self.incoming.clear();
+            self.incoming.extend_from_slice(rest);
+        }
     }
 
     fn check(&self) -> Result<(), Error> {

@@ -5,6 +5,7 @@ mod endpoints;
 mod passthrough;
 mod programs;
 mod refusals;
+mod scan;
 mod shared;
 mod terminate;
 

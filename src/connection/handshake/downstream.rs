@@ -125,7 +125,6 @@ pub(in crate::connection) async fn shake_hands(
         }
         let result = {
             let mut scratch = context.secure_scratch.borrow_mut();
-            scratch.plaintext.clear();
             let result = secure.receive(downstream, &mut bytes, &mut scratch);
             secure.keep_early(&scratch.plaintext);
             result

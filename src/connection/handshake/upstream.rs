@@ -40,7 +40,6 @@ pub(in crate::connection) async fn shake_hands(
         take_turn(context, live, deadline).await?;
         {
             let mut scratch = context.secure_scratch.borrow_mut();
-            scratch.plaintext.clear();
             let result = secure.receive(upstream, &mut bytes, &mut scratch);
             secure.keep_early(&scratch.plaintext);
             result.map_err(|error| fail(&error))?;

@@ -1,7 +1,7 @@
 //! A direction with TLS on one side or on both: decrypted where it comes from, encrypted where it goes.
 //!
 //! Small messages are read as the copying half reads them. Under bulk traffic a direction waits for readiness and takes up to
-//! four records at once, so that each system call is worth its price. A reader never waits for what its own engine
+//! eight records at once, so that each system call is worth its price. A reader never waits for what its own engine
 //! has to say.
 //!
 //! A side that is cut takes nothing back that it said: the other side gets all of it, and then hears of the cut.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join;
 
-use crate::connection::secure::{Broken, Secure};
+use crate::connection::secure::{Broken, Scratch, Secure};
 use crate::telemetry::{Outcome, Side, WorkerCounters};
 use crate::worker::runtime::{self, READ_BUFFER_LEN, Stream};
 
@@ -20,6 +20,8 @@ use super::{Context, Half, Live, Relay, Step, conclude, halves, would_block};
 
 /// After so many bytes in one go the worker's other connections get their turn. Encrypting makes them dear.
 const TURN_BYTES: usize = 128 * 1024;
+/// So much is read at once under bulk traffic.
+const BULK_READ_LEN: usize = 128 * 1024;
 /// How often it is looked whether a socket has sent what it has, before it is reset.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -146,29 +148,36 @@ impl SecureHalf<'_> {
 
     /// Reads what is there, without waiting. `Calm`: nothing was there after all.
     fn take_now(&self) -> Result<(usize, Next), Step> {
-        let mut scratch = self.half.relay.context.scratch.borrow_mut();
-        let length = match self.half.from.try_read(&mut scratch) {
-            Ok(0) => return Err(self.ended()),
-            Ok(length) => length,
-            Err(error) if would_block(&error) => return Err(Step::Calm),
-            Err(_) => return Err(Step::ReadFailed),
+        let scratch = &mut *self.half.relay.context.secure_scratch.borrow_mut();
+        let failed = |error: io::Error| if would_block(&error) { Step::Calm } else { Step::ReadFailed };
+        let Some(from) = self.from else {
+            let Scratch { wire, ciphertext, .. } = scratch;
+            wire.resize(BULK_READ_LEN.max(wire.len()), 0);
+            let length = self.half.from.try_read(wire).map_err(failed)?;
+            let bytes = wire.get(..length).filter(|bytes| !bytes.is_empty());
+            return Ok((length, self.hand_on(bytes.ok_or_else(|| self.ended())?, ciphertext)?));
         };
-        let bytes = scratch.get_mut(..length).ok_or(Step::ReadFailed)?;
-        Ok((length, self.take(bytes)?))
+        match from.read(self.half.from, BULK_READ_LEN, scratch).map_err(failed)? {
+            (0, _) => Err(self.ended()),
+            (length, result) => Ok((length, self.hand_on_taken(result, scratch)?)),
+        }
     }
 
     /// Takes what was read, and hands on what is in it.
     fn take(&self, bytes: &mut [u8]) -> Result<Next, Step> {
-        let mut scratch = self.half.relay.context.secure_scratch.borrow_mut();
-        let Some(from) = self.from else {
-            let (_, ciphertext) = scratch.parts();
-            return self.hand_on(bytes, ciphertext);
-        };
-        scratch.plaintext.clear();
-        let result = from.receive(self.half.from, bytes, &mut scratch);
-        let (plaintext, ciphertext) = scratch.parts();
+        let scratch = &mut *self.half.relay.context.secure_scratch.borrow_mut();
+        match self.from {
+            Some(from) => {
+                let result = from.receive(self.half.from, bytes, scratch);
+                self.hand_on_taken(result, scratch)
+            }
+            None => self.hand_on(bytes, &mut scratch.ciphertext),
+        }
+    }
+
+    fn hand_on_taken(&self, result: Result<(), rustls::Error>, scratch: &mut Scratch) -> Result<Next, Step> {
         // What came before the error was in order.
-        let next = self.hand_on(plaintext, ciphertext);
+        let next = self.hand_on(&scratch.plaintext, &mut scratch.ciphertext);
         if let Err(error) = result {
             self.failed(&error);
         }

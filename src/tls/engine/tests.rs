@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SupportedProtocolVersion};
@@ -121,6 +123,34 @@ fn of_a_long_read_only_the_beginning_of_a_record_is_kept() {
     assert_eq!(pair.at_server.len(), PLAINTEXT_MAX);
     let kept = &pair.server.incoming;
     assert!(kept.capacity() <= 4 * kept.len(), "{} bytes for {}", kept.capacity(), kept.len());
+}
+
+#[test]
+fn a_record_goes_on_in_the_next_read_from_a_socket() {
+    for version in [&TLS12, &TLS13] {
+        let mut pair = Pair::new(&configs(version), "a.test");
+        pair.run(1_000).unwrap();
+        let most: Vec<u8> = (0..PLAINTEXT_MAX).map(|at| (at % 251) as u8).collect();
+        send(&mut pair.client, &most, &mut pair.to_server);
+        let wire = std::mem::take(&mut pair.to_server);
+        let (mut rest, mut memory) = (wire.as_slice(), Vec::new());
+        for length in [3, 20_000, 1, 7, 40_000].into_iter().cycle() {
+            let read = |room: &mut [u8]| rest.read(room);
+            let Pair { server, at_server, to_client, .. } = &mut pair;
+            let (read, result) =
+                server.receive_from(read, length, &mut memory, at_server, to_client).unwrap();
+            result.unwrap();
+            if read == 0 {
+                break;
+            }
+            assert!(read <= length);
+        }
+        assert!(pair.at_server == most && pair.server.held() == 0);
+        let full = |_: &mut [u8]| Err(io::ErrorKind::WouldBlock.into());
+        let mut server = pair.server;
+        let nothing = server.receive_from(full, 10, &mut memory, &mut pair.at_server, &mut pair.to_client);
+        assert_eq!(nothing.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }
 
 #[test]

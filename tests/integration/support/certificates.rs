@@ -54,8 +54,22 @@ impl Authority {
         self.certify_with(names, |parameters| parameters.not_after = (SystemTime::now() + time).into())
     }
 
+    /// The same, of a key of RSA.
+    pub(crate) fn certify_rsa(&self, names: &[&str]) -> Certificate {
+        let key = KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
+        self.certify_key(key, names, |_| {})
+    }
+
     fn certify_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Certificate {
-        let key = KeyPair::generate().unwrap();
+        self.certify_key(KeyPair::generate().unwrap(), names, change)
+    }
+
+    fn certify_key(
+        &self,
+        key: KeyPair,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Certificate {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut parameters = CertificateParams::new(names.clone()).unwrap();
         parameters.distinguished_name = rcgen::DistinguishedName::new();
