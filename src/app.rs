@@ -20,7 +20,8 @@ use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
 use crate::routing::{Findings, RouteTable, compile};
 use crate::shutdown::{Drain, Phase};
-use crate::telemetry::{LiveDirectory, Sampling, Sinks};
+use crate::telemetry::otlp::Settings;
+use crate::telemetry::{LiveDirectory, Sinks};
 use crate::worker::socket;
 use crate::worker::{Ended, cores};
 
@@ -88,7 +89,11 @@ impl Instance {
         let table = Arc::new(compile(config, &findings, &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
-        let sinks = Sinks::start(Sampling::new(&config.access_log), options.access_log)?;
+        let sinks = Sinks::start(
+            &config.access_log,
+            Settings::new(&config.tracing, variables()),
+            options.access_log,
+        )?;
         let capacity = limits::plan(config.limits.max_connections, cores.len(), limits::watches(config))?;
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
@@ -281,6 +286,12 @@ impl Instance {
         self.control.stop();
         self.sinks.finish();
     }
+}
+
+/// Those of the environment that can be read as text.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 enum Happening {

@@ -52,6 +52,7 @@ pub struct Config {
     pub log: Log,
     pub access_log: AccessLog,
     pub metrics: Metrics,
+    pub tracing: Tracing,
     pub kubernetes: Kubernetes,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
@@ -135,6 +136,38 @@ pub struct AccessLog {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
     pub per_endpoint: bool,
+}
+
+/// One trace per connection, sent by OTLP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tracing {
+    pub enabled: bool,
+    /// A URL; a path is for HTTP only.
+    pub endpoint: String,
+    pub protocol: TracingProtocol,
+    /// Share of ordinary connections, 0 to 1; failed, retried and slow ones are always kept.
+    pub sample: f64,
+    /// `None`: none counts as slow.
+    pub slower_than: Option<Duration>,
+}
+
+#[cfg(test)]
+impl Tracing {
+    pub(crate) fn off() -> Self {
+        Self {
+            enabled: false,
+            endpoint: "http://localhost:4317".to_owned(),
+            protocol: TracingProtocol::Grpc,
+            sample: 0.1,
+            slower_than: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TracingProtocol {
+    Grpc,
+    HttpProtobuf,
 }
 
 /// How the cluster is reached whose Services are followed.

@@ -85,7 +85,11 @@ async fn forward(
     recorder: &mut Recorder,
 ) -> Outcome {
     let restrictions = context.restrictions.times();
-    if let Err(outcome) = admit(context, live, downstream, has_place).await {
+    let admitted = admit(context, live, downstream, has_place).await;
+    if live.accepted_by.proxy.is_some() {
+        recorder.introduced();
+    }
+    if let Err(outcome) = admitted {
         downstream.abort();
         return outcome;
     }
@@ -185,7 +189,7 @@ mod tests {
         let counters = Arc::new(WorkerCounters::default());
         let outside = Outside {
             records: flume::bounded(1).0,
-            sampling: Arc::new(Sampling::new(&AccessLog { enabled: true, sample: 1.0 })),
+            sampling: Arc::new(Sampling::new(&AccessLog { enabled: true, sample: 1.0 }, None)),
             verdicts: Arc::default(),
             memory: Arc::default(),
         };

@@ -5,9 +5,11 @@
 //! Specification: <https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>.
 
 mod read;
+mod traceparent;
 mod write;
 
 pub use read::{Found, Header, Malformed, read};
+pub use traceparent::TraceParent;
 pub use write::{Facts, TlsFacts, local, write};
 
 use std::net::SocketAddr;
@@ -30,6 +32,9 @@ const SIGNATURE_V1: &[u8] = b"PROXY ";
 /// Signature, version and command, family and transport, length.
 const PREFIX_V2: usize = 16;
 const TLV_CRC32C: u8 = 0x03;
+/// The W3C `traceparent` of the connection (<https://www.w3.org/TR/trace-context/>), as text; the first of the types that the
+/// specification leaves to applications.
+const TLV_TRACEPARENT: u8 = 0xE0;
 
 /// CRC-32C (Castagnoli), bit by bit: a header is short.
 fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {

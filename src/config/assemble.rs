@@ -43,6 +43,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
     let metrics = process::metrics(file.metrics.or_default());
+    let tracing = process::tracing(&cx, file.tracing.or_default());
     let (kubernetes, cluster) = process::kubernetes(file.kubernetes.or_default(), &options.location);
 
     let listener_names = Names::collect(&cx, "listeners", &file.listeners, |item| &item.name);
@@ -67,6 +68,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
         log,
         access_log,
         metrics,
+        tracing,
         kubernetes,
         listeners,
         routes,

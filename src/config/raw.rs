@@ -15,14 +15,15 @@ mod route;
 mod tls;
 mod upstream;
 
-pub(super) use field::{Field, Later, List};
+pub(super) use field::{Field, List};
 pub(super) use health::{
     ActiveHealthCheck, GrpcProbe, HealthCheck, HttpProbe, InitialState, PassiveHealthCheck, ProbeType,
     Rebalance, UpstreamDrain,
 };
 pub(super) use listener::{Connection, Listener, Protocol, TcpKeepalive, TcpTimeout, WhenFull};
 pub(super) use process::{
-    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Workers,
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Tracing,
+    TracingProtocol, Workers,
 };
 pub(super) use proxy::{ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, Tlv, UpstreamProxyProtocol};
 pub(super) use route::{BackendRef, Route};
@@ -59,7 +60,7 @@ pub(super) struct File {
     /// What the metrics distinguish.
     pub(super) metrics: Field<Metrics>,
     /// One trace per connection, sent by OTLP.
-    tracing: Field<Later<process::Tracing>>,
+    pub(super) tracing: Field<Tracing>,
     /// Following Services and Secrets of a Kubernetes cluster.
     pub(super) kubernetes: Field<Kubernetes>,
     /// The addresses connections are accepted on.

@@ -170,7 +170,7 @@ impl<'a> Attempts<'a> {
         let until = timeout.map_or(self.deadline, |timeout| self.deadline.min(started + timeout));
         let (context, live, upstream, endpoint) = (self.context, self.live, self.upstream, chosen.endpoint);
         async move {
-            let stream = dial(live, endpoint.address, upstream, until).await?;
+            let stream = dial(context, live, endpoint.address, upstream, until).await?;
             if live.asks.get().now(upstream.tls.is_some()) {
                 Box::pin(postgres::ask(live, &stream, until)).await?;
             }
@@ -178,6 +178,7 @@ impl<'a> Attempts<'a> {
                 None => None,
                 // In a box, as most upstreams speak none.
                 Some(tls) => {
+                    live.begin_handshake(endpoint.address);
                     let shaking = handshake::shake_hands_with_endpoint(context, live, &stream, tls, until);
                     Some(Box::pin(shaking).await?)
                 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crate::resilience::MemoryState;
 use crate::routing::Verdicts;
@@ -33,6 +34,8 @@ pub(crate) struct Context {
     /// Where to say that an endpoint has failed too often.
     pub(super) verdicts: Arc<Verdicts>,
     memory: Arc<MemoryState>,
+    /// From when on connections are to end by themselves; `None`: the process is not leaving.
+    pub(crate) draining_since: Cell<Option<Instant>>,
     /// There may be connections whose endpoint has left the table.
     pub(crate) departures: Notice,
     /// There may be connections that the table no longer permits.
@@ -82,6 +85,7 @@ impl Context {
             sampling,
             verdicts,
             memory,
+            draining_since: Cell::new(None),
             departures: Notice::new(),
             restrictions: Notice::new(),
         }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::proxy_protocol::Addresses;
+use crate::proxy_protocol::{Addresses, TraceParent};
 use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
-use crate::telemetry::{LiveConnection, Outcome, Side};
+use crate::telemetry::{LiveConnection, Outcome, Parent, Side, TraceId, trace_id};
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
@@ -40,12 +40,18 @@ pub(crate) enum Direction {
     Sent,
 }
 
+/// What a proxy in front said.
+struct Named {
+    addresses: Addresses,
+    parent: Option<TraceParent>,
+}
+
 pub(crate) struct Live {
     pub(crate) id: u64,
     /// Who connected: the client, or a proxy in front.
     pub(super) from: SocketAddr,
     /// What a proxy in front said; apart, because few do.
-    named: OnceCell<Box<Addresses>>,
+    named: OnceCell<Box<Named>>,
     /// Who accepted it; see [`Live::listener`].
     pub(crate) accepted_by: Arc<Listener>,
     pub(crate) accepted: Instant,
@@ -142,20 +148,34 @@ impl Live {
 
     /// As far as is known.
     pub(crate) fn client(&self) -> SocketAddr {
-        self.named.get().map_or(self.from, |named| named.source)
+        self.named.get().map_or(self.from, |named| named.addresses.source)
     }
 
     /// What a proxy in front said of the client.
     pub(super) fn named(&self) -> Option<&Addresses> {
-        self.named.get().map(|named| &**named)
+        self.named.get().map(|named| &named.addresses)
     }
 
-    /// A proxy in front says who the client is.
-    pub(super) fn introduce(&self, named: Addresses) {
+    /// A proxy in front says who the client is, and whose trace it belongs to.
+    pub(super) fn introduce(&self, named: Addresses, parent: Option<TraceParent>) {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let Addresses { source, destination } = named;
-        let named = Addresses { source: canonical(source), destination: canonical(destination) };
-        let _set_once = self.named.set(Box::new(named));
+        let addresses = Addresses { source: canonical(source), destination: canonical(destination) };
+        let _set_once = self.named.set(Box::new(Named { addresses, parent }));
+    }
+
+    /// The trace that it belongs to: its own, or that of who said so.
+    pub(super) fn trace(&self) -> TraceId {
+        self.parent_of().map_or_else(|| trace_id(self.id), |parent| TraceId::new(parent.trace))
+    }
+
+    /// What it is a part of in that trace.
+    pub(super) fn parent(&self) -> Option<Parent> {
+        self.parent_of().map(|parent| Parent { span: parent.span, is_sampled: parent.is_sampled })
+    }
+
+    fn parent_of(&self) -> Option<TraceParent> {
+        self.named.get()?.parent
     }
 
     pub(super) fn attach_downstream(&self, socket: SocketHandle) {

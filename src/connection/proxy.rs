@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::config::{Protocol, ProxyIn, ProxyMode, ProxyOut};
-use crate::proxy_protocol::{self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed, TlsFacts};
+use crate::proxy_protocol::{
+    self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed, TlsFacts, TraceParent,
+};
 use crate::telemetry::{Outcome, TlsRecord, span_id, trace_id};
 use crate::worker::runtime::{SocketHandle, Stream};
 
@@ -38,7 +40,7 @@ pub(super) async fn receive(
         Some(Ok(header)) => {
             take(context, downstream, header.length)?;
             if let Some(addresses) = header.addresses {
-                live.introduce(addresses);
+                live.introduce(addresses, header.parent);
             }
             Ok(())
         }
@@ -103,27 +105,36 @@ async fn wait(
 }
 
 /// Sends the header, before anything else that the endpoint gets. A socket that has just been connected has room for it.
-pub(super) fn introduce(live: &Live, upstream: &Stream, out: &ProxyOut) -> io::Result<()> {
+pub(super) fn introduce(context: &Context, live: &Live, upstream: &Stream, out: &ProxyOut) -> io::Result<()> {
     let connected_to = live.named().map(|named| named.destination);
     let connected_to = connected_to.or_else(|| live.with_downstream(local_address).flatten());
     let header = match connected_to {
-        Some(destination) => Cow::Owned(live.with_tls(|tls| write(live, destination, tls, out))),
+        Some(destination) => Cow::Owned(live.with_tls(|tls| write(context, live, destination, tls, out))),
         None => Cow::Borrowed(proxy_protocol::local(out.version)),
     };
     let written = upstream.try_write(&header)?;
     if written == header.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-fn write(live: &Live, destination: SocketAddr, tls: Option<&TlsRecord>, out: &ProxyOut) -> Vec<u8> {
+fn write(
+    context: &Context,
+    live: &Live,
+    destination: SocketAddr,
+    tls: Option<&TlsRecord>,
+    out: &ProxyOut,
+) -> Vec<u8> {
     let made = tls.and_then(|tls| tls.downstream.as_ref());
     let client = tls.and_then(|tls| tls.client.as_ref());
-    let trace = trace_id(live.id);
+    let trace = live.trace();
+    let is_sampled = context.sampling.keeps(trace, live.parent());
+    let traceparent = TraceParent { trace: trace.get(), span: span_id(live.id), is_sampled };
     let facts = Facts {
         addresses: Addresses { source: live.client(), destination },
         authority: live.server_name(),
         alpn: made.and_then(|made| made.alpn.as_deref()).map(str::as_bytes),
-        unique_id: &trace.to_string(),
-        traceparent: &format!("00-{trace}-{:016x}-00", span_id(live.id)),
+        // The connection's own, also where many share a trace.
+        unique_id: &trace_id(live.id).to_string(),
+        traceparent: &traceparent.to_string(),
         tls: made.map(|made| TlsFacts {
             version: made.version,
             cipher: made.cipher,

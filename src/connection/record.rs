@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Name;
-use crate::routing::{Route, Upstream};
-use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, Wants, WorkerCounters, trace_id};
+use crate::routing::{EndpointState, Route, Upstream};
+use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, Wants, WorkerCounters};
 
 use super::live::Direction;
 use super::{Context, Live};
@@ -17,7 +17,7 @@ use super::{Context, Live};
 pub(super) struct Recorder {
     context: Rc<Context>,
     live: Rc<Live>,
-    accepted: SystemTime,
+    proxy_ended: Option<Instant>,
     route: Option<Name>,
     routed: Option<Instant>,
     connect_started: Option<Instant>,
@@ -31,7 +31,7 @@ impl Recorder {
         Self {
             context,
             live,
-            accepted: SystemTime::now(),
+            proxy_ended: None,
             route: None,
             routed: None,
             connect_started: None,
@@ -39,6 +39,11 @@ impl Recorder {
             attempts: Vec::new(),
             outcome: Outcome::Internal,
         }
+    }
+
+    /// No header of the PROXY protocol is waited for any more.
+    pub(super) fn introduced(&mut self) {
+        self.proxy_ended = Some(Instant::now());
     }
 
     pub(super) fn routed(&mut self, route: &Route, upstream: &Arc<Upstream>) {
@@ -59,6 +64,7 @@ impl Recorder {
         let attempt = Attempt {
             endpoint,
             started: since_accept(started),
+            handshake_started: self.live.take_handshake(endpoint).map(since_accept),
             ended: since_accept(ended),
             failure,
             reason: failure.and_then(|_| self.live.take_failure()),
@@ -76,12 +82,21 @@ impl Recorder {
         self.outcome = outcome;
     }
 
+    /// When it was first to end by itself.
+    fn drain_started(&self) -> Option<Duration> {
+        let leaving = self.live.endpoint_state().and_then(EndpointState::left_at);
+        let since = self.context.draining_since.get().into_iter().chain(leaving).min()?;
+        Some(since.saturating_duration_since(self.live.accepted))
+    }
+
     fn record(&mut self) -> ConnectionRecord {
         let live = &self.live;
         let since_accept = |instant: Instant| instant.duration_since(live.accepted);
+        let ended = live.accepted.elapsed();
         ConnectionRecord {
             id: live.id,
-            trace: trace_id(live.id),
+            trace: live.trace(),
+            parent: live.parent(),
             wants: Wants::default(),
             worker: self.context.worker,
             client: live.client(),
@@ -95,13 +110,16 @@ impl Recorder {
             bytes_sent: live.bytes(Direction::Sent),
             tls: live.take_tls(),
             timeline: Timeline {
-                accepted: self.accepted,
+                // Kept nowhere, as every connection would have to.
+                accepted: SystemTime::now().checked_sub(ended).unwrap_or(SystemTime::UNIX_EPOCH),
+                proxy_ended: self.proxy_ended.map(since_accept),
                 routed: self.routed.map(since_accept),
                 connect_started: self.connect_started.map(since_accept),
                 connect_ended: self.connect_ended.map(since_accept),
                 first_byte_downstream: live.first_byte(Direction::Received),
                 first_byte_upstream: live.first_byte(Direction::Sent),
-                ended: live.accepted.elapsed(),
+                drain_started: self.drain_started(),
+                ended,
             },
             // Who ended it from outside knows why; all the task itself has seen is sockets that were shut down.
             outcome: live.verdict().unwrap_or(self.outcome),

@@ -9,6 +9,7 @@ mod config;
 mod kubernetes;
 mod process;
 mod text;
+mod traces;
 mod traffic;
 mod workers;
 
@@ -67,12 +68,13 @@ struct Group {
     per_endpoint: bool,
 }
 
-static GROUPS: [Group; 8] = [
+static GROUPS: [Group; 9] = [
     group("Process", process::FAMILIES),
     group("Workers", workers::FAMILIES),
     group("Listeners and routes", traffic::LISTENERS),
     group("Upstreams", traffic::UPSTREAMS),
     Group { title: "Endpoints", families: traffic::ENDPOINTS, per_endpoint: true },
+    group("Traces", traces::FAMILIES),
     group("Table and configuration", config::FAMILIES),
     group("Certificates", certificates::FAMILIES),
     group("Kubernetes", kubernetes::FAMILIES),

@@ -87,8 +87,9 @@ impl Builder {
         }
         let (live, inboxes) = LiveDirectory::new(WORKERS);
         let telemetry = Views {
-            sampling: Arc::new(Sampling::new(&self.config.access_log)),
+            sampling: Arc::new(Sampling::new(&self.config.access_log, None)),
             failures: Default::default(),
+            spans: Default::default(),
         };
         let (to_main, events) = flume::bounded(1024);
         let drain = Drain::default();
@@ -200,6 +201,7 @@ fn config(endpoints: &[&str]) -> Config {
         log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
         access_log: config::AccessLog { enabled: true, sample: 1.0 },
         metrics: config::Metrics { per_endpoint: true },
+        tracing: config::Tracing::off(),
         kubernetes: config::Kubernetes { kubeconfig: None },
         listeners: vec![config::Listener {
             name: "front".into(),

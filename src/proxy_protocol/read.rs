@@ -4,7 +4,10 @@
 
 use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
-use super::{Addresses, HEADER_MAX, PREFIX_V2, SIGNATURE_V1, SIGNATURE_V2, TLV_CRC32C, crc32c};
+use super::{
+    Addresses, HEADER_MAX, PREFIX_V2, SIGNATURE_V1, SIGNATURE_V2, TLV_CRC32C, TLV_TRACEPARENT, TraceParent,
+    crc32c,
+};
 
 /// A line of version 1 is at most this long, its end included.
 const LINE_MAX: usize = 107;
@@ -29,6 +32,8 @@ pub struct Header {
     /// `None`: the connection is the sender's own (LOCAL, such as a health check), or the client has no TCP addresses
     /// (UNKNOWN, UNIX sockets).
     pub addresses: Option<Addresses>,
+    /// The trace that it belongs to, if the header says.
+    pub parent: Option<TraceParent>,
 }
 
 /// Why something that begins as a header is none.
@@ -86,7 +91,7 @@ fn read_v1(bytes: &[u8]) -> Result<Found, Malformed> {
     if !line.starts_with(b"PROXY UNKNOWN") && line.contains(&b'+') {
         return Err(Malformed::Addresses);
     }
-    Ok(Found::Header(Header { length: end, addresses: addresses(line)? }))
+    Ok(Found::Header(Header { length: end, addresses: addresses(line)?, parent: None }))
 }
 
 fn read_v2(bytes: &[u8]) -> Result<Found, Malformed> {
@@ -104,11 +109,11 @@ fn read_v2(bytes: &[u8]) -> Result<Found, Malformed> {
     let Some(header) = bytes.get(..length) else { return Ok(Found::Part) };
     // What else a header of the sender's own says is to be ignored.
     if is_local {
-        return Ok(Found::Header(Header { length, addresses: None }));
+        return Ok(Found::Header(Header { length, addresses: None, parent: None }));
     }
     let addresses = addresses(header)?;
-    verify(header, family)?;
-    Ok(Found::Header(Header { length, addresses }))
+    let parent = extensions(header, family)?;
+    Ok(Found::Header(Header { length, addresses, parent }))
 }
 
 /// What a whole header says; other protocols than TCP say nothing here.
@@ -122,8 +127,9 @@ fn addresses(header: &[u8]) -> Result<Option<Addresses>, Malformed> {
     Ok(proxied.map(|proxied| Addresses { source: proxied.source, destination: proxied.destination }))
 }
 
-/// Looks through the extensions, and at the checksum if it is one of them.
-fn verify(header: &[u8], family: u8) -> Result<(), Malformed> {
+/// Looks through the extensions, at the checksum if it is one of them, and for a trace.
+fn extensions(header: &[u8], family: u8) -> Result<Option<TraceParent>, Malformed> {
+    let mut parent = None;
     let mut at = PREFIX_V2
         + match family >> 4 {
             1 => 12,
@@ -137,6 +143,9 @@ fn verify(header: &[u8], family: u8) -> Result<(), Malformed> {
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let value = value.get(..length).ok_or(Malformed::Extension)?;
         at += 3;
+        if *kind == TLV_TRACEPARENT {
+            parent = parent.or_else(|| TraceParent::parse(value));
+        }
         if *kind == TLV_CRC32C {
             let said = value.try_into().map(u32::from_be_bytes).map_err(|_| Malformed::Checksum)?;
             let place = at..at + length;
@@ -148,5 +157,5 @@ fn verify(header: &[u8], family: u8) -> Result<(), Malformed> {
         }
         at += length;
     }
-    Ok(())
+    Ok(parent)
 }

@@ -17,7 +17,7 @@ fn addresses(source: &str, destination: &str) -> Addresses {
 }
 
 fn header(length: usize, addresses: Option<Addresses>) -> Result<Found, Malformed> {
-    Ok(Found::Header(Header { length, addresses }))
+    Ok(Found::Header(Header { length, addresses, parent: None }))
 }
 
 fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -172,7 +172,10 @@ fn what_is_written_for_version_1() {
 fn what_is_written_for_version_2() {
     let facts = facts(addresses("[::ffff:10.0.0.1]:4000", "[::ffff:10.0.0.2]:80"));
     let written = write(&out(ProxyVersion::V2, &ALL), &facts);
-    assert_eq!(read(&written), header(written.len(), Some(addresses("10.0.0.1:4000", "10.0.0.2:80"))));
+    let parent = TraceParent::parse(facts.traceparent.as_bytes());
+    let addresses = Some(addresses("10.0.0.1:4000", "10.0.0.2:80"));
+    assert!(parent.is_some());
+    assert_eq!(read(&written), Ok(Found::Header(Header { length: written.len(), addresses, parent })));
     let (parsed, _) = ProxyHeader::parse(&written, ParseConfig::default()).unwrap();
     assert_eq!(parsed.authority(), Some("db.example.com"));
     assert_eq!(parsed.alpn(), Some(&b"h2"[..]));
@@ -236,7 +239,7 @@ proptest! {
     fn what_is_written_is_read(addresses in any_addresses()) {
         for version in [ProxyVersion::V1, ProxyVersion::V2] {
             let written = write(&out(version, &ALL), &facts(addresses));
-            let Ok(Found::Header(Header { length, addresses: Some(found) })) = read(&written) else {
+            let Ok(Found::Header(Header { length, addresses: Some(found), .. })) = read(&written) else {
                 panic!("{:?}", read(&written))
             };
             prop_assert_eq!(length, written.len());

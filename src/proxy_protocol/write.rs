@@ -6,11 +6,8 @@ use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
 
 use crate::config::{ProxyOut, ProxyTlv, ProxyVersion};
 
-use super::Addresses;
+use super::{Addresses, TLV_TRACEPARENT};
 
-/// The W3C `traceparent` of the connection (<https://www.w3.org/TR/trace-context/>), as text; the first of the types that the
-/// specification leaves to applications.
-pub(super) const TLV_TRACEPARENT: u8 = 0xE0;
 /// A value that is longer is left out: no name or certificate in use has one, and an endpoint may read little.
 const VALUE_MAX: usize = 1024;
 /// The result of a verification that found something wrong, or nothing to verify.

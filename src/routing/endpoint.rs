@@ -160,6 +160,11 @@ impl EndpointState {
         self.has_left().then(|| self.departure().map(|departure| departure.by)).flatten()
     }
 
+    /// When it left the table, if it has.
+    pub fn left_at(&self) -> Option<Instant> {
+        self.has_left().then(|| self.departure().map(|departure| departure.since)).flatten()
+    }
+
     /// Whether its connections are closed one by one before they have to be gone.
     pub fn leaves_paced(&self) -> bool {
         self.has_left() && self.departure().is_some_and(|departure| departure.close_per_second.is_some())

@@ -11,6 +11,19 @@ use std::sync::LazyLock;
 pub struct TraceId(u128);
 
 impl TraceId {
+    /// One that another process has made.
+    pub(crate) fn new(id: u128) -> Self {
+        Self(id)
+    }
+
+    pub(crate) fn get(self) -> u128 {
+        self.0
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
     /// Whether it is in this share (0 to 1) of all traces. As OpenTelemetry's `TraceIdRatioBased` has it, so that all
     /// processes that keep a share of the same traces keep the same ones.
     pub(super) fn is_within(self, share: f64) -> bool {
@@ -44,6 +57,17 @@ pub fn span_id(connection: u64) -> u64 {
     mix(connection ^ process.rotate_left(32) ^ salt).max(1)
 }
 
+/// The `number`th span below that of the connection.
+pub(super) fn child_span_id(connection: u64, number: usize) -> u64 {
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    mix(span_id(connection).wrapping_add(STEP.wrapping_mul(number as u64 + 1))).max(1)
+}
+
+/// Names this process among all that there are and were; its traces begin with it.
+pub(super) fn instance() -> String {
+    format!("{:016x}", PROCESS.0)
+}
+
 /// Different numbers stay different (the finalizer of SplitMix64).
 fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -61,6 +85,11 @@ mod tests {
         let traces: HashSet<TraceId> = (1..10_000).map(trace_id).collect();
         let spans: HashSet<u64> = (1..10_000).map(span_id).collect();
         assert_eq!((traces.len(), spans.len()), (9_999, 9_999));
+        let children: HashSet<u64> =
+            (1..1_000).flat_map(|id| (0..10).map(move |number| child_span_id(id, number))).collect();
+        assert_eq!(children.len(), 9_990);
+        assert!(children.is_disjoint(&spans));
+        assert!(trace_id(7).to_string().starts_with(&instance()));
         assert_eq!(trace_id(7), trace_id(7));
         assert_eq!(trace_id(7).to_string().len(), 32);
     }

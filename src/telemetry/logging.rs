@@ -43,7 +43,7 @@ fn filter(level: LogLevel) -> Targets {
 }
 
 /// By the beginning of their targets.
-const LIBRARIES: [&str; 4] = ["hyper", "tower", "rustls", "h2"];
+const LIBRARIES: [&str; 6] = ["hyper", "tower", "rustls", "h2", "tonic", "opentelemetry"];
 /// An answer of the API server that cannot be decoded is logged whole.
 const SECRETIVE: [&str; 1] = ["kube"];
 

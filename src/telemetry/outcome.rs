@@ -256,6 +256,22 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// Whether it can end the TLS handshake with a client, or its ClientHello.
+    pub(super) fn is_of_handshake(self) -> bool {
+        matches!(
+            self,
+            Self::NotTls
+                | Self::ClientHelloTooLarge
+                | Self::TlsHandshakeFailed
+                | Self::TlsHandshakeTimeout
+                | Self::PlaintextRefused
+                | Self::HandshakeLimit
+                | Self::TlsUnavailable
+        )
+    }
+}
+
 impl Side {
     pub fn label(self) -> &'static str {
         match self {

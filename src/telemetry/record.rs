@@ -13,6 +13,8 @@ pub struct ConnectionRecord {
     /// Unique in this process.
     pub id: u64,
     pub trace: TraceId,
+    /// `None`: nobody has said that it is part of another's trace.
+    pub parent: Option<Parent>,
     /// Who is to get this record.
     pub wants: Wants,
     pub worker: usize,
@@ -35,12 +37,22 @@ pub struct ConnectionRecord {
     pub outcome: Outcome,
 }
 
+/// The span that a connection is a part of, in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    pub span: u64,
+    /// Whether whoever made it keeps the trace.
+    pub is_sampled: bool,
+}
+
 /// One try to connect to one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub endpoint: SocketAddr,
     /// Since the connection was accepted.
     pub started: Duration,
+    /// When it was connected and its TLS handshake began, if it came to that.
+    pub handshake_started: Option<Duration>,
     pub ended: Duration,
     /// `None`: it connected.
     pub failure: Option<Outcome>,
@@ -91,11 +103,15 @@ pub struct ClientIdentity {
 #[derive(Debug, Clone)]
 pub struct Timeline {
     pub accepted: SystemTime,
+    /// When a header of the PROXY protocol had come, where one was waited for.
+    pub proxy_ended: Option<Duration>,
     pub routed: Option<Duration>,
     pub connect_started: Option<Duration>,
     pub connect_ended: Option<Duration>,
     pub first_byte_downstream: Option<Duration>,
     pub first_byte_upstream: Option<Duration>,
+    /// From when on it was to end by itself, because the process or its endpoint was leaving.
+    pub drain_started: Option<Duration>,
     pub ended: Duration,
 }
 
@@ -111,6 +127,18 @@ impl ConnectionRecord {
     pub fn is_notable(&self) -> bool {
         self.outcome.is_error() || self.attempts.len() > 1
     }
+
+    /// How long its client had to wait: for an endpoint, or then for the first answer.
+    pub fn longest_wait(&self) -> Duration {
+        let timeline = &self.timeline;
+        let Some(connected) = timeline.connect_ended else { return Duration::ZERO };
+        let answer = timeline.first_byte_upstream.map(|answered| {
+            // Who speaks first is not waited for.
+            let asked = timeline.first_byte_downstream.filter(|asked| *asked < answered);
+            answered.saturating_sub(asked.unwrap_or_default().max(connected))
+        });
+        connected.max(answer.unwrap_or_default())
+    }
 }
 
 #[cfg(test)]
@@ -122,6 +150,7 @@ impl ConnectionRecord {
         Self {
             id: 1,
             trace: super::trace_id(1),
+            parent: None,
             wants: Wants::default(),
             worker: 0,
             client: ([127, 0, 0, 1], 1).into(),
@@ -133,6 +162,7 @@ impl ConnectionRecord {
             attempts: vec![Attempt {
                 endpoint,
                 started: milliseconds(1),
+                handshake_started: None,
                 ended: milliseconds(2),
                 failure: None,
                 reason: None,
@@ -142,11 +172,13 @@ impl ConnectionRecord {
             tls: None,
             timeline: Timeline {
                 accepted: SystemTime::UNIX_EPOCH,
+                proxy_ended: None,
                 routed: Some(milliseconds(1)),
                 connect_started: Some(milliseconds(1)),
                 connect_ended: Some(milliseconds(2)),
                 first_byte_downstream: Some(milliseconds(3)),
                 first_byte_upstream: Some(milliseconds(4)),
+                drain_started: None,
                 ended: milliseconds(5),
             },
             outcome: Outcome::DownstreamClosed,

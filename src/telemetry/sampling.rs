@@ -5,9 +5,11 @@
 //! and another process that keeps the same share of the same traces keeps the same ones.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::config::AccessLog;
 
+use super::record::Parent;
 use super::{ConnectionRecord, TraceId};
 
 /// Who wants the record of a connection.
@@ -26,6 +28,29 @@ pub struct Wants {
 pub struct Sampling {
     pub log: Share,
     pub trace: Share,
+    /// In microseconds.
+    slower_than: AtomicU64,
+    parents: Parents,
+}
+
+/// Which traces are kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TraceRules {
+    /// Share of ordinary connections, 0 to 1.
+    pub sample: f64,
+    /// Whose client had to wait longer is always kept; `None`: nobody waits too long.
+    pub slower_than: Option<Duration>,
+    pub parents: Parents,
+}
+
+/// What it means to ordinary connections that they are a part of another's trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parents {
+    Ignored,
+    /// They are kept where that one is, which would otherwise lack a part.
+    Kept,
+    /// The same, and they are not kept where that one is not.
+    Followed,
 }
 
 /// A share of ordinary connections, beside all that are notable; or, switched off, none at all.
@@ -44,8 +69,15 @@ impl Wants {
 }
 
 impl Sampling {
-    pub fn new(log: &AccessLog) -> Self {
-        Self { log: Share::new(log.enabled, log.sample), trace: Share::new(false, 0.0) }
+    /// `trace`: `None` keeps none.
+    pub fn new(log: &AccessLog, trace: Option<TraceRules>) -> Self {
+        let slower_than = trace.and_then(|rules| rules.slower_than);
+        Self {
+            log: Share::new(log.enabled, log.sample),
+            trace: Share::new(trace.is_some(), trace.map_or(0.0, |rules| rules.sample)),
+            slower_than: AtomicU64::new(slower_than.map_or(u64::MAX, microseconds)),
+            parents: trace.map_or(Parents::Ignored, |rules| rules.parents),
+        }
     }
 
     /// Who wants the record of a connection that ended.
@@ -53,9 +85,25 @@ impl Sampling {
         let is_notable = record.is_notable();
         Wants {
             log: self.log.takes(record.trace, is_notable),
-            trace: self.trace.takes(record.trace, is_notable),
+            trace: self.trace.is_on()
+                && (is_notable || self.is_slow(record) || self.keeps(record.trace, record.parent)),
             failure: record.outcome.is_error(),
         }
+    }
+
+    /// Whether the trace is kept however its connection ends.
+    pub fn keeps(&self, trace: TraceId, parent: Option<Parent>) -> bool {
+        let is_parent_kept =
+            parent.filter(|_| self.parents != Parents::Ignored).map(|parent| parent.is_sampled);
+        match is_parent_kept {
+            Some(true) => self.trace.is_on(),
+            Some(false) if self.parents == Parents::Followed => false,
+            _ => self.trace.takes(trace, false),
+        }
+    }
+
+    fn is_slow(&self, record: &ConnectionRecord) -> bool {
+        microseconds(record.longest_wait()) > self.slower_than.load(Ordering::Relaxed)
     }
 }
 
@@ -87,6 +135,10 @@ impl Share {
     }
 }
 
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +150,49 @@ mod tests {
     }
 
     fn sampling(log: f64, trace: f64) -> Sampling {
-        Sampling { log: Share::new(true, log), trace: Share::new(true, trace) }
+        with(log, TraceRules { sample: trace, slower_than: None, parents: Parents::Kept })
+    }
+
+    fn with(log: f64, rules: TraceRules) -> Sampling {
+        Sampling::new(&AccessLog { enabled: true, sample: log }, Some(rules))
+    }
+
+    #[test]
+    fn who_had_to_wait_is_kept() {
+        let milliseconds = Duration::from_millis;
+        let rules = TraceRules { sample: 0.0, slower_than: Some(milliseconds(100)), parents: Parents::Kept };
+        let sampling = with(0.0, rules);
+        let is_kept = |connected, asked: Option<u64>, answered: Option<u64>| {
+            let mut record = record(Outcome::DownstreamClosed);
+            record.timeline.connect_ended = Some(milliseconds(connected));
+            record.timeline.first_byte_downstream = asked.map(milliseconds);
+            record.timeline.first_byte_upstream = answered.map(milliseconds);
+            record.timeline.ended = milliseconds(100_000);
+            sampling.wants(&record).trace
+        };
+        assert!(!is_kept(100, None, None) && is_kept(101, None, None), "for its endpoint");
+        assert!(!is_kept(5, Some(9_000), Some(9_100)), "the client took its time");
+        assert!(is_kept(5, Some(9_000), Some(9_101)), "for the answer");
+        assert!(is_kept(5, Some(1), Some(106)), "asked before there was an endpoint");
+        assert!(!is_kept(5, Some(9_000), Some(6)) && is_kept(5, None, Some(106)), "spoken to first");
+    }
+
+    #[test]
+    fn parts_of_traces_of_others_are_kept_as_the_rules_say() {
+        let parent = |is_sampled| Some(Parent { span: 1, is_sampled });
+        let keeps = |sample, parents, parent| {
+            let rules = TraceRules { sample, slower_than: None, parents };
+            let sampling = with(0.0, rules);
+            let trace = sampling.keeps(trace_id(1), parent);
+            let record = ConnectionRecord { parent, ..record(Outcome::DownstreamClosed) };
+            assert_eq!(sampling.wants(&record).trace, trace);
+            trace
+        };
+        for parents in [Parents::Ignored, Parents::Kept, Parents::Followed] {
+            assert!(keeps(1.0, parents, None) && !keeps(0.0, parents, None));
+            assert_eq!(keeps(0.0, parents, parent(true)), parents != Parents::Ignored);
+            assert_eq!(keeps(1.0, parents, parent(false)), parents != Parents::Followed);
+        }
     }
 
     #[test]

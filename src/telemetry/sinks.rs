@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::config::AccessLog as LogConfig;
+
 use super::access_log::AccessLog;
+use super::otlp::{self, Sending, Settings, SpanCounters, Traces};
 use super::{ConnectionRecord, Failures, Sampling};
 
 /// Records that may wait, of all workers together.
@@ -17,12 +20,15 @@ const QUEUE_MAX: usize = 16_384;
 const BATCH_MAX: usize = 256;
 /// How long the end of the process waits for the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it then waits for the last spans to be sent.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The running thread, as its owner sees it.
 #[derive(Debug)]
 pub struct Sinks {
     records: flume::Sender<ConnectionRecord>,
     finished: flume::Receiver<()>,
+    sending: Option<Sending>,
     views: Views,
 }
 
@@ -31,20 +37,32 @@ pub struct Sinks {
 pub struct Views {
     pub sampling: Arc<Sampling>,
     pub failures: Failures,
+    /// Of traces.
+    pub spans: Arc<SpanCounters>,
 }
 
 impl Sinks {
-    /// Starts the thread; the access log goes to `output`.
-    pub fn start(sampling: Sampling, output: impl Write + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread; the access log goes to `output`. Without `traces` none are made, as when they cannot be sent.
+    pub fn start(
+        log: &LogConfig,
+        traces: Option<Settings>,
+        output: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let (records, queue) = flume::bounded(QUEUE_MAX);
         let (finish, finished) = flume::bounded(1);
-        let views = Views { sampling: Arc::new(sampling), failures: Failures::default() };
-        let failures = views.failures.clone();
+        let spans = Arc::default();
+        let rules = traces.as_ref().map(Settings::rules);
+        let (traces, sending) = traces.and_then(|settings| start_traces(settings, &spans)).unzip();
+        let sampling = Arc::new(Sampling::new(log, rules.filter(|_| sending.is_some())));
+        let failures = Failures::default();
+        let mut takers = Takers { log: AccessLog::new(output), traces, failures: failures.clone() };
         thread::Builder::new().name("sheave-telemetry".into()).spawn(move || {
-            consume(&queue, AccessLog::new(output), &failures);
+            takers.consume(&queue);
+            // The sending thread hears that there will be no more.
+            drop(takers);
             let _owner_is_gone = finish.send(());
         })?;
-        Ok(Self { records, finished, views })
+        Ok(Self { records, finished, sending, views: Views { sampling, failures, spans } })
     }
 
     /// Where workers put their records.
@@ -56,27 +74,60 @@ impl Sinks {
         &self.views
     }
 
-    /// Waits for what is queued, but never longer than a second: a blocked sink must not hold the exit.
-    /// All other senders must be gone, or the second is spent in full.
+    /// Waits for what is queued, but never longer than a second, and two for spans to be sent: a blocked sink must not
+    /// hold the exit. All other senders must be gone, or that time is spent in full.
     pub fn finish(self) {
         drop(self.records);
         let _too_slow = self.finished.recv_timeout(FLUSH_TIMEOUT);
+        if let Some(sending) = self.sending {
+            sending.finish(SEND_TIMEOUT);
+        }
     }
 }
 
-/// Until all senders are gone.
-fn consume(queue: &flume::Receiver<ConnectionRecord>, mut log: AccessLog<impl Write>, failures: &Failures) {
-    while let Ok(record) = queue.recv() {
-        for record in std::iter::once(record).chain(queue.try_iter()).take(BATCH_MAX) {
-            if record.wants.log {
-                log.enter(&record);
+/// `None`: they cannot be sent, which is no reason not to carry connections.
+fn start_traces(settings: Settings, spans: &Arc<SpanCounters>) -> Option<(Traces, Sending)> {
+    for complaint in &settings.complaints {
+        tracing::warn!("tracing: {complaint}");
+    }
+    let receiver = settings.receiver().to_owned();
+    let started = otlp::start(settings, spans);
+    match &started {
+        Ok(_) => tracing::info!(receiver, "traces are sent"),
+        Err(error) => tracing::error!(receiver, error, "no traces are sent"),
+    }
+    started.ok()
+}
+
+/// Who gets records.
+struct Takers<W> {
+    log: AccessLog<W>,
+    traces: Option<Traces>,
+    failures: Failures,
+}
+
+impl<W: Write> Takers<W> {
+    /// Until all senders are gone.
+    fn consume(&mut self, queue: &flume::Receiver<ConnectionRecord>) {
+        while let Ok(record) = queue.recv() {
+            for record in std::iter::once(record).chain(queue.try_iter()).take(BATCH_MAX) {
+                self.take(record);
             }
-            // The last, as it keeps the record.
-            if record.wants.failure {
-                failures.push(record);
-            }
+            self.log.write();
         }
-        log.write();
+    }
+
+    fn take(&mut self, record: ConnectionRecord) {
+        if record.wants.log {
+            self.log.enter(&record);
+        }
+        if let Some(traces) = self.traces.as_ref().filter(|_| record.wants.trace) {
+            traces.enter(&record);
+        }
+        // The last, as it keeps the record.
+        if record.wants.failure {
+            self.failures.push(record);
+        }
     }
 }
 
@@ -94,7 +145,8 @@ mod tests {
         }
         drop(records);
         let (failures, mut output) = (Failures::default(), Vec::new());
-        consume(&queue, AccessLog::new(&mut output), &failures);
+        let log = AccessLog::new(&mut output);
+        Takers { log, traces: None, failures: failures.clone() }.consume(&queue);
         let lines = String::from_utf8(output).unwrap();
         let lines: Vec<bool> = [1, 2, 3].iter().map(|id| lines.contains(&format!("\"id\":{id},"))).collect();
         let failed: Vec<u64> = failures.newest().iter().map(|record| record.id).collect();

@@ -35,6 +35,7 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
 
 async fn drain(worker: &Rc<Worker>) {
     if let Phase::Draining { since, until } = worker.drain.phase() {
+        worker.context.draining_since.set(Some(since));
         worker.slots.close_all(worker, until - since);
     }
     let mut pace = Pace::default();

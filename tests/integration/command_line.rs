@@ -173,8 +173,9 @@ const BROKEN: [(&str, &str, &str); 12] = [
     ),
     (
         "upstreams:",
-        "tracing: {enabled: true}\nupstreams:",
-        "5: tracing: not supported yet; remove it or write enabled: false",
+        "tracing: {endpoint: jaeger}\nupstreams:",
+        "5: tracing.endpoint: \"jaeger\" is not the URL of a receiver; write one like http://localhost:4317, or \
+         with https://",
     ),
     (
         "routes:",

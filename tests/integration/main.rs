@@ -42,5 +42,6 @@ mod tidy;
 mod timeouts;
 mod tls;
 mod top;
+mod tracing;
 mod upstream_limits;
 mod urgent_data;

@@ -5,6 +5,7 @@
 mod api_server;
 mod certificates;
 mod client;
+pub(crate) mod collector;
 mod endpoint;
 mod eventually;
 mod full;
@@ -21,6 +22,7 @@ mod terminal;
 pub(crate) use api_server::{ApiServer, Gone, Reply, Request, Verb};
 pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{ask, ask_from, round_trip, stays_silent};
+pub(crate) use collector::{Collector, Speech, Trace};
 pub(crate) use endpoint::{Bound, Endpoint, closed_port};
 pub(crate) use eventually::{DEADLINE, eventually, eventually_some};
 pub(crate) use full::FullEndpoint;

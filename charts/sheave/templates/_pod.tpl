@@ -46,6 +46,8 @@ spec:
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - name: POD_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+        - name: POD_UID
+          valueFrom: {fieldRef: {fieldPath: metadata.uid}}
         - name: POD_IP
           valueFrom: {fieldRef: {fieldPath: status.podIP}}
         - name: SHEAVE_NODE_NAME
@@ -53,6 +55,13 @@ spec:
         # Kubernetes gives pods their node's label from 1.35 on; before that it is empty, and no zone is preferred.
         - name: SHEAVE_ZONE
           valueFrom: {fieldRef: {fieldPath: "metadata.labels['topology.kubernetes.io/zone']"}}
+        # Whose traces they are. Kubernetes puts in what is named above.
+        - name: OTEL_SERVICE_NAME
+          value: {{ include "sheave.fullname" . | quote }}
+        - name: OTEL_RESOURCE_ATTRIBUTES
+          value: "service.namespace=$(POD_NAMESPACE),service.instance.id=$(POD_NAMESPACE).$(POD_NAME).sheave,\
+            k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.pod.uid=$(POD_UID),\
+            k8s.node.name=$(SHEAVE_NODE_NAME),k8s.container.name=sheave"
         {{- with .Values.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
+use crate::config::errors::quoted;
 use crate::config::raw;
 use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration};
 use crate::config::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics, Name,
-    Overload, Workers,
+    Overload, Tracing, TracingProtocol, Workers,
 };
 
 /// More threads than any machine has cores.
@@ -85,14 +86,54 @@ pub(super) fn log(raw: raw::Log) -> Log {
 }
 
 pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
-    let sample = raw.sample.or(1.0);
-    if !(0.0..=1.0).contains(&sample) {
+    let sample = share(cx, raw.sample.or(1.0), "accessLog.sample");
+    AccessLog { enabled: raw.enabled.or(true), sample }
+}
+
+pub(super) fn tracing(cx: &Context<'_>, raw: raw::Tracing) -> Tracing {
+    let (protocol, default) = match raw.protocol.or(raw::TracingProtocol::Grpc) {
+        raw::TracingProtocol::Grpc => (TracingProtocol::Grpc, "http://localhost:4317"),
+        raw::TracingProtocol::HttpProtobuf => (TracingProtocol::HttpProtobuf, "http://localhost:4318"),
+    };
+    let endpoint = raw.endpoint.or(default.to_owned());
+    if !is_url(&endpoint) {
+        let written = quoted(&endpoint);
         cx.report.add(
-            "accessLog.sample",
-            format_args!("{sample} is not a share; write a number from 0 (none) to 1 (all)"),
+            "tracing.endpoint",
+            format_args!(
+                "{written} is not the URL of a receiver; write one like {default}, or with https://"
+            ),
         );
     }
-    AccessLog { enabled: raw.enabled.or(true), sample }
+    Tracing {
+        enabled: raw.enabled.or(false),
+        endpoint,
+        protocol,
+        sample: share(cx, raw.sample.or(0.1), "tracing.sample"),
+        slower_than: unless_zero(seconds(raw.slower_than, 1)),
+    }
+}
+
+fn share(cx: &Context<'_>, share: f64, path: &str) -> f64 {
+    if !(0.0..=1.0).contains(&share) {
+        let message = format_args!("{share} is not a share; write a number from 0 (none) to 1 (all)");
+        cx.report.add(path, message);
+    }
+    share
+}
+
+/// Whether it names a host that is spoken to in HTTP.
+fn is_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        return false;
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        _ => (authority, Some(1)),
+    };
+    let is_plain = |letter: char| letter.is_ascii_graphic() && !"@?#\\\"<>{}|^`".contains(letter);
+    !host.is_empty() && port.is_some_and(|port: u16| port > 0) && rest.chars().all(is_plain)
 }
 
 pub(super) fn metrics(raw: raw::Metrics) -> Metrics {

@@ -171,7 +171,6 @@ macro_rules! off {
         }
     )+};
 }
-pub(super) use off;
 
 off! {
     bool, "remove it or write false", value => !value;

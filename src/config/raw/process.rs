@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, Off, off};
+use super::field::{Field, Later, Off};
 use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress};
 
 /// The threads that carry connections: each has its own sockets, ring and connections.
@@ -161,19 +161,19 @@ pub(in crate::config) struct Metrics {
 pub(in crate::config) struct Tracing {
     /// Whether traces are sent.
     #[schemars(extend("default" = false))]
-    enabled: Field<bool>,
-    /// The OTLP receiver: port 4317 for grpc, 4318 for http/protobuf.
+    pub(in crate::config) enabled: Field<bool>,
+    /// The OTLP receiver: port 4317 for grpc, 4318 for http/protobuf, which is the default there.
     #[schemars(extend("default" = "http://localhost:4317"))]
-    endpoint: Field<String>,
+    pub(in crate::config) endpoint: Field<String>,
     /// How traces are sent.
     #[schemars(extend("default" = "grpc"))]
-    protocol: Field<TracingProtocol>,
+    pub(in crate::config) protocol: Field<TracingProtocol>,
     /// Share of ordinary connections, 0 to 1; failed, retried and slow ones are always kept.
     #[schemars(range(min = 0, max = 1), extend("default" = 0.1))]
-    sample: Field<f64>,
-    /// A connection whose setup takes longer is always kept.
+    pub(in crate::config) sample: Field<f64>,
+    /// A connection whose setup or first answer takes longer is always kept; 0s: none is slow.
     #[schemars(extend("default" = "1s"))]
-    slower_than: Field<GatewayDuration>,
+    pub(in crate::config) slower_than: Field<GatewayDuration>,
 }
 
 /// A transport of OTLP.
@@ -198,8 +198,4 @@ pub(in crate::config) struct Kubernetes {
     /// The zone that Sheave runs in; empty: SHEAVE_ZONE, which the chart sets.
     #[schemars(extend("default" = ""))]
     pub(in crate::config) zone: Field<String>,
-}
-
-off! {
-    Tracing, "remove it or write enabled: false", tracing => tracing.enabled.is_off();
 }

@@ -111,7 +111,7 @@ fn the_schema_tells_the_defaults() {
     let schema = schema();
     let definitions = &schema["$defs"];
     let mut text = String::new();
-    for block in ["workers", "admin", "drain", "limits", "log", "accessLog", "metrics"] {
+    for block in ["workers", "admin", "drain", "limits", "log", "accessLog", "metrics", "tracing"] {
         let name = schema["properties"][block]["$ref"].as_str().unwrap();
         let name = name.trim_start_matches("#/$defs/");
         text += &format!("{block}: {}\n", defaults(definitions, name));

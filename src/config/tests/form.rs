@@ -68,6 +68,16 @@ fn wrong_types_in_the_process() {
         (top("metrics: {perEndpoint: 1}"), &[
             "t.yaml:1: metrics.perEndpoint: 1 is a number; write true or false",
         ]),
+        (top("tracing: {endpoint: localhost:4317, sample: 2}"), &[
+            r#"t.yaml:1: tracing.endpoint: "localhost:4317" is not the URL of a receiver; write one like http://localhost:4317, or with https://"#,
+            "t.yaml:1: tracing.sample: 2 is not a share; write a number from 0 (none) to 1 (all)",
+        ]),
+        (top("tracing: {protocol: http/json}"), &[
+            r#"t.yaml:1: tracing.protocol: "http/json" is not a known value; write grpc or http/protobuf"#,
+        ]),
+        (top("tracing: {protocol: http/protobuf, endpoint: \"https://a:70000/v1\"}"), &[
+            r#"t.yaml:1: tracing.endpoint: "https://a:70000/v1" is not the URL of a receiver; write one like http://localhost:4318, or with https://"#,
+        ]),
         (top("accessLog: {sample: 1.5}"), &[
             "t.yaml:1: accessLog.sample: 1.5 is not a share; write a number from 0 (none) to 1 (all)",
         ]),

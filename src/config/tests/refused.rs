@@ -58,9 +58,6 @@ fn upstreams() {
 #[rustfmt::skip]
 fn the_process() {
     check(&[
-        (top("tracing: {enabled: true}"), &[
-            "t.yaml:1: tracing: not supported yet; remove it or write enabled: false",
-        ]),
         (top("accessLog: {format: text}"), &[
             "t.yaml:1: accessLog.format: text is not supported yet; write json",
         ]),

@@ -30,6 +30,14 @@ fn defaults_of_the_process() {
     assert_eq!(config.log, log);
     assert_eq!(config.access_log, access_log);
     assert!(config.metrics.per_endpoint);
+    let tracing = Tracing {
+        enabled: false,
+        endpoint: "http://localhost:4317".to_owned(),
+        protocol: TracingProtocol::Grpc,
+        sample: 0.1,
+        slower_than: Some(seconds(1)),
+    };
+    assert_eq!(config.tracing, tracing);
 }
 
 #[test]
@@ -197,6 +205,17 @@ fn either_bound_of_overload_can_be_off() {
 }
 
 #[test]
+fn traces_go_where_the_file_says() {
+    let tracing = |text: &str| config(&top(&format!("tracing: {text}"))).tracing;
+    let http = tracing("{enabled: true, protocol: http/protobuf, sample: 1, slowerThan: 0s}");
+    assert_eq!((http.enabled, http.protocol), (true, TracingProtocol::HttpProtobuf));
+    assert_eq!((&*http.endpoint, http.sample, http.slower_than), ("http://localhost:4318", 1.0, None));
+    for endpoint in ["https://otel.example.com", "http://[::1]:4317", "http://[fd00::1]/", "http://a:1/b/c"] {
+        assert_eq!(tracing(&format!("{{endpoint: \"{endpoint}\"}}")).endpoint, endpoint);
+    }
+}
+
+#[test]
 fn a_client_address_has_limits_of_its_own() {
     let sources = |field: &str| config(&listener(&format!("connection: {field}"))).listeners[0].sources;
     let limit = NonZeroU32::new(100);
@@ -213,8 +232,6 @@ fn what_is_off_may_be_written() {
         top("workers: {busyPoll: 0s}"),
         top("limits: {overload: {memoryPercent: 0, loopLag: 0s}}"),
         top("accessLog: {format: json}"),
-        top("tracing: {enabled: false, endpoint: http://jaeger:4317, sample: 1}"),
-        top("tracing: {sample: 1}"),
         top("kubernetes: {enabled: auto, kubeconfig: \"\"}"),
         top("kubernetes: {enabled: false, zone: \"\"}"),
         listener("protocol: TCP"),

@@ -15,7 +15,7 @@ use crate::telemetry::{Outcome, Side};
 use crate::tls::{ALERT_RECORD_MAX, is_alert};
 use crate::worker::runtime::{self, SocketHandle, Stream};
 
-use super::super::{Live, proxy};
+use super::super::{Context, Live, proxy};
 
 /// How often a connection that waits for an endpoint looks after its client and its own end.
 pub(in crate::connection) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,6 +33,7 @@ pub(in crate::connection) enum Failed {
 
 /// One attempt at one endpoint.
 pub(super) async fn dial(
+    context: &Context,
     live: &Live,
     address: SocketAddr,
     upstream: &Upstream,
@@ -54,7 +55,7 @@ pub(super) async fn dial(
     let stream = Stream::new(socket).map_err(|_| Failed::Attempt(Outcome::Internal))?;
     let connected = connected(live, &stream, address, deadline).await?;
     let introduced = connected.and_then(|()| match &upstream.proxy {
-        Some(proxy) => proxy::introduce(live, &stream, proxy),
+        Some(proxy) => proxy::introduce(context, live, &stream, proxy),
         None => Ok(()),
     });
     introduced.map_err(|error| Failed::Attempt(classify(&error)))?;

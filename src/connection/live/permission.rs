@@ -141,7 +141,7 @@ mod tests {
             |mode: &str, trusted: &str| format!("proxyProtocol: {{mode: {mode}, trusted: [{trusted}]}}");
         let introduce = |live: &Live| {
             let client = "192.0.2.1:4".parse().unwrap();
-            live.introduce(Addresses { source: client, destination: client });
+            live.introduce(Addresses { source: client, destination: client }, None);
         };
         let (trusted, other) = (proxy("Require", "127.0.0.0/8"), proxy("Require", "10.0.0.0/8"));
         assert!(may_stay(&trusted, &proxy("Optional", "127.0.0.1/32"), introduce));

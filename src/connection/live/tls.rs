@@ -1,8 +1,10 @@
 //! What is known of the TLS of a live connection, and which listener its client wants.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::pki_types::CertificateDer;
 
@@ -23,6 +25,8 @@ pub(super) struct LiveTls {
     pub(super) record: RefCell<TlsRecord>,
     /// What the client showed, if TLS ends here; empty: no certificate.
     pub(super) chain: OnceCell<Box<[CertificateDer<'static>]>>,
+    /// When TLS handshakes of attempts began, until those are over.
+    pub(super) shaking: RefCell<Vec<(SocketAddr, Instant)>>,
     /// Of its sides that speak TLS, by their place among the sockets.
     pub(super) sides: RefCell<Vec<(usize, Rc<Secure>)>>,
 }
@@ -88,6 +92,18 @@ impl Live {
     pub(in crate::connection) fn downstream_alpn(&self) -> Option<Vec<u8>> {
         let record = self.tls.get()?.record.borrow();
         record.downstream.as_ref()?.alpn.as_ref().map(|alpn| alpn.as_bytes().to_vec())
+    }
+
+    /// The TLS handshake of an attempt at this endpoint begins.
+    pub(in crate::connection) fn begin_handshake(&self, endpoint: SocketAddr) {
+        self.tls.get_or_init(Box::default).shaking.borrow_mut().push((endpoint, Instant::now()));
+    }
+
+    /// When the TLS handshake of the attempt that ends at this endpoint began, if it came to that.
+    pub(in crate::connection) fn take_handshake(&self, endpoint: SocketAddr) -> Option<Instant> {
+        let mut shaking = self.tls.get()?.shaking.borrow_mut();
+        let index = shaking.iter().position(|(of, _)| *of == endpoint)?;
+        Some(shaking.swap_remove(index).1)
     }
 
     /// What was wrong with an attempt, until [`Self::take_failure`].

@@ -44,6 +44,7 @@ fn record() -> ConnectionRecord {
     let attempt = |port: u16, failure| Attempt {
         endpoint: ([127, 0, 0, 1], port).into(),
         started: seconds(0),
+        handshake_started: None,
         ended: seconds(1),
         failure,
         reason: None,
@@ -64,11 +65,13 @@ fn record() -> ConnectionRecord {
         })),
         timeline: Timeline {
             accepted: SystemTime::now(),
+            proxy_ended: None,
             routed: None,
             connect_started: Some(seconds(0)),
             connect_ended: Some(seconds(1)),
             first_byte_downstream: None,
             first_byte_upstream: Some(seconds(2)),
+            drain_started: None,
             ended: seconds(5),
         },
         ..ConnectionRecord::example()

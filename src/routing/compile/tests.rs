@@ -34,6 +34,7 @@ fn config() -> Config {
         log: Log { level: LogLevel::Info, format: LogFormat::Json },
         access_log: AccessLog { enabled: true, sample: 1.0 },
         metrics: Metrics { per_endpoint: true },
+        tracing: config::Tracing::off(),
         kubernetes: Kubernetes { kubeconfig: None },
         listeners: vec![listener("a", "127.0.0.1:80")],
         routes: vec![route("everyone", "a", &[], "u")],

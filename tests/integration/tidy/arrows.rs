@@ -67,8 +67,13 @@ const CRATES: &[Crate] = &[
     },
     Crate {
         names: &["tokio", "hyper", "tower", "axum", "tonic"],
-        only: &["src/control", "src/telemetry/export", "src/telemetry/otlp"],
+        only: &["src/control", "src/telemetry/otlp"],
         why: "tokio lives on the control thread only: a worker that polled it would stall its connections",
+    },
+    Crate {
+        names: &["opentelemetry"],
+        only: &["src/telemetry/otlp"],
+        why: "spans are made of records in one place; everybody else writes to the record",
     },
     Crate {
         names: &["kube", "k8s_openapi", "notify"],

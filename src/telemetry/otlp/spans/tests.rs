@@ -1,0 +1,246 @@
+use super::*;
+use crate::telemetry::{Negotiated, Parent, TlsRecord};
+use opentelemetry::Value;
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder("test").build()
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Name, parent's name, from and to in milliseconds, and what is wrong with it.
+type Row<'a> = (&'a str, &'a str, u64, u64, &'a str);
+
+/// Fails unless these are the spans.
+#[track_caller]
+fn check(record: &ConnectionRecord, expected: &[Row<'_>]) -> Vec<SpanData> {
+    let spans = of_ended(record, &scope());
+    let name = |id: SpanId| {
+        let span = spans.iter().find(|span| span.span_context.span_id() == id);
+        span.map_or("", |span| &*span.name).to_owned()
+    };
+    let since = |time: std::time::SystemTime| {
+        u64::try_from(time.duration_since(record.timeline.accepted).unwrap().as_millis()).unwrap()
+    };
+    let rows: Vec<_> = spans
+        .iter()
+        .map(|span| {
+            let wrong = text(span, "error.type");
+            assert_eq!(matches!(span.status, Status::Error { .. }), !wrong.is_empty(), "{}", span.name);
+            let (from, to) = (since(span.start_time), since(span.end_time));
+            (span.name.to_string(), name(span.parent_span_id), from, to, wrong)
+        })
+        .collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, parent, from, to, wrong)| {
+            ((*name).to_owned(), (*parent).to_owned(), *from, *to, (*wrong).to_owned())
+        })
+        .collect();
+    assert_eq!(rows, expected);
+    spans
+}
+
+fn text(span: &SpanData, key: &str) -> String {
+    value(span, key).map_or_else(String::new, |value| value.to_string())
+}
+
+fn value<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
+    let mut attributes = span.attributes.iter().filter(|attribute| attribute.key.as_str() == key);
+    let value = attributes.next().map(|attribute| &attribute.value);
+    assert!(attributes.next().is_none(), "{key} twice");
+    value
+}
+
+fn attempt(port: u16, started: u64, ended: u64, failure: Option<Outcome>) -> Attempt {
+    Attempt {
+        endpoint: ([127, 0, 0, 1], port).into(),
+        started: ms(started),
+        handshake_started: None,
+        ended: ms(ended),
+        failure,
+        reason: None,
+    }
+}
+
+#[test]
+fn a_clean_connection_is_a_small_tree() {
+    let record = ConnectionRecord { bytes_sent: 7, ..ConnectionRecord::example() };
+    let spans = check(
+        &record,
+        &[
+            ("tcp a", "", 0, 5, ""),
+            ("route", "tcp a", 0, 1, ""),
+            ("connect a", "tcp a", 1, 2, ""),
+            ("relay", "tcp a", 2, 5, ""),
+        ],
+    );
+    let kinds: Vec<&SpanKind> = spans.iter().map(|span| &span.span_kind).collect();
+    assert_eq!(kinds, [&SpanKind::Server, &SpanKind::Internal, &SpanKind::Client, &SpanKind::Internal]);
+    let root = &spans[0];
+    assert_eq!(root.span_context.span_id(), SpanId::from(identity::span_id(record.id)));
+    assert_eq!(root.span_context.trace_id().to_string(), record.trace.to_string());
+    for (key, expected) in [
+        ("client.address", "127.0.0.1"),
+        ("client.port", "1"),
+        ("network.peer.address", "127.0.0.1"),
+        ("network.transport", "tcp"),
+        ("network.type", "ipv4"),
+        ("sheave.listener", "a"),
+        ("sheave.endpoint", "127.0.0.1:2"),
+        ("sheave.bytes.sent", "7"),
+        ("sheave.outcome", "downstream_closed"),
+        ("sheave.side", "downstream"),
+    ] {
+        assert_eq!(text(root, key), expected, "{key}");
+    }
+    assert_eq!(text(&spans[2], "server.port"), "2");
+    let events: Vec<&str> = spans[3].events.iter().map(|event| &*event.name).collect();
+    assert_eq!(events, ["first_byte_downstream", "first_byte_upstream"]);
+    assert_eq!(spans[3].events[1].timestamp, record.timeline.accepted + ms(4));
+}
+
+#[test]
+fn a_retry_that_succeeds_is_the_attempts_failure_alone() {
+    let mut record = ConnectionRecord::example();
+    let refused = attempt(9, 1, 2, Some(Outcome::ConnectRefused));
+    record.attempts = vec![refused, attempt(2, 2, 4, None)];
+    record.timeline.connect_ended = Some(ms(4));
+    let spans = check(
+        &record,
+        &[
+            ("tcp a", "", 0, 5, ""),
+            ("route", "tcp a", 0, 1, ""),
+            ("connect a", "tcp a", 1, 2, "connect_refused"),
+            ("connect a", "tcp a", 2, 4, ""),
+            ("relay", "tcp a", 4, 5, ""),
+        ],
+    );
+    let attempts: Vec<_> = spans[2..4].iter().map(|span| text(span, "sheave.attempt")).collect();
+    assert_eq!(attempts, ["1", "2"]);
+    assert_eq!(text(&spans[3], "sheave.hedged"), "false");
+}
+
+#[test]
+fn who_was_outpaced_did_not_fail_and_the_second_was_hedged() {
+    let mut record = ConnectionRecord::example();
+    record.attempts = vec![attempt(2, 3, 4, None), attempt(9, 1, 4, Some(Outcome::Outpaced))];
+    record.timeline.connect_ended = Some(ms(4));
+    let spans = of_ended(&record, &scope());
+    let hedged: Vec<_> = spans[2..4].iter().map(|span| text(span, "sheave.hedged")).collect();
+    assert_eq!(hedged, ["true", "false"]);
+    assert_eq!(
+        (text(&spans[3], "sheave.result"), text(&spans[3], "error.type")),
+        ("outpaced".into(), "".into())
+    );
+}
+
+#[test]
+fn tls_on_both_sides_has_its_handshakes() {
+    let made = |resumed| Negotiated { version: "TLSv1.3", cipher: "A", alpn: Some("h2".into()), resumed };
+    let mut record = ConnectionRecord::example();
+    record.timeline.proxy_ended = Some(ms(1));
+    record.timeline.routed = Some(ms(2));
+    record.timeline.connect_started = Some(ms(2));
+    record.timeline.connect_ended = Some(ms(4));
+    let attempts = vec![Attempt { handshake_started: Some(ms(3)), ..attempt(2, 2, 4, None) }];
+    let tls = TlsRecord {
+        server_name: Some("example.com".into()),
+        downstream: Some(made(true)),
+        upstream: Some(made(false)),
+        handshake_ended: Some(ms(2)),
+        ..TlsRecord::default()
+    };
+    let parent = Some(Parent { span: 0xAB, is_sampled: true });
+    let via = Some(([127, 0, 0, 9], 9).into());
+    let record = ConnectionRecord { attempts, tls: Some(Box::new(tls)), parent, via, ..record };
+    let spans = check(
+        &record,
+        &[
+            ("tcp a", "", 0, 5, ""),
+            ("proxy header", "tcp a", 0, 1, ""),
+            ("tls handshake", "tcp a", 1, 2, ""),
+            ("route", "tcp a", 2, 2, ""),
+            ("connect a", "tcp a", 2, 4, ""),
+            ("tls handshake", "connect a", 3, 4, ""),
+            ("relay", "tcp a", 4, 5, ""),
+        ],
+    );
+    let root = &spans[0];
+    assert_eq!((root.parent_span_id, root.parent_span_is_remote), (SpanId::from(0xAB_u64), true));
+    for (key, expected) in [
+        ("server.address", "example.com"),
+        ("network.peer.address", "127.0.0.9"),
+        ("tls.protocol.version", "1.3"),
+        ("tls.next_protocol", "h2"),
+        ("tls.resumed", "true"),
+    ] {
+        assert_eq!(text(root, key), expected, "{key}");
+    }
+    assert_eq!(text(&spans[5], "tls.resumed"), "false");
+}
+
+/// One that ended before it had an endpoint.
+fn early(outcome: Outcome, tls: Option<TlsRecord>) -> ConnectionRecord {
+    let mut record = ConnectionRecord::example();
+    record.timeline.routed = None;
+    record.timeline.connect_started = None;
+    record.timeline.connect_ended = None;
+    let (endpoint, attempts) = (None, Vec::new());
+    ConnectionRecord { outcome, tls: tls.map(Box::new), endpoint, attempts, ..record }
+}
+
+#[test]
+fn what_ends_early_says_where() {
+    let failure = Some("the certificate has expired".into());
+    let failed = TlsRecord { failure, ..TlsRecord::default() };
+    let spans = check(
+        &early(Outcome::TlsHandshakeFailed, Some(failed)),
+        &[
+            ("tcp a", "", 0, 5, "tls_handshake_failed"),
+            ("tls handshake", "tcp a", 0, 5, "tls_handshake_failed"),
+        ],
+    );
+    assert_eq!(spans[1].status, Status::error("the certificate has expired"));
+    check(
+        &early(Outcome::NoRoute, Some(TlsRecord::default())),
+        &[
+            ("tcp a", "", 0, 5, "no_route"),
+            ("tls handshake", "tcp a", 0, 5, ""),
+            ("route", "tcp a", 5, 5, "no_route"),
+        ],
+    );
+    check(
+        &early(Outcome::NoRoute, None),
+        &[("tcp a", "", 0, 5, "no_route"), ("route", "tcp a", 0, 5, "no_route")],
+    );
+    check(&early(Outcome::Denied, None), &[("tcp a", "", 0, 5, "denied")]);
+    check(
+        &early(Outcome::ProxyHeaderTimeout, None),
+        &[
+            ("tcp a", "", 0, 5, "proxy_header_timeout"),
+            ("proxy header", "tcp a", 0, 5, "proxy_header_timeout"),
+        ],
+    );
+    let mut record = early(Outcome::NoEndpoint, None);
+    record.timeline.routed = Some(ms(1));
+    check(&record, &[("tcp a", "", 0, 5, "no_endpoint"), ("route", "tcp a", 0, 5, "no_endpoint")]);
+}
+
+#[test]
+fn resets_and_drains_are_the_relays() {
+    let mut record = ConnectionRecord { outcome: Outcome::UpstreamReset, ..ConnectionRecord::example() };
+    record.timeline.drain_started = Some(ms(3));
+    check(
+        &record,
+        &[
+            ("tcp a", "", 0, 5, "upstream_reset"),
+            ("route", "tcp a", 0, 1, ""),
+            ("connect a", "tcp a", 1, 2, ""),
+            ("relay", "tcp a", 2, 5, "upstream_reset"),
+            ("drain", "tcp a", 3, 5, ""),
+        ],
+    );
+}

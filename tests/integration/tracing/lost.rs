@@ -1,0 +1,92 @@
+//! A receiver of traces that is gone, or slow: connections do not notice, what is lost is counted, and the end does not wait.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::collector::settings as sent_to;
+use crate::support::{
+    Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, ask, closed_port, eventually, exchange,
+    metric, on_both_drivers,
+};
+
+on_both_drivers!(a_receiver_that_is_gone, a_receiver_that_never_answers, the_last_spans_are_sent_at_the_end);
+
+/// For the exit, beside what cutting connections takes.
+const BOUNDED: Duration = Duration::from_secs(10);
+
+fn dropped(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric("sheave_trace_spans_dropped_total", &[&format!("reason=\"{reason}\"")])
+}
+
+fn start(driver: Driver, endpoint: &Endpoint, speech: Speech, receiver: SocketAddr) -> Proxy {
+    Proxy::start(&Settings::new(driver, &[endpoint.address]).top(&sent_to(speech, receiver, "sample: 1")))
+}
+
+fn ends_soon(proxy: Proxy) {
+    let asked = Instant::now();
+    drop(proxy);
+    assert!(asked.elapsed() < BOUNDED, "{:?}", asked.elapsed());
+}
+
+fn a_receiver_that_is_gone(driver: Driver) {
+    let echo = Endpoint::echo();
+    for speech in [Speech::Grpc, Speech::Http] {
+        let proxy = start(driver, &echo, speech, closed_port());
+        for _ in 0..100 {
+            assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+        }
+        eventually("lost spans", || dropped(&proxy, "export_failed"), |lost| *lost > 0.0);
+        assert!(proxy.metric("sheave_trace_export_failures_total", &[]) >= 1.0);
+        assert_eq!(proxy.metric("sheave_trace_spans_exported_total", &[]), 0.0);
+        assert_eq!(proxy.metric("sheave_worker_records_dropped_total", &[]), 0.0);
+        assert_eq!(proxy.records(100).len(), 100);
+        ends_soon(proxy);
+    }
+}
+
+fn a_receiver_that_never_answers(driver: Driver) {
+    let echo = Endpoint::polite();
+    // It takes connections, and whatever fits into its buffers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for speech in [Speech::Grpc, Speech::Http] {
+        let top = sent_to(speech, silent.local_addr().unwrap(), "sample: 1");
+        let settings = Settings::new(driver, &[echo.address]).top(&format!("{top}drain: {{delay: 0s}}"));
+        let mut process = Process::start(&settings, |command| {
+            command.env("OTEL_BSP_MAX_QUEUE_SIZE", "64");
+        });
+        let (address, admin) = (process.listener("main"), process.admin());
+        let lost = || metric(admin, "sheave_trace_spans_dropped_total", &["reason=\"queue_full\""]);
+        let mut connections = 0;
+        let full = || {
+            exchange(address).unwrap();
+            connections += 1;
+            lost()
+        };
+        eventually("a full queue", full, |lost| *lost > 0.0);
+        assert!(metric(admin, "sheave_trace_spans_queued", &[]) <= 64.0);
+        assert_eq!(metric(admin, "sheave_worker_records_dropped_total", &[]), 0.0);
+        let lines = || process.output.json().len();
+        eventually("a line for each", lines, |lines| *lines == connections);
+        let asked = Instant::now();
+        process.signal(Signal::TERM);
+        assert!(process.wait().success());
+        assert!(asked.elapsed() < BOUNDED, "{:?}", asked.elapsed());
+    }
+}
+
+fn the_last_spans_are_sent_at_the_end(driver: Driver) {
+    let echo = Endpoint::echo();
+    for speech in [Speech::Grpc, Speech::Http] {
+        let collector = Collector::start(speech);
+        let proxy = start(driver, &echo, speech, collector.address());
+        for _ in 0..10 {
+            assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+        }
+        proxy.records(10);
+        drop(proxy);
+        let roots = collector.spans().into_iter().filter(|span| span.kind == 2).count();
+        assert_eq!(roots, 10);
+    }
+}
