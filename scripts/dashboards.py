@@ -265,8 +265,16 @@ RUNTIME = [
     ("Lost records", "short", "Are lines of the access log lost? SheaveRecordsDropped's runbook. Connections are never held up for the log.",
      [(f"sum by (instance) (increase(sheave_worker_records_dropped_total{{{INSTANCES}}}[5m]))", "{{instance}} dropped in 5 min"),
       (f"sum by (instance) (increase(sheave_access_log_lost_lines_total{{{INSTANCES}}}[5m]))", "{{instance}} not written in 5 min")], {}),
-    ("Kept by the access log", "percentunit", "Which share of ordinary connections has a line? Failed and retried ones have one at any share.",
-     [(f"min by (instance) (sheave_access_log_sample{{{INSTANCES}}})", "{{instance}}")], {}),
+    ("Kept", "percentunit", "Which share of ordinary connections has a line in the access log, and a trace? Failed and retried ones are kept "
+     "at any share; 0 for traces: tracing is off.",
+     [(f"min by (instance) (sheave_access_log_sample{{{INSTANCES}}})", "{{instance}} lines"),
+      (f"min by (instance) (sheave_trace_sample{{{INSTANCES}}})", "{{instance}} traces")], {}),
+    ("Traces", "cps", "Do spans arrive, and are some lost? See SheaveTracesDropped's runbook. Connections are never held up for them.",
+     [(rate("sheave_trace_spans_exported_total", "instance", INSTANCES), "{{instance}} exported"),
+      (rate("sheave_trace_spans_dropped_total", "instance, reason", INSTANCES), "{{instance}} lost: {{reason}}"),
+      (rate("sheave_trace_export_failures_total", "instance", INSTANCES), "{{instance}} batches failed")], {}),
+    ("Spans that wait", "short", "Does the receiver keep up? A queue that is always full loses what comes: lower tracing.sample, or look at the receiver.",
+     [(f"sum by (instance) (sheave_trace_spans_queued{{{INSTANCES}}})", "{{instance}}")], {}),
     ("Clients told apart", "short", "How many client addresses are limited one by one? Uncounted ones had no limit: more than 65536 at once.",
      [(f"sum by (instance, listener) (sheave_listener_sources{{{INSTANCES}}})", "{{instance}} {{listener}}"),
       (f"sum by (instance, listener) (increase(sheave_listener_uncounted_connections_total{{{INSTANCES}}}[5m]))",
@@ -326,6 +334,9 @@ def templating(variables):
         known.append(label_values("listener", "Listener", f"sheave_listener_active_connections{{{INSTANCES}}}"))
     if "upstream" in variables:
         known.append(label_values("upstream", "Upstream", f"sheave_upstream_endpoints{{{INSTANCES}}}"))
+    if variables:
+        # What traces call Sheave: `service.name`, which the chart makes the release's name.
+        known.append({"name": "service", "label": "Service", "type": "textbox", "query": "sheave"})
     known.append({"name": "trace", "label": "Trace id", "type": "textbox", "query": ""})
     return known
 
@@ -361,7 +372,7 @@ def panel(number, title, unit, description, queries, options):
         defaults["noValue"] = "None, as it should be"
     if "traces" in options:
         label = options["traces"]
-        search = {"queryType": "search", "service": "sheave", "tags": f"sheave.{label}=${{__field.labels.{label}}}"}
+        search = {"queryType": "search", "service": "${service}", "tags": f"sheave.{label}=${{__field.labels.{label}}}"}
         defaults["links"] = [{"title": f"Traces of this {label}", "url": explore(search), "targetBlank": True}]
     made = {
         "id": number,

@@ -2,6 +2,7 @@
 //! alert fires for a fault made for it. There is a Sheave that is well and has everything, and others with every fault.
 
 mod alerts;
+mod exemplars;
 mod panels;
 mod server;
 mod sick;

@@ -54,7 +54,12 @@ impl Sick {
         echo: SocketAddr,
     ) -> Settings {
         let dead = closed_port();
-        let top = format!("{}\nlimits: {{overload: {{memoryPercent: 0, loopLag: 1s}}}}", api.top());
+        // Nobody is there to take the traces.
+        let top = format!(
+            "{}\nlimits: {{overload: {{memoryPercent: 0, loopLag: 1s}}}}\n\
+             tracing: {{enabled: true, endpoint: \"http://{dead}\"}}",
+            api.top()
+        );
         let mut several =
             Several(Settings::new(driver, &[dead]).upstream("retry: {numRetries: 0}").top(&top));
         let ejects = "loadBalancer: {type: RoundRobin}, retry: {numRetries: 1}, \
