@@ -14,6 +14,7 @@ use crate::process::CpuTime;
 use crate::round_trips::{RoundTrips, Trips};
 use crate::secure::Speech;
 use crate::stats;
+use crate::storm;
 
 /// What is done, and in which language.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub(super) enum Work {
     Idle,
     /// Small messages on a few of many connections, beside a bulk stream.
     Mixed,
+    /// Small messages on established connections, while others begin handshakes and never end them.
+    Storm,
 }
 
 /// What the client speaks with the proxy; the backend is always spoken to in plain.
@@ -82,7 +85,7 @@ const fn case(layer: Layer, work: Work) -> Case {
 
 impl Case {
     /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 16] = [
         case(Layer::Plain, Work::Idle),
         case(Layer::Tls, Work::Idle),
         case(Layer::Plain, Work::Rr64),
@@ -96,6 +99,7 @@ impl Case {
         case(Layer::Tls, Work::Conn),
         case(Layer::TlsResumed, Work::Conn),
         case(Layer::Tls, Work::Bulk1),
+        case(Layer::Tls, Work::Storm),
         case(Layer::Sni, Work::Rr64),
         case(Layer::Sni, Work::Conn),
     ];
@@ -114,6 +118,7 @@ impl Case {
             (Layer::Tls, Work::Conn) => "tls-conn",
             (Layer::Tls, Work::Bulk1) => "tls-bulk1",
             (Layer::Tls, Work::Idle) => "tls-idle",
+            (Layer::Tls, Work::Storm) => "tls-storm",
             (Layer::TlsResumed, Work::Conn) => "tls-resumed",
             (Layer::Sni, Work::Rr64) => "sni-rr64",
             (Layer::Sni, Work::Conn) => "sni-conn",
@@ -130,6 +135,10 @@ impl Case {
             Work::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
             Work::Idle => "idle connections that have each carried one round trip",
             Work::Mixed => "64-byte round trips on 50 of 1 000 connections, beside one bulk stream",
+            Work::Storm => {
+                "64-byte round trips over 32 connections, without and with 5 000 handshakes a second beside them that \
+                 are never ended"
+            }
         };
         let layer = match self.layer {
             Layer::Plain => "",
@@ -254,6 +263,42 @@ pub(super) fn mixed(
     let mut measurement = from_trips(trips, &cpu, ["", "requests/s"]);
     measurement.values.retain(|value| !value.metric.is_empty());
     Ok(measurement)
+}
+
+/// What handshakes that are never ended cost the established connections. The same connections are measured twice, so that what
+/// is compared has only the storm between it.
+pub(super) fn storm(
+    target: &Target<'_>,
+    hello: &[u8],
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    let mut active = RoundTrips::open(target, RR_CONNECTIONS)?;
+    active.run(time / 8)?;
+    let calm = active.run(time)?;
+    let is_over = AtomicBool::new(false);
+    let (trips, storm) = thread::scope(|scope| {
+        let storm = scope.spawn(|| storm::rage(target.address, hello, &is_over));
+        let trips = active.run(time / 4).and_then(|_| active.run(time));
+        is_over.store(true, Ordering::Relaxed);
+        let storm = storm.join().map_err(|_| Error::new("the storm panicked"))?;
+        Ok::<_, Error>((trips?, storm?))
+    })?;
+    drop(active);
+    backend.settle()?;
+    let rate = |trips: &Trips| trips.count as f64 / trips.elapsed.as_secs_f64();
+    let p99 = |trips: &Trips| {
+        let latencies: Vec<f64> = trips.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
+        stats::quantile(&latencies, 0.99)
+    };
+    let values = vec![
+        Value { metric: "calm p99 us", value: p99(&calm) },
+        Value { metric: "storm p99 us", value: p99(&trips) },
+        Value { metric: "storm/calm p99", value: p99(&trips) / p99(&calm) },
+        Value { metric: "storm/calm requests", value: rate(&trips) / rate(&calm) },
+        Value { metric: "begun/s", value: storm.begun as f64 / storm.elapsed.as_secs_f64() },
+    ];
+    Ok(Measurement { values, disturbed: 0.0, coarse: false })
 }
 
 /// Does `work` and says what CPU time the peer took for it.

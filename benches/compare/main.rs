@@ -27,6 +27,7 @@ mod round_trips;
 mod secure;
 mod session;
 mod stats;
+mod storm;
 mod wire;
 
 use std::process::ExitCode;

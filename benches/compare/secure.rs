@@ -63,6 +63,14 @@ impl Voices {
         };
         speech.clone().ok_or_else(|| Error::new("TLS was not prepared"))
     }
+
+    /// The first bytes of a client of TLS.
+    pub(super) fn hello(&self) -> Result<&[u8]> {
+        match &self.hello {
+            Some(Speech::Hello(hello)) => Ok(hello),
+            _ => Err(Error::new("TLS was not prepared")),
+        }
+    }
 }
 
 impl Credentials {
