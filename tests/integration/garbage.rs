@@ -13,8 +13,10 @@ use crate::support::{
 on_both_drivers!(ten_thousand_bad_beginnings_leave_nothing_behind);
 
 const FLIGHTS: usize = 10_000;
-/// What the allocator may take in the meantime without anything being held, in KiB.
+/// What the allocator may take in the meantime without anything being held, in KiB. A kilobyte held of each is much more.
 const GROWTH_MAX: u64 = 4 * 1024;
+/// After so many times it has what it will have, also on a busy machine, where more clients linger at once.
+const ROUNDS_MAX: usize = 5;
 
 fn ten_thousand_bad_beginnings_leave_nothing_behind(driver: Driver) {
     let (authority, echo) = (Authority::new(), Endpoint::echo());
@@ -39,14 +41,16 @@ fn ten_thousand_bad_beginnings_leave_nothing_behind(driver: Driver) {
     let listeners = ["main", "postgres", "proxied"].map(|name| process.listener(name));
     let mut random = fastrand::Rng::with_seed(1);
     let seeds = seeds();
-    // Until all pools have what they will have; on a busy machine more clients linger at once, and that takes longer.
-    send(&mut random, &seeds, &listeners, FLIGHTS / 2);
-    await_none(process.admin());
-    let before = memory(process.id());
-    send(&mut random, &seeds, &listeners, FLIGHTS);
-    await_none(process.admin());
-    let after = memory(process.id());
-    assert!(after <= before + GROWTH_MAX, "{before} KiB before, {after} KiB after");
+    let mut round = || {
+        send(&mut random, &seeds, &listeners, FLIGHTS);
+        await_none(process.admin());
+        memory(process.id())
+    };
+    let mut memories = vec![round()];
+    while memories.len() < 2 || memories[memories.len() - 1] > memories[memories.len() - 2] + GROWTH_MAX {
+        assert!(memories.len() <= ROUNDS_MAX, "it grows with each {FLIGHTS} flights: {memories:?} KiB");
+        memories.push(round());
+    }
 
     let mut client = shake_hands(listeners[0], "a.test", authority.client()).unwrap();
     assert_eq!(ask_securely(&mut client, "hello").unwrap(), "hello");
