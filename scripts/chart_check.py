@@ -53,7 +53,6 @@ REFUSED = [
     ("config.upstreams.0.retry.numRetries", "2", ["/config/upstreams/0/retry/numRetries", "want integer"]),
     ("config.drain.delay", 5, ["/config/drain/delay", "want string"]),
     ("config.drain.delay", "1.5s", ["/config/drain/delay", "does not match pattern"]),
-    ("config.tracing.enabled", True, ["/config/tracing/enabled", "false"]),
     ("metrics.dashboards.enabled", "yes", ["/metrics/dashboards/enabled", "want boolean"]),
     ("metrics.prometheusRule.runbooks", "", ["/metrics/prometheusRule/runbooks", "minLength"]),
 ]
