@@ -22,7 +22,10 @@ pub use failures::Failures;
 pub use histogram::{Exemplar, Histogram, Traced};
 pub use identity::{TraceId, span_id, trace_id};
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, Tally, Total, UpstreamLedger};
-pub use live::{LiveConnection, LiveDirectory, LiveInbox, LiveQuery, Oldest, process_clock_ms};
+pub use live::{
+    Closed, LiveConnection, LiveDirectory, LiveInbox, LiveList, LiveOrder, LiveQuery, LiveShare, LiveWish,
+    process_clock_ms,
+};
 pub use outcome::{Outcome, Side};
 pub use record::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, Parent, Timeline, TlsRecord};
 pub use sampling::{Parents, Sampling, Share, TraceRules, Wants};

@@ -32,7 +32,9 @@ use crate::resilience::{MemoryState, Watermark};
 use crate::routing::Places;
 use crate::routing::publish::Subscriber;
 use crate::shutdown::DrainWatch;
-use crate::telemetry::{ConnectionRecord, LiveInbox, Sampling, WorkerCounters, process_clock_ms};
+use crate::telemetry::{
+    ConnectionRecord, LiveInbox, LiveQuery, Outcome, Sampling, WorkerCounters, process_clock_ms,
+};
 
 use runtime::Runtime;
 pub use share::Crew;
@@ -225,7 +227,15 @@ impl Worker {
 
     async fn answer_queries(&self) {
         while let Ok(query) = self.live.recv_async().await {
-            let _asker_gave_up = query.reply.try_send(self.context.registry.oldest(query.limit));
+            let registry = &self.context.registry;
+            match query {
+                LiveQuery::List { wish, reply } => {
+                    let _asker_gave_up = reply.try_send(registry.list(&wish).await);
+                }
+                LiveQuery::Close { id, reply } => {
+                    let _asker_gave_up = reply.try_send(registry.end(id, Outcome::AdminClosed));
+                }
+            }
         }
     }
 

@@ -382,6 +382,7 @@ impl Live {
             worker,
             client: self.client(),
             listener: self.listener().name.clone(),
+            server_name: self.server_name().map(Into::into),
             upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
             endpoint: self.endpoint(),
             age: self.accepted.elapsed(),

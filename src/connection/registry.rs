@@ -3,6 +3,8 @@
 //! A connection has one entry among the deadlines, for the earliest moment at which a timeout of it may be over. Activity
 //! only stamps the connection; the entry is moved when it comes up. So a byte costs a stamp and no timer.
 
+mod listing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
@@ -15,7 +17,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::routing::Listener;
-use crate::telemetry::{LiveConnection, Outcome, WorkerCounters};
+use crate::telemetry::{Outcome, WorkerCounters};
 use crate::worker::runtime;
 
 use super::Live;
@@ -77,12 +79,10 @@ impl Registry {
         self.count_active();
     }
 
-    /// Ends the one with this number from outside its task, if it is still there.
-    pub(super) fn end(&self, id: u64, outcome: Outcome) {
+    /// Ends the one with this number from outside its task. `false`: it is not there any more.
+    pub(crate) fn end(&self, id: u64, outcome: Outcome) -> bool {
         let live = self.connections.borrow().get(&id).cloned();
-        if let Some(live) = live {
-            live.end(outcome);
-        }
+        live.map(|live| live.end(outcome)).is_some()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -102,11 +102,6 @@ impl Registry {
     /// Looks at each; whoever looks opens and closes none.
     pub(super) fn for_each(&self, look: impl Fn(&Live)) {
         self.connections.borrow().values().for_each(|live| look(live));
-    }
-
-    pub(crate) fn oldest(&self, limit: usize) -> Vec<LiveConnection> {
-        let now = CoarseTime::now();
-        self.connections.borrow().values().take(limit).map(|live| live.snapshot(self.worker, now)).collect()
     }
 
     /// To be called when something may have brought a timeout of this connection forward.

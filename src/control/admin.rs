@@ -1,11 +1,13 @@
 //! The admin port: probes, metrics, the table, who is connected, and the request to drain.
 //!
 //! One request per connection and a bound on everything, so that no client can take the port from the
-//! others: when it is full, the oldest connection makes room. It reads; only `POST /drain` asks for a change.
+//! others: when it is full, the oldest connection makes room. It reads; only `POST /drain` and `DELETE /connections/{id}` ask
+//! for a change.
 
 mod certificates;
 mod connections;
 mod drain;
+mod guard;
 mod probes;
 mod query;
 mod scrape;
@@ -21,7 +23,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -37,14 +39,18 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the index and the answer to an unknown path list.
-const ENDPOINTS: [(&str, &str); 9] = [
+const ENDPOINTS: [(&str, &str); 10] = [
     ("GET /livez", "200 while every worker's loop turns"),
     ("GET /readyz", "200 while the process accepts connections; ?verbose shows each check"),
     ("GET /healthz/lb", "as /readyz, but 503 as soon as the end is announced"),
     ("GET /startupz", "200 once every worker has had a table"),
     ("GET /metrics", "OpenMetrics"),
     ("GET /table", "listeners, routes, upstreams and endpoints as they are now (JSON)"),
-    ("GET /connections", "the oldest live connections (JSON); ?limit=1..10000, default 100"),
+    (
+        "GET /connections",
+        "live connections (JSON); ?limit=1..10000, default 100; ?sort=age|idle|received|sent; ?filter=text",
+    ),
+    ("DELETE /connections/{id}", "closes one; only with admin.allowChanges"),
     ("POST /drain", "ends the process as SIGTERM does; from this host only, unless admin.allowChanges"),
     ("GET /", "this list"),
 ];
@@ -105,6 +111,13 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
 }
 
 fn router(shared: Arc<Shared>) -> Router {
+    // What shows who is connected, and what changes something.
+    let guarded = Router::new()
+        .route("/table", get(table::show))
+        .route("/connections", get(connections::show))
+        .route("/connections/{id}", delete(connections::close).fallback(connections::only_delete))
+        .route("/drain", post(drain::request).fallback(drain::only_post))
+        .route_layer(axum::middleware::from_fn(guard::known_host));
     Router::new()
         .route("/", get(index))
         .route("/livez", get(probes::live))
@@ -112,9 +125,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz/lb", get(probes::load_balancer))
         .route("/startupz", get(probes::started))
         .route("/metrics", get(scrape::show))
-        .route("/table", get(table::show))
-        .route("/connections", get(connections::show))
-        .route("/drain", post(drain::request).fallback(drain::only_post))
+        .merge(guarded)
         .method_not_allowed_fallback(only_get)
         .fallback(unknown)
         .with_state(Admin { shared, scraping: Arc::default() })
@@ -138,7 +149,7 @@ async fn only_get(request: Request) -> Response {
 
 fn list() -> String {
     ENDPOINTS.iter().fold(String::new(), |mut text, (endpoint, what)| {
-        let _infallible = writeln!(text, "{endpoint:<18} {what}");
+        let _infallible = writeln!(text, "{endpoint:<24} {what}");
         text
     })
 }

@@ -92,12 +92,14 @@ pub enum Outcome {
     TableRemoved,
     /// Its endpoint had more than its fair share of connections, and the upstream's `rebalance` asks to close some.
     Rebalance,
+    /// Somebody closed it through the admin port.
+    AdminClosed,
     /// A defect or an exhausted resource of this process.
     Internal,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::DownstreamClosed,
         Self::UpstreamClosed,
         Self::DownstreamReset,
@@ -140,6 +142,7 @@ impl Outcome {
         Self::Policy,
         Self::TableRemoved,
         Self::Rebalance,
+        Self::AdminClosed,
         Self::Internal,
     ];
 
@@ -187,6 +190,7 @@ impl Outcome {
             Self::Policy => "policy",
             Self::TableRemoved => "table_removed",
             Self::Rebalance => "rebalance",
+            Self::AdminClosed => "admin_closed",
             Self::Internal => "internal",
         }
     }
@@ -235,12 +239,13 @@ impl Outcome {
             | Self::Policy
             | Self::TableRemoved
             | Self::Rebalance
+            | Self::AdminClosed
             | Self::Internal => Side::Sheave,
         }
     }
 
     /// Whether somebody should look at it; such connections are in the access log whatever the sample.
-    /// A clean end, a timeout that the configuration asks for and a planned drain are ordinary.
+    /// A clean end, a timeout that the configuration asks for and a planned drain are ordinary, and so is what a person asked for.
     pub fn is_error(self) -> bool {
         !matches!(
             self,
@@ -252,6 +257,7 @@ impl Outcome {
                 | Self::Drain
                 | Self::TableRemoved
                 | Self::Rebalance
+                | Self::AdminClosed
         )
     }
 }

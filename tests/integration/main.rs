@@ -14,6 +14,7 @@ mod breaker;
 mod cancel_safety;
 mod certificates;
 mod choice;
+mod closing;
 mod command_line;
 mod connect_failures;
 mod descriptors;

@@ -40,7 +40,7 @@ pub(in crate::config) struct Admin {
     /// Where it listens.
     #[schemars(extend("default" = "127.0.0.1:9901"))]
     pub(in crate::config) address: Field<ListenAddress>,
-    /// Take POST /drain from other hosts too; without it from loopback only.
+    /// Let connections be closed by hand, and take POST /drain from other hosts too; without it from loopback only.
     #[schemars(extend("default" = false))]
     pub(in crate::config) allow_changes: Field<bool>,
 }

@@ -114,7 +114,9 @@ pub(in crate::connection) async fn shake_hands(
         Outcome::Internal
     })?;
     let secure = Secure::new(engine);
-    let end = |id| context.registry.end(id, Outcome::HandshakeLimit);
+    let end = |id| {
+        context.registry.end(id, Outcome::HandshakeLimit);
+    };
     let Some(under_way) = context.handshakes.begin(live.id, Instant::now(), end) else {
         return Err(Ended::Cut(Outcome::HandshakeLimit));
     };

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::control::Event;
 use crate::shutdown::Phase;
 
-use super::Admin;
+use super::{Admin, guard};
 
 pub(super) async fn request(
     State(admin): State<Admin>,
@@ -23,9 +23,8 @@ pub(super) async fn request(
         let text = "only from this host; admin.allowChanges: true lets others ask for it as well\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    if headers.contains_key(header::ORIGIN) {
-        let text = "not from a web page: whoever makes a browser of this host ask is not its operator\n";
-        return (StatusCode::FORBIDDEN, text).into_response();
+    if let Err(refusal) = guard::refuse_pages(&headers) {
+        return refusal.into_response();
     }
     let phase = shared.drain.phase();
     // Asking again must not count as the second signal, which ends the process at once.

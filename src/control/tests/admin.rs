@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::telemetry::LiveConnection;
+use crate::telemetry::{LiveConnection, LiveQuery, LiveShare};
 
 fn json(reply: &Reply) -> Value {
     assert!(reply.head.contains("content-type: application/json"));
@@ -111,11 +111,13 @@ fn the_table_shows_names_and_where_tls_ends() {
 fn answer(inbox: LiveInbox, worker: usize, ages: &'static [u64]) {
     thread::spawn(move || {
         for query in inbox {
+            let LiveQuery::List { reply, .. } = query else { continue };
             let live = |age: &u64| LiveConnection {
                 id: *age,
                 worker,
                 client: "192.0.2.1:1000".parse().unwrap(),
                 listener: "front".into(),
+                server_name: None,
                 upstream: None,
                 endpoint: None,
                 age: Duration::from_secs(*age),
@@ -123,7 +125,9 @@ fn answer(inbox: LiveInbox, worker: usize, ages: &'static [u64]) {
                 bytes_received: 1,
                 bytes_sent: 2,
             };
-            query.reply.send(ages.iter().map(live).collect()).unwrap();
+            reply
+                .send(LiveShare { connections: ages.iter().map(live).collect(), matching: ages.len() })
+                .unwrap();
         }
     });
 }

@@ -27,12 +27,17 @@ pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Proxy {
     pub(crate) fn start(settings: &Settings) -> Self {
+        Self::start_yaml(&settings.yaml())
+    }
+
+    /// As [`Self::start`], on this text, which has a listener `main`.
+    pub(crate) fn start_yaml(yaml: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("sheave.yaml");
-        std::fs::write(&file, settings.yaml()).unwrap();
+        std::fs::write(&file, yaml).unwrap();
         let lines = Lines::default();
         let instance = Instance::start(Options {
-            config: load(&file).unwrap_or_else(|errors| panic!("{errors}\n{}", settings.yaml())),
+            config: load(&file).unwrap_or_else(|errors| panic!("{errors}\n{yaml}")),
             load: {
                 let file = file.clone();
                 Box::new(move || load(&file))
@@ -57,8 +62,13 @@ impl Proxy {
 
     /// Replaces the configuration and reloads it.
     pub(crate) fn reload(&self, settings: &Settings) -> Result<(), String> {
-        std::fs::write(self.directory.path().join("sheave.yaml"), settings.yaml()).unwrap();
+        std::fs::write(self.config(), settings.yaml()).unwrap();
         self.instance().reload().map(|_| ())
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> std::path::PathBuf {
+        self.directory.path().join("sheave.yaml")
     }
 
     /// Where a listener of the first table is bound.
@@ -154,21 +164,43 @@ pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &[&str]) -> f64 {
 
 /// Status and body. The admin port may not be there yet.
 pub(crate) fn admin_request(admin: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let Answer { status, body, .. } = admin_request_with(admin, method, path, &[]);
+    (status, body)
+}
+
+/// What the admin port said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// In lower case.
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// As [`admin_request`], with these headers; `Host` is `admin` unless it is one of them.
+pub(crate) fn admin_request_with(
+    admin: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     let mut stream = eventually_some("a connection to the admin port", || {
         TcpStream::connect_timeout(&admin, DEADLINE).ok()
     });
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    )
-    .unwrap();
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: 0\r\n");
+    if !headers.iter().any(|(name, _)| *name == "Host") {
+        request.push_str("Host: admin\r\n");
+    }
+    headers.iter().for_each(|(name, value)| request.push_str(&format!("{name}: {value}\r\n")));
+    write!(stream, "{request}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {answer:?}"));
+    let head = head.to_ascii_lowercase();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    (status.unwrap(), if chunked { unchunk(body) } else { body.to_owned() })
+    let chunked = head.contains("transfer-encoding: chunked");
+    Answer { status: status.unwrap(), body: if chunked { unchunk(body) } else { body.to_owned() }, head }
 }
 
 fn unchunk(mut body: &str) -> String {

@@ -75,6 +75,11 @@ impl Settings {
         self
     }
 
+    /// The admin port takes requests that change something.
+    pub(crate) fn with_changes(self) -> Self {
+        self.top("admin: {address: \"127.0.0.1:0\", allowChanges: true}")
+    }
+
     pub(crate) fn yaml(&self) -> String {
         let driver = match self.driver {
             Driver::IoUring => "io_uring",
@@ -84,11 +89,13 @@ impl Settings {
         let endpoint = |(address, weight)| format!("{{address: \"{address}\", weight: {weight}}}");
         let endpoints: Vec<String> = self.endpoints.iter().zip(weights).map(endpoint).collect();
         let mut yaml = format!(
-            "workers: {{count: {}, pin: false, driver: {driver}}}\nadmin: {{address: \"{}\"}}\n{}\n",
+            "workers: {{count: {}, pin: false, driver: {driver}}}\n{}\n",
             self.workers,
-            self.admin,
             self.top_without_overload()
         );
+        if !self.top.contains("admin:") {
+            writeln!(yaml, "admin: {{address: \"{}\"}}", self.admin).unwrap();
+        }
         if !self.top.contains("drain:") {
             yaml.push_str("drain: {delay: 0s, timeout: 5s}\n");
         }
