@@ -7,6 +7,8 @@
 mod admin;
 mod certificates;
 mod ejector;
+mod generations;
+mod history;
 mod kubernetes;
 mod loops;
 mod memory;
@@ -260,7 +262,8 @@ impl Side {
             () = self.discovery.run() => {}
             () = Prober::new(Arc::clone(&self.shared)).run() => {}
             () = Ejector::new(Arc::clone(&self.shared)).run() => {}
-            () = self.shared.propagation.follow(&self.shared.publisher) => {}
+            () = self.shared.propagation.follow(&self.shared.publisher, &self.shared.generations) => {}
+            () = history::follow(&self.shared) => {}
             () = memory::watch(&self.shared) => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}

@@ -71,7 +71,8 @@ fn introduction(listener: SocketAddr, admin: SocketAddr) -> String {
         "Sheave listens on {listener} and spreads connections over three echo endpoints.\n\
          \n\
          Try it:        nc {} {}        (what you type comes back)\n\
-         Look inside:   curl http://{admin}/table\n\
+         Look inside:   http://{admin}/ in a browser\n\
+         \x20              curl http://{admin}/table\n\
          \x20              curl http://{admin}/connections\n\
          \x20              curl http://{admin}/metrics\n\
          End it:        Ctrl-C\n\

@@ -1,4 +1,4 @@
-//! The admin port: probes, metrics, the table, who is connected, and the request to drain.
+//! The admin port: the status page, probes, metrics, the table, who is connected, and the request to drain.
 //!
 //! One request per connection and a bound on everything, so that no client can take the port from the
 //! others: when it is full, the oldest connection makes room. It reads; only `POST /drain` and `DELETE /connections/{id}` ask
@@ -8,6 +8,7 @@ mod certificates;
 mod connections;
 mod drain;
 mod guard;
+mod page;
 mod probes;
 mod query;
 mod scrape;
@@ -39,7 +40,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the index and the answer to an unknown path list.
-const ENDPOINTS: [(&str, &str); 10] = [
+const ENDPOINTS: [(&str, &str); 11] = [
     ("GET /livez", "200 while every worker's loop turns"),
     ("GET /readyz", "200 while the process accepts connections; ?verbose shows each check"),
     ("GET /healthz/lb", "as /readyz, but 503 as soon as the end is announced"),
@@ -52,7 +53,8 @@ const ENDPOINTS: [(&str, &str); 10] = [
     ),
     ("DELETE /connections/{id}", "closes one; only with admin.allowChanges"),
     ("POST /drain", "ends the process as SIGTERM does; from this host only, unless admin.allowChanges"),
-    ("GET /", "this list"),
+    ("GET /status", "how the process fares, in a few numbers (JSON)"),
+    ("GET /", "the status page for a browser, this list for others"),
 ];
 
 #[derive(Clone)]
@@ -60,6 +62,8 @@ struct Admin {
     shared: Arc<Shared>,
     /// Held by the scrape under way.
     scraping: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the status page that is being made.
+    viewing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Serves for ever.
@@ -113,13 +117,17 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, router: Router) {
 fn router(shared: Arc<Shared>) -> Router {
     // What shows who is connected, and what changes something.
     let guarded = Router::new()
+        .route("/", get(page::show))
+        .route("/status", get(page::status))
+        .route("/page/page.css", get(page::style))
+        .route("/page/page.js", get(page::script))
+        .route("/page/icon.svg", get(page::icon))
         .route("/table", get(table::show))
         .route("/connections", get(connections::show))
         .route("/connections/{id}", delete(connections::close).fallback(connections::only_delete))
         .route("/drain", post(drain::request).fallback(drain::only_post))
         .route_layer(axum::middleware::from_fn(guard::known_host));
     Router::new()
-        .route("/", get(index))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/healthz/lb", get(probes::load_balancer))
@@ -128,11 +136,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .merge(guarded)
         .method_not_allowed_fallback(only_get)
         .fallback(unknown)
-        .with_state(Admin { shared, scraping: Arc::default() })
-}
-
-async fn index() -> String {
-    format!("sheave {}\n\n{}", env!("CARGO_PKG_VERSION"), list())
+        .with_state(Admin { shared, scraping: Arc::default(), viewing: Arc::default() })
 }
 
 async fn unknown(request: Request) -> (StatusCode, String) {

@@ -140,7 +140,7 @@ pub(super) fn forget(shared: &Shared) -> bool {
 }
 
 /// Moves what the workers have entered into the total, without what is not in the table any more.
-fn collect(shared: &Shared, table: &RouteTable, total: &mut Ledger) {
+pub(super) fn collect(shared: &Shared, table: &RouteTable, total: &mut Ledger) {
     for counters in &shared.counters {
         total.merge(&counters.with_ledger(std::mem::take));
     }

@@ -28,7 +28,7 @@ use crate::tls::ClientSide;
 
 use super::shared::Shared;
 
-pub(super) use tally::Tally;
+pub(super) use tally::{Counts, Tally};
 
 /// Probes that may be under way; more wait for their turn.
 const AT_ONCE: usize = 256;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::routing::publish::Publisher;
 use crate::telemetry::Histogram;
 
+use super::generations::Generations;
 use super::kubernetes::Stamp;
 
 /// Changes whose table the workers have not taken yet. More wait only for a worker that is stuck.
@@ -55,10 +56,11 @@ impl Propagation {
     }
 
     /// Listens to the workers, for ever.
-    pub(super) async fn follow(&self, publisher: &Publisher) {
+    pub(super) async fn follow(&self, publisher: &Publisher, generations: &Generations) {
         loop {
-            let reached = publisher.acknowledged();
-            self.acknowledged(reached, Instant::now(), SystemTime::now());
+            let (reached, now) = (publisher.acknowledged(), Instant::now());
+            self.acknowledged(reached, now, SystemTime::now());
+            generations.acknowledged(reached, now);
             self.reached.send_if_modified(|before| std::mem::replace(before, reached) != reached);
             if !publisher.acknowledgement().await {
                 // All workers are gone, which is the main thread's business.

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::routing::RouteTable;
 use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
 use crate::telemetry::{Ledger, LiveDirectory, Views, WorkerCounters, process_clock_ms};
 
 use super::certificates::Certificates;
+use super::generations::{Cause, Generations};
+use super::history::History;
 use super::probes::Tally;
 use super::propagation::Propagation;
 use super::status::Status;
@@ -45,6 +48,10 @@ pub(super) struct Shared {
     pub(super) watches: Arc<kubernetes::Watches>,
     pub(super) certificates: Certificates,
     pub(super) propagation: Propagation,
+    /// The last tables.
+    pub(super) generations: Generations,
+    /// The last minutes.
+    pub(super) history: History,
     pub(super) compilations: Count,
     /// The generation of the table that was published last.
     pub(super) published: watch::Sender<u64>,
@@ -94,7 +101,10 @@ impl Default for Tuning {
 
 impl Shared {
     pub(super) fn new(sources: Sources, config: Config, tuning: Tuning) -> Self {
-        let started_with = Arc::new(config);
+        let (started_with, started) = (Arc::new(config), Instant::now());
+        let generations = Generations::default();
+        let first = sources.publisher.current();
+        generations.enter(&RouteTable::empty(), &first, Cause::Start, started);
         Self {
             publisher: sources.publisher,
             counters: sources.counters,
@@ -107,13 +117,15 @@ impl Shared {
             watches: Arc::default(),
             certificates: Certificates::default(),
             propagation: Propagation::new(),
+            generations,
+            history: History::default(),
             compilations: Count::default(),
             published: watch::Sender::new(0),
             probes: Tally::default(),
             configs: watch::Sender::new(Arc::clone(&started_with)),
             started_with,
             ledger: Mutex::default(),
-            started: Instant::now(),
+            started,
             started_at: SystemTime::now(),
             tuning,
         }

@@ -12,6 +12,7 @@ use crate::routing::{Findings, Found, Problem, RouteTable};
 use crate::tls::{Credentials, Taken};
 
 use super::certificates::{self, Delivery};
+use super::generations::Cause;
 use super::kubernetes::{self, Changed, Index, Observation, Scope, ServiceKey, Stamp};
 use super::loops::Loops;
 use super::shared::Shared;
@@ -123,7 +124,7 @@ impl Tables {
         let before = std::mem::replace(&mut self.findings, findings);
         self.shared.certificates.update(&self.findings.credentials);
         certificates::announce_problems(&self.findings.credentials, &before.credentials);
-        let published = self.publish(next, sockets);
+        let published = self.publish(next, sockets, Cause::Configuration);
         self.up_to_date();
         for (name, found) in &self.findings.upstreams {
             let before = before.upstreams.get(name);
@@ -210,7 +211,7 @@ impl Tables {
         next.succeed(&current, now);
         self.shared.compilations.add(self.config.upstreams.len());
         self.shared.propagation.expect(next.generation, stamps.into_iter());
-        let generation = self.publish(next, Vec::new()).generation;
+        let generation = self.publish(next, Vec::new(), Cause::Certificates).generation;
         tracing::info!(generation, "new handshakes go by the new certificates");
     }
 
@@ -230,7 +231,8 @@ impl Tables {
         let mut next = crate::routing::refresh(upstreams, &current, now);
         next.succeed(&current, now);
         self.shared.propagation.expect(next.generation, stamps.into_iter());
-        let Published { generation, at, .. } = self.publish(next, Vec::new());
+        let cause = if changed.is_empty() { Cause::Health } else { Cause::Cluster };
+        let Published { generation, at, .. } = self.publish(next, Vec::new(), cause);
         for (index, found) in changed {
             let name = &self.config.upstreams[index].name;
             let before = self.findings.upstreams.insert(name.clone(), found.clone());
@@ -286,8 +288,10 @@ impl Tables {
         &mut self,
         table: RouteTable,
         sockets: Vec<Vec<crate::routing::publish::BoundListener>>,
+        cause: Cause,
     ) -> Published {
         let at = Instant::now();
+        self.shared.generations.enter(&self.shared.publisher.current(), &table, cause, at);
         let endpoints = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
         let published =
             Published { generation: table.generation, listeners: table.listeners.len(), endpoints, at };

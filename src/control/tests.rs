@@ -3,6 +3,7 @@
 mod admin;
 mod certificates;
 mod metrics;
+mod page;
 mod reload;
 
 use std::io::{Read, Write};

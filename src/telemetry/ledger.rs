@@ -197,6 +197,13 @@ impl Ledger {
 }
 
 impl Tally {
+    /// How many connections ended, and how many of them somebody should look at.
+    pub fn counts(&self) -> (u64, u64) {
+        self.outcomes.iter().fold((0, 0), |(ended, failed), (outcome, count)| {
+            (ended + count, failed + if outcome.is_error() { *count } else { 0 })
+        })
+    }
+
     fn enter(&mut self, record: &ConnectionRecord) {
         *self.outcomes.entry(record.outcome).or_default() += 1;
         self.bytes_received += record.bytes_received;

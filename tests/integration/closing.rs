@@ -77,7 +77,7 @@ fn a_page_of_another_site_closes_nothing(driver: Driver) {
         let answer = admin_request_with(proxy.admin, "DELETE", &path, headers);
         assert_eq!(answer.status, status, "{headers:?}: {}", answer.body);
     }
-    for path in ["/table", "/connections"] {
+    for path in ["/", "/table", "/connections", "/status"] {
         let answer = admin_request_with(proxy.admin, "GET", path, &[("Host", "evil.example:9901")]);
         assert_eq!(answer.status, 421, "{path}");
     }

@@ -26,6 +26,7 @@ mod half_close;
 mod hedging;
 mod near;
 mod overload;
+mod page;
 mod passive;
 mod postgres;
 mod probes;

@@ -33,7 +33,7 @@ pub(in crate::config) enum Driver {
     Epoll,
 }
 
-/// The admin port: /livez /readyz /startupz /metrics /table /connections /drain and the status page.
+/// The admin port: /livez /readyz /startupz /metrics /status /table /connections /drain and the status page.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Admin {

@@ -52,6 +52,12 @@ pub(super) async fn started(State(admin): State<Admin>, parameters: Parameters) 
     answer("startupz", parameters, &[table(&admin.shared)])
 }
 
+/// What is not as it should be, by name.
+pub(super) fn troubles(shared: &Shared) -> Vec<(&'static str, String)> {
+    let checks = readiness(shared, true).into_iter();
+    checks.filter(|check| check.verdict != Verdict::Passed).map(|check| (check.name, check.detail)).collect()
+}
+
 fn readiness(shared: &Shared, phase_passes: bool) -> Vec<Check> {
     let phase = Check {
         name: "phase",
