@@ -15,7 +15,7 @@ prepare() {
     mkdir -p "$state"/{logs,pids,cni,tmp,cache,apiserver,kubelet/seccomp/profiles}
     touch "$state/resolv.conf"
     # The running cluster keeps its tools when the checkout changes.
-    "$here/build" --cached kubernetes helm etcd | paste -sd : >"$state/tools"
+    "$here/build" --cached kubernetes helm etcd jaeger | paste -sd : >"$state/tools"
     make_credentials
     render containerd.toml containerd.toml
     render cni.conflist cni/pods.conflist

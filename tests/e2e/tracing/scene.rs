@@ -1,0 +1,198 @@
+//! A Sheave whose every connection becomes a trace, with an endpoint for each way that a connection can go.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{eventually, eventually_some};
+
+use super::jaeger::Jaeger;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// Killed with its value, should it still run.
+pub(super) struct Scene {
+    process: Child,
+    log: Lines,
+    /// The access log.
+    output: Lines,
+    _files: tempfile::TempDir,
+    /// One connection fills the place of the endpoint that takes none.
+    _full: (TcpListener, TcpStream),
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<Value>>>);
+
+impl Scene {
+    pub(super) fn set(jaeger: &Jaeger, protocol: &str) -> Self {
+        let (echo, reset, closed) = (endpoint(echo), endpoint(reset), closed());
+        let (full_at, full) = full();
+        let names = ["clean", "retried", "blackholed", "no-tls", "named", "reset", "proxied", "drained"];
+        let listener = |(number, name): (usize, &&str)| {
+            let mut listener = json!({"name": name, "address": format!("127.0.0.{}:0", number + 1)});
+            match *name {
+                "proxied" => {
+                    listener["proxyProtocol"] = json!({"mode": "Require", "trusted": ["127.0.0.0/8"]})
+                }
+                "no-tls" | "named" => {
+                    listener["protocol"] = json!("TLS");
+                    listener["tls"] = json!({"mode": "Passthrough"});
+                }
+                _ => {}
+            }
+            listener
+        };
+        let route = |name: &&str| {
+            let upstream = if ["retried", "blackholed", "reset"].contains(name) { name } else { &"clean" };
+            let hostnames = if ["no-tls", "named"].contains(name) { vec!["a.example.com"] } else { vec![] };
+            json!({"name": name, "listener": name, "hostnames": hostnames, "backendRefs": [{"upstream": upstream}]})
+        };
+        let upstream = |name: &str, endpoints: &[SocketAddr]| {
+            let endpoints: Vec<Value> = endpoints.iter().map(|address| json!({"address": address})).collect();
+            json!({
+                "name": name, "endpoints": endpoints, "loadBalancer": {"type": "RoundRobin"},
+                "timeout": {"tcp": {"connectTimeout": "300ms"}}, "retry": {"numRetries": endpoints.len() - 1},
+            })
+        };
+        let config = json!({
+            "admin": {"address": "127.0.0.1:0"},
+            "drain": {"delay": "0s", "timeout": "1s"},
+            "tracing": {
+                "enabled": true, "protocol": protocol, "sample": 1,
+                "endpoint": format!("http://{}", jaeger.endpoint(protocol)),
+            },
+            "listeners": names.iter().enumerate().map(listener).collect::<Vec<_>>(),
+            "routes": names.iter().map(route).collect::<Vec<_>>(),
+            "upstreams": [
+                upstream("clean", &[echo]), upstream("retried", &[closed, echo]),
+                upstream("blackholed", &[full_at]), upstream("reset", &[reset]),
+            ],
+        });
+        Self::start(&config, full)
+    }
+
+    fn start(config: &Value, full: (TcpListener, TcpStream)) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let file = files.path().join("sheave.yaml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sheave"));
+        command.args(["run", "--allow-port-zero", "--config"]).arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let output = Lines::of(process.stdout.take().unwrap());
+        let log = Lines::of(process.stderr.take().unwrap());
+        Self { process, log, output, _files: files, _full: full }
+    }
+
+    /// Where it is bound, once it is.
+    pub(super) fn listener(&self, name: &str) -> SocketAddr {
+        eventually_some("a listener", SOON, || {
+            let lines = self.log.0.lock().unwrap();
+            let line =
+                lines.iter().find(|line| line["message"] == "listening" && line["listener"] == name)?;
+            line["address"].as_str()?.parse().ok()
+        })
+    }
+
+    /// Asks it to end, and waits for that; all lines of its access log.
+    pub(super) fn end(mut self) -> Vec<Value> {
+        let pid = Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        eventually("the end of sheave", SOON, || self.process.try_wait().unwrap().is_some(), |ended| *ended);
+        let lines = || self.output.0.lock().unwrap().clone();
+        eventually("the access log", SOON, lines, |lines| {
+            lines.iter().any(|line| line["listener"] == "drained")
+        })
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let kept = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                kept.0.lock().unwrap().extend(serde_json::from_str(&line).ok());
+            }
+        });
+        lines
+    }
+}
+
+pub(super) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream
+}
+
+/// Reads to the end, or to the reset.
+pub(super) fn is_over(client: &mut TcpStream) {
+    let error = client.read_to_end(&mut Vec::new()).err();
+    let is_late = error.is_some_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!is_late, "it should have ended");
+}
+
+/// What a client says first that asks for this name.
+pub(super) fn client_hello(name: &'static str) -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let name = ServerName::try_from(name).unwrap();
+    let mut bytes = Vec::new();
+    ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+fn endpoint(serve: fn(TcpStream)) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}
+
+fn reset(mut stream: TcpStream) {
+    stream.read_exact(&mut [0]).ok();
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Where nobody listens.
+fn closed() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// An endpoint whose one place in the backlog is taken: who comes gets no answer.
+fn full() -> (SocketAddr, (TcpListener, TcpStream)) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let address = listener.local_addr().unwrap();
+    let filler = TcpStream::connect(address).unwrap();
+    (address, (listener, filler))
+}
