@@ -8,6 +8,7 @@ mod connect;
 mod context;
 mod handshake;
 mod live;
+mod long_lived;
 mod passive;
 mod peek;
 mod pipes;
@@ -33,6 +34,7 @@ use crate::worker::runtime::Stream;
 
 pub(crate) use context::{Context, Outside};
 pub(crate) use live::{CoarseTime, Live};
+pub(crate) use long_lived::tell as tell_of_long_lived;
 pub(crate) use registry::Registry;
 pub(crate) use relay::watch;
 

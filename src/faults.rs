@@ -45,6 +45,11 @@ pub(crate) fn cgroup() -> Option<std::path::PathBuf> {
     fault("cgroup").map(Into::into)
 }
 
+/// `long-lived=300`: a connection lives long after so many milliseconds.
+pub(crate) fn long_lived() -> Option<std::time::Duration> {
+    fault("long-lived").and_then(|time| time.parse().ok()).map(std::time::Duration::from_millis)
+}
+
 /// `tls-records=100`: keys of TLS 1.2 are worn out after so many records.
 pub(crate) fn wear_out_keys(mut provider: CryptoProvider) -> CryptoProvider {
     let Some(limit) = fault("tls-records").and_then(|limit| limit.parse().ok()) else { return provider };

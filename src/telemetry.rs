@@ -27,6 +27,8 @@ pub use live::{
     process_clock_ms,
 };
 pub use outcome::{Outcome, Side};
-pub use record::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, Parent, Timeline, TlsRecord};
+pub use record::{
+    Attempt, ClientIdentity, ConnectionRecord, LongLived, Negotiated, Parent, Report, Timeline, TlsRecord,
+};
 pub use sampling::{Parents, Sampling, Share, TraceRules, Wants};
 pub use sinks::{Sinks, Views};

@@ -32,9 +32,7 @@ use crate::resilience::{MemoryState, Watermark};
 use crate::routing::Places;
 use crate::routing::publish::Subscriber;
 use crate::shutdown::DrainWatch;
-use crate::telemetry::{
-    ConnectionRecord, LiveInbox, LiveQuery, Outcome, Sampling, WorkerCounters, process_clock_ms,
-};
+use crate::telemetry::{LiveInbox, LiveQuery, Outcome, Report, Sampling, WorkerCounters, process_clock_ms};
 
 use runtime::Runtime;
 pub use share::Crew;
@@ -56,7 +54,7 @@ pub struct Parts {
     pub places: Arc<Places>,
     pub places_max: usize,
     pub pipes_max: usize,
-    pub records: flume::Sender<ConnectionRecord>,
+    pub records: flume::Sender<Report>,
     /// Which of them are wanted.
     pub sampling: Arc<Sampling>,
     /// What the control side says of the memory.
@@ -162,6 +160,9 @@ impl Worker {
         self.spawn_vital(|worker| async move { worker.answer_queries().await });
         self.spawn_vital(|worker| async move { worker.context.registry.run_timeouts().await });
         self.spawn_vital(|worker| async move { crate::connection::watch(&worker.context.registry).await });
+        self.spawn_vital(
+            |worker| async move { crate::connection::tell_of_long_lived(&worker.context).await },
+        );
         self.spawn_vital(|worker| async move { drain::follow(&worker).await });
         self.spawn_vital(|worker| async move { leave::follow(&worker).await });
         self.spawn_vital(|worker| async move { policy::follow(&worker).await });

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sheave::config::{AccessLog, Tracing, TracingProtocol};
 use sheave::telemetry::otlp::Settings;
-use sheave::telemetry::{Attempt, ConnectionRecord, Outcome, Sinks, Timeline, Wants, trace_id};
+use sheave::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Sinks, Timeline, Wants, trace_id};
 
 const PER_SECOND: u64 = 20_000;
 const SECONDS: u64 = 10;
@@ -57,7 +57,7 @@ fn measure(log: bool, share: Option<f64>, receiver: SocketAddr) -> Result<String
         for id in made..due {
             let mut record = record(id);
             record.wants = sampling.wants(&record);
-            lost += u64::from(record.wants.any() && records.try_send(record).is_err());
+            lost += u64::from(record.wants.any() && records.try_send(Report::Ended(record)).is_err());
         }
         made = due.max(made);
         if early == 0.0 && made > PER_SECOND * SECONDS / 3 {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::resilience::MemoryState;
 use crate::routing::Verdicts;
-use crate::telemetry::{ConnectionRecord, Sampling, WorkerCounters};
+use crate::telemetry::{Report, Sampling, WorkerCounters};
 
 use super::Registry;
 use super::handshake::Handshakes;
@@ -28,7 +28,7 @@ pub(crate) struct Context {
     pub(super) secure_scratch: RefCell<secure::Scratch>,
     pub(super) handshakes: Handshakes,
     /// Where records go.
-    pub(super) records: flume::Sender<ConnectionRecord>,
+    pub(super) records: flume::Sender<Report>,
     /// Which of them are wanted.
     pub(super) sampling: Arc<Sampling>,
     /// Where to say that an endpoint has failed too often.
@@ -45,7 +45,7 @@ pub(crate) struct Context {
 /// What connections have to do with the rest of the process.
 pub(crate) struct Outside {
     /// Where records go.
-    pub(crate) records: flume::Sender<ConnectionRecord>,
+    pub(crate) records: flume::Sender<Report>,
     /// Which of them are wanted.
     pub(crate) sampling: Arc<Sampling>,
     /// Where to say that an endpoint has failed too often.

@@ -10,14 +10,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::proxy_protocol::{Addresses, TraceParent};
 use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
-use crate::telemetry::{LiveConnection, Outcome, Parent, Side, TraceId, trace_id};
+use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId, trace_id};
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
@@ -389,6 +389,24 @@ impl Live {
             idle: self.idle_for(now),
             bytes_received: self.received.get(),
             bytes_sent: self.sent.get(),
+        }
+    }
+
+    /// What it has done, of which the last `interval` is told.
+    pub(super) fn long_lived(&self, interval: Duration) -> LongLived {
+        let to = SystemTime::now();
+        LongLived {
+            id: self.id,
+            trace: self.trace(),
+            client: self.client(),
+            listener: self.listener().name.clone(),
+            upstream: self.upstream.get().map(|upstream| upstream.name.clone()),
+            endpoint: self.endpoint(),
+            bytes_received: self.received.get(),
+            bytes_sent: self.sent.get(),
+            idle: self.idle_for(CoarseTime::now()),
+            from: to.checked_sub(interval).unwrap_or(to),
+            to,
         }
     }
 

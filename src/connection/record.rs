@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Name;
 use crate::routing::{EndpointState, Route, Upstream};
-use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Timeline, Wants, WorkerCounters};
+use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Timeline, Wants, WorkerCounters};
 
 use super::live::Direction;
 use super::{Context, Live};
@@ -134,7 +134,7 @@ impl Drop for Recorder {
         record.wants = context.sampling.wants(&record);
         context.registry.close(&self.live);
         context.counters.enter(&record);
-        if record.wants.any() && context.records.try_send(record).is_err() {
+        if record.wants.any() && context.records.try_send(Report::Ended(record)).is_err() {
             WorkerCounters::add(&context.counters.records_dropped, 1);
         }
     }

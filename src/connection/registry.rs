@@ -104,6 +104,11 @@ impl Registry {
         self.connections.borrow().values().for_each(|live| look(live));
     }
 
+    /// So many of them from this number on.
+    pub(super) fn beginning_with(&self, id: u64, limit: usize) -> Vec<Rc<Live>> {
+        self.connections.borrow().range(id..).take(limit).map(|(_, live)| Rc::clone(live)).collect()
+    }
+
     /// To be called when something may have brought a timeout of this connection forward.
     pub(crate) fn schedule(&self, live: &Live) {
         let Some((deadline, _)) = live.deadline() else { return };

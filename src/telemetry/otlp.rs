@@ -17,7 +17,7 @@ use std::time::Duration;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::SpanData;
 
-use super::{ConnectionRecord, TraceRules};
+use super::{ConnectionRecord, LongLived, TraceRules};
 use exporter::Exporter;
 
 pub use environment::{Batches, Settings};
@@ -81,6 +81,11 @@ impl Traces {
     /// Makes the trace of a connection that ended.
     pub(super) fn enter(&self, record: &ConnectionRecord) {
         self.put(spans::of_ended(record, &self.scope));
+    }
+
+    /// Shows a connection in its trace before it ends.
+    pub(super) fn tell(&self, connection: &LongLived) {
+        self.put(vec![spans::of_long_lived(connection, &self.scope)]);
     }
 
     fn put(&self, spans: Vec<SpanData>) {

@@ -37,6 +37,34 @@ pub struct ConnectionRecord {
     pub outcome: Outcome,
 }
 
+/// A connection that lives long, for its trace: what it has done so far.
+#[derive(Debug, Clone)]
+pub struct LongLived {
+    pub id: u64,
+    pub trace: TraceId,
+    pub client: SocketAddr,
+    pub listener: Name,
+    pub upstream: Option<Name>,
+    pub endpoint: Option<SocketAddr>,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub idle: Duration,
+    /// The time that this is told of.
+    pub from: SystemTime,
+    pub to: SystemTime,
+}
+
+/// What workers tell.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the first kind, and a box costs each an allocation"
+)]
+pub enum Report {
+    Ended(ConnectionRecord),
+    Lives(Box<LongLived>),
+}
+
 /// The span that a connection is a part of, in its trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parent {

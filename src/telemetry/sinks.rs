@@ -12,7 +12,7 @@ use crate::config::AccessLog as LogConfig;
 
 use super::access_log::AccessLog;
 use super::otlp::{self, Sending, Settings, SpanCounters, Traces};
-use super::{ConnectionRecord, Failures, Sampling};
+use super::{ConnectionRecord, Failures, Report, Sampling};
 
 /// Records that may wait, of all workers together.
 const QUEUE_MAX: usize = 16_384;
@@ -26,7 +26,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 /// The running thread, as its owner sees it.
 #[derive(Debug)]
 pub struct Sinks {
-    records: flume::Sender<ConnectionRecord>,
+    records: flume::Sender<Report>,
     finished: flume::Receiver<()>,
     sending: Option<Sending>,
     views: Views,
@@ -65,8 +65,8 @@ impl Sinks {
         Ok(Self { records, finished, sending, views: Views { sampling, failures, spans } })
     }
 
-    /// Where workers put their records.
-    pub fn sender(&self) -> flume::Sender<ConnectionRecord> {
+    /// Where workers put their reports.
+    pub fn sender(&self) -> flume::Sender<Report> {
         self.records.clone()
     }
 
@@ -108,10 +108,17 @@ struct Takers<W> {
 
 impl<W: Write> Takers<W> {
     /// Until all senders are gone.
-    fn consume(&mut self, queue: &flume::Receiver<ConnectionRecord>) {
-        while let Ok(record) = queue.recv() {
-            for record in std::iter::once(record).chain(queue.try_iter()).take(BATCH_MAX) {
-                self.take(record);
+    fn consume(&mut self, queue: &flume::Receiver<Report>) {
+        while let Ok(report) = queue.recv() {
+            for report in std::iter::once(report).chain(queue.try_iter()).take(BATCH_MAX) {
+                match report {
+                    Report::Ended(record) => self.take(record),
+                    Report::Lives(connection) => {
+                        if let Some(traces) = &self.traces {
+                            traces.tell(&connection);
+                        }
+                    }
+                }
             }
             self.log.write();
         }
@@ -141,7 +148,8 @@ mod tests {
         let (records, queue) = flume::bounded(4);
         let wants = |log, failure| Wants { log, trace: false, failure };
         for (id, wants) in [(1, wants(true, false)), (2, wants(false, true)), (3, wants(true, true))] {
-            records.send(ConnectionRecord { id, wants, ..ConnectionRecord::example() }).unwrap();
+            let record = ConnectionRecord { id, wants, ..ConnectionRecord::example() };
+            records.send(Report::Ended(record)).unwrap();
         }
         drop(records);
         let (failures, mut output) = (Failures::default(), Vec::new());

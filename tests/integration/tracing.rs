@@ -1,6 +1,7 @@
 //! A trace for each connection: what it says, whose it is, and what it costs when nobody takes it.
 
 mod environment;
+mod long_lived;
 mod lost;
 mod parents;
 

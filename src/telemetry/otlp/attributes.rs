@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use opentelemetry::{KeyValue, Value};
 
-use crate::telemetry::{Attempt, ClientIdentity, ConnectionRecord, Negotiated, TlsRecord};
+use crate::telemetry::{Attempt, ClientIdentity, ConnectionRecord, LongLived, Negotiated, TlsRecord};
 
 /// More than the most that a span has.
 const EXPECTED: usize = 28;
@@ -40,6 +40,26 @@ impl Attributes {
         attributes.bytes(record);
         attributes.put("sheave.outcome", record.outcome.label());
         attributes.put("sheave.side", record.outcome.side().label());
+        attributes
+    }
+
+    /// Of a connection that goes on.
+    pub(super) fn of_long_lived(connection: &LongLived) -> Self {
+        let mut attributes = Self(Vec::with_capacity(12));
+        attributes.put("client.address", connection.client.ip().to_canonical().to_string());
+        attributes.put("client.port", i64::from(connection.client.port()));
+        attributes.put("sheave.connection.id", whole(connection.id));
+        attributes.put("sheave.listener", Value::String(connection.listener.clone().into()));
+        if let Some(upstream) = &connection.upstream {
+            attributes.put("sheave.upstream", Value::String(upstream.clone().into()));
+        }
+        if let Some(endpoint) = connection.endpoint {
+            attributes.put("sheave.endpoint", endpoint.to_string());
+        }
+        attributes.put("sheave.bytes.received", whole(connection.bytes_received));
+        attributes.put("sheave.bytes.sent", whole(connection.bytes_sent));
+        attributes
+            .put("sheave.idle_ms", whole(u64::try_from(connection.idle.as_millis()).unwrap_or(u64::MAX)));
         attributes
     }
 

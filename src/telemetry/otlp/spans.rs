@@ -4,14 +4,14 @@
 //! say the same. A failure that another attempt made good is the attempt's, not the connection's.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::attributes::Attributes;
-use crate::telemetry::{Attempt, ConnectionRecord, Outcome, identity};
+use crate::telemetry::{Attempt, ConnectionRecord, LongLived, Outcome, identity};
 
 /// The trace of a connection that ended.
 pub(super) fn of_ended(record: &ConnectionRecord, scope: &InstrumentationScope) -> Vec<SpanData> {
@@ -26,6 +26,30 @@ pub(super) fn of_ended(record: &ConnectionRecord, scope: &InstrumentationScope) 
     trace.relay();
     trace.drain();
     trace.spans
+}
+
+/// A part of the life of a connection that goes on.
+pub(super) fn of_long_lived(connection: &LongLived, scope: &InstrumentationScope) -> SpanData {
+    let trace = TraceId::from_bytes(connection.trace.to_bytes());
+    // Another one for each part, beyond those that its end will have.
+    let part = connection.to.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let part = usize::try_from(part).unwrap_or(usize::MAX);
+    let span = SpanId::from(identity::child_span_id(connection.id, part));
+    SpanData {
+        span_context: SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE),
+        parent_span_id: SpanId::from(identity::span_id(connection.id)),
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: format!("tcp {} (live)", connection.listener).into(),
+        start_time: connection.from,
+        end_time: connection.to,
+        attributes: Attributes::of_long_lived(connection).into_vec(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: scope.clone(),
+    }
 }
 
 struct Trace<'a> {
