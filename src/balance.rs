@@ -5,6 +5,7 @@
 //! same moment see each other. Nothing here dials, waits or reads a clock.
 
 mod consistent_hash;
+mod groups;
 mod hash;
 mod latency;
 mod least_connections;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::config::LoadBalancer;
 use crate::routing::{Endpoint, Reservation, Upstream};
 
+pub use groups::Seat;
 pub use latency::Latency;
 pub use near::Nearness;
 pub use schedule::Schedule;

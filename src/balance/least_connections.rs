@@ -2,7 +2,11 @@
 
 use crate::routing::Endpoint;
 
+use super::groups::{self, Groups};
 use super::{Choice, Pick};
+
+/// Groups that are looked at before all endpoints are: with so many in vain, the others are likely to be in vain too.
+const GROUPS_MAX: usize = 8;
 
 /// The least loaded candidate; among equals a random one.
 ///
@@ -11,7 +15,8 @@ use super::{Choice, Pick};
 /// on.
 pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
-        let Least { index, endpoint, active, .. } = least(choice, random)?;
+        let found = choice.tier.groups().and_then(|groups| least_of_groups(choice, groups, random));
+        let Least { index, endpoint, active, .. } = found.or_else(|| least(choice, random))?;
         if let Some(reservation) = endpoint.state.reserve_if(active) {
             return Some(Pick { index, reservation });
         }
@@ -25,35 +30,90 @@ struct Least<'a> {
     weight: u64,
 }
 
-fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<Least<'a>> {
-    let mut least: Option<Least<'_>> = None;
-    let mut equals = 1;
-    for (index, endpoint) in choice.candidates() {
-        let (active, weight) = (endpoint.state.active(), choice.weight(endpoint));
+/// The best of those that were looked at.
+#[derive(Default)]
+struct Best<'a> {
+    least: Option<Least<'a>>,
+    /// How many are as good.
+    equals: u32,
+}
+
+impl<'a> Best<'a> {
+    fn consider(&mut self, candidate: Least<'a>, random: &mut fastrand::Rng) {
         // Looked at once more: it is this count that the choice stands or falls with.
-        if endpoint.max_connections.is_some_and(|max| active >= max.get()) {
-            continue;
+        if candidate.endpoint.max_connections.is_some_and(|max| candidate.active >= max.get()) {
+            return;
         }
-        let order = least.as_ref().map_or(std::cmp::Ordering::Less, |least| {
-            load_after(active, least.weight).cmp(&load_after(least.active, weight))
+        let order = self.least.as_ref().map_or(std::cmp::Ordering::Less, |least| {
+            load_after(candidate.active, least.weight).cmp(&load_after(least.active, candidate.weight))
         });
         let is_taken = match order {
             std::cmp::Ordering::Less => {
-                equals = 1;
+                self.equals = 1;
                 true
             }
             std::cmp::Ordering::Equal => {
                 // Reservoir sampling: each of the equals ends up chosen with the same chance.
-                equals += 1;
-                random.u32(0..equals) == 0
+                self.equals += 1;
+                random.u32(0..self.equals) == 0
             }
             std::cmp::Ordering::Greater => false,
         };
         if is_taken {
-            least = Some(Least { index, endpoint, active, weight });
+            self.least = Some(candidate);
         }
     }
-    least
+}
+
+fn least<'a>(choice: &Choice<'a>, random: &mut fastrand::Rng) -> Option<Least<'a>> {
+    let mut best = Best::default();
+    for (index, endpoint) in choice.candidates() {
+        let (active, weight) = (endpoint.state.active(), choice.weight(endpoint));
+        best.consider(Least { index, endpoint, active, weight }, random);
+    }
+    best.least
+}
+
+/// The same, by looking only where it may be. `None`: it was not found like that.
+fn least_of_groups<'a>(
+    choice: &Choice<'a>,
+    groups: &Groups,
+    random: &mut fastrand::Rng,
+) -> Option<Least<'a>> {
+    let mut best = Best::default();
+    let mut seen = [usize::MAX; GROUPS_MAX];
+    for count in 0..=GROUPS_MAX {
+        let next = groups.least(seen.get(..count)?, random);
+        let load = |least: &Least<'_>| groups::load(least.active, least.weight);
+        match (next, &best.least) {
+            (None, _) => break,
+            (Some((_, bound)), Some(least)) if load(least) <= bound => break,
+            (Some((number, _)), _) => {
+                *seen.get_mut(count)? = number;
+                look_at(choice, groups, number, &mut best, random);
+            }
+        }
+    }
+    best.least
+}
+
+fn look_at<'a>(
+    choice: &Choice<'a>,
+    groups: &Groups,
+    number: usize,
+    best: &mut Best<'a>,
+    random: &mut fastrand::Rng,
+) {
+    groups.look(number, |index, is_member| {
+        let index = index as usize;
+        let Some(endpoint) = choice.endpoints.get(index) else { return u64::MAX };
+        let active = endpoint.state.active();
+        if is_member && choice.may_be_tried(index, endpoint) {
+            best.consider(Least { index, endpoint, active, weight: choice.weight(endpoint) }, random);
+        }
+        // What it lacks of its share makes its load higher, and less so from moment to moment.
+        groups::load(active, u64::from(endpoint.weight) * 1_000)
+    });
 }
 
 /// (active + 1) / own weight, brought to a common denominator by the other's weight.

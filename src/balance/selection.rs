@@ -7,6 +7,7 @@ use crate::routing::Endpoint;
 
 use super::Schedule;
 use super::consistent_hash::Slots;
+use super::groups::{self, Groups};
 use super::near::{self, Nearness};
 
 /// All that may be chosen. A later tier is asked only when no endpoint of the earlier ones is left to try.
@@ -27,6 +28,8 @@ pub(super) struct Tier {
     schedule: Schedule,
     /// Only where clients are hashed.
     slots: Option<Slots>,
+    /// Only where the least loaded of many is looked for.
+    groups: Option<Groups>,
 }
 
 /// Endpoints of one priority.
@@ -86,6 +89,25 @@ impl Selection {
             tier.slots = Some(slots);
         }
         self
+    }
+
+    /// With groups in each tier, so that the least loaded endpoint is found without looking at all of them.
+    #[must_use]
+    pub fn with_groups(mut self, endpoints: &[Endpoint]) -> Self {
+        groups::seat(endpoints);
+        let table = groups::next_table();
+        for tier in &mut self.tiers {
+            tier.groups = Groups::new(&tier.members, endpoints, table);
+        }
+        self
+    }
+
+    /// The table that this is of is published.
+    pub fn start(&self, endpoints: &[Endpoint]) {
+        for endpoint in endpoints {
+            endpoint.state.seat.weigh(endpoint.weight);
+        }
+        self.tiers.iter().filter_map(Tier::groups).for_each(Groups::start);
     }
 
     /// Whether so few endpoints are healthy that health is ignored.
@@ -151,7 +173,7 @@ impl Tier {
                 *weight = endpoint.weight;
             }
         }
-        Self { schedule: Schedule::new(weights.into_iter()), members, slots: None }
+        Self { schedule: Schedule::new(weights.into_iter()), members, slots: None, groups: None }
     }
 
     /// The indices of its endpoints.
@@ -162,6 +184,10 @@ impl Tier {
     /// The index of the endpoint whose turn this is. `None`: the tier is empty.
     pub(super) fn at(&self, turn: usize) -> Option<usize> {
         self.schedule.at(turn)
+    }
+
+    pub(super) fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
     }
 
     pub(super) fn slots(&self) -> Option<&Slots> {

@@ -166,6 +166,7 @@ fn select(
         LoadBalancer::ConsistentHash { table_size } => {
             selection.with_slots(table_size, endpoints, previous.map(|upstream| &upstream.selection))
         }
+        LoadBalancer::LeastConnections => selection.with_groups(endpoints),
         _ => selection,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::balance::{Latency, Start};
+use crate::balance::{Latency, Seat, Start};
 use crate::config::{Name, UpstreamDrain};
 use crate::resilience::{Breaker, Ejection, Health};
 
@@ -47,6 +47,8 @@ pub struct EndpointState {
     pub health: Health,
     /// Of connecting.
     pub latency: Latency,
+    /// Where it is looked for when the least loaded one is.
+    pub seat: Seat,
     /// What its connections say.
     pub ejection: Ejection,
     /// Whether there is a departure: most have none, and looking must not take a lock then.
@@ -190,7 +192,8 @@ impl EndpointState {
 impl Drop for Reservation {
     fn drop(&mut self) {
         // Told to those who wait for it right after: `routing::Queue::call` says why in this order.
-        self.state.active.fetch_sub(1, Ordering::SeqCst);
+        let active = self.state.active.fetch_sub(1, Ordering::SeqCst) - 1;
+        self.state.seat.ended(active);
     }
 }
 

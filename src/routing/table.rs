@@ -58,6 +58,7 @@ impl RouteTable {
         for (name, upstream) in &self.upstreams {
             if !previous.upstreams.get(name).is_some_and(|before| Arc::ptr_eq(before, upstream)) {
                 upstream.state.limit(upstream.limits.max_connections);
+                upstream.selection.start(&upstream.endpoints);
             }
         }
         self.departures = previous.departures + u64::from(some_left);
