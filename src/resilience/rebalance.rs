@@ -41,11 +41,9 @@ impl ClosePace {
     /// How many are due by then, if claimed one after the other.
     pub fn due(&self, per_minute: f64, by: Instant) -> usize {
         let mut pace = Self { last: self.last };
-        // Somebody has to start the clock.
-        if pace.last.is_none() {
-            return 1;
-        }
-        (0..DUE_MAX).take_while(|_| pace.claim(per_minute, by)).count()
+        let due = (0..DUE_MAX).take_while(|_| pace.claim(per_minute, by)).count();
+        // Somebody has to claim in vain, because that starts the clock: for the first time, or again after a pause.
+        if due == 0 && pace.last != self.last { 1 } else { due }
     }
 
     /// Whether one more is due by then; it then counts as closed. The first question in a while only starts the clock, so
@@ -90,6 +88,18 @@ mod tests {
         assert!(!ClosePace::default().claim(0.0, now));
         let mut pace = ClosePace::default();
         assert!(!pace.claim(1e-9, now) && !pace.claim(1e-9, now + Duration::from_secs(1_000_000)));
+    }
+
+    #[test]
+    fn after_a_pause_it_goes_on() {
+        // As workers do: they claim when something is due.
+        let mut pace = ClosePace::default();
+        let mut closed_by = |by: Instant| (0..pace.due(600.0, by)).filter(|_| pace.claim(600.0, by)).count();
+        let now = Instant::now();
+        let mut close = |from: u64| {
+            (0..20).map(|tick| closed_by(now + Duration::from_millis(from + tick * 250))).sum::<usize>()
+        };
+        assert_eq!([close(0), close(60_000)], [46, 46], "5 seconds less the first look, 61.5 for 600");
     }
 
     proptest! {

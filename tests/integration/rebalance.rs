@@ -13,6 +13,7 @@ use crate::support::{
 
 on_both_drivers!(
     the_spread_becomes_even,
+    after_a_pause_it_goes_on,
     a_budget_bounds_it,
     a_dry_run_only_counts,
     the_young_and_the_busy_stay,
@@ -86,6 +87,29 @@ fn the_spread_becomes_even(driver: Driver) {
     assert_eq!(proxy.metric("sheave_upstream_excess_connections", &[]), 0.0);
     until_still("closings", || rebalanced(&proxy) as usize);
     assert_eq!(rebalanced(&proxy), closed, "an even spread is left alone");
+}
+
+fn after_a_pause_it_goes_on(driver: Driver) {
+    let endpoints: Vec<Endpoint> = (0..3).map(|_| Endpoint::echo()).collect();
+    let addresses: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let settings = |count: usize| Settings::new(driver, &addresses[..count]).upstream(QUICK);
+    let proxy = Proxy::start(&settings(1));
+    let mut connections = held(&proxy, 30);
+    let mut closed = 0.0;
+    for count in [2, 3] {
+        proxy.reload(&settings(count)).unwrap();
+        let look = || {
+            let ended = take_ended(&mut connections);
+            connections.extend(held(&proxy, ended));
+            proxy.metric("sheave_upstream_excess_connections", &[])
+        };
+        eventually("no excess", look, |excess| *excess == 0.0);
+        assert!(rebalanced(&proxy) > closed, "none was closed for {count} endpoints");
+        closed = rebalanced(&proxy);
+        // Longer than a closing may lag behind its moment.
+        let calm = Instant::now();
+        eventually("a pause", || calm.elapsed(), |pause| *pause > Duration::from_millis(1_500));
+    }
 }
 
 fn a_budget_bounds_it(driver: Driver) {
