@@ -58,9 +58,6 @@ fn begin(address: SocketAddr, hello: &[u8]) -> Result<Option<TcpStream>> {
         Err(error) => return Err(error).context("the storm's connect"),
     }
     let mut stream = TcpStream::from(socket);
-    // Over loopback a connection is there at once, unless the backlog is full.
-    match stream.write(hello) {
-        Ok(_) => Ok(Some(stream)),
-        Err(_) => Ok(None),
-    }
+    // Over loopback a connection is there at once, unless the backlog is full; and an empty socket takes all of it.
+    Ok(stream.write_all(hello).is_ok().then_some(stream))
 }
