@@ -322,6 +322,7 @@ fn run<C: Unbuffered>(
             Err(error) => {
                 used += discard;
                 take_alert(connection, bytes.get_mut(used..).unwrap_or_default(), plaintext, output);
+                mend_alert(&error, output);
                 return (used, Err(error));
             }
         }
@@ -358,6 +359,22 @@ fn take_alert<C: Unbuffered>(
             }
             _ => return,
         }
+    }
+}
+
+/// Two alerts that the library sends before there are keys are not those of the RFCs: nothing was denied where no certificate suits
+/// the client (RFC 8446, 4.2.3), and TLS 1.2 has no alert of its own for a client that shows none (RFC 5246, 7.4.6). What TLS 1.3 says there
+/// is right, and encrypted.
+fn mend_alert(error: &Error, output: &mut [u8]) {
+    let wrong = match error {
+        Error::General(_) => AlertDescription::AccessDenied,
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        _ => return,
+    };
+    if let Some(alert) = output.last_chunk_mut()
+        && *alert == plain_alert(wrong)
+    {
+        *alert = plain_alert(AlertDescription::HandshakeFailure);
     }
 }
 

@@ -95,8 +95,7 @@ async fn read(
 fn describe(error: &rustls::Error, name: &ServerName<'_>) -> Box<str> {
     match error {
         rustls::Error::InvalidCertificate(_) => {
-            format!("the certificate of the endpoint was not accepted as that of {}: {error}", name.to_str())
-                .into()
+            format!("{}; the endpoint was asked for as {}", explain(error), name.to_str()).into()
         }
         error => explain(error),
     }

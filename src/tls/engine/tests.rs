@@ -16,13 +16,15 @@ struct Pair {
     at_client: Vec<u8>,
 }
 
+fn authority() -> rcgen::CertifiedIssuer<'static, rcgen::KeyPair> {
+    let mut parameters = rcgen::CertificateParams::new([]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap()
+}
+
 fn configs(version: &'static SupportedProtocolVersion) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
-    let authority = {
-        let mut parameters = rcgen::CertificateParams::new([]).unwrap();
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = rcgen::KeyPair::generate().unwrap();
-        rcgen::CertifiedIssuer::self_signed(parameters, key).unwrap()
-    };
+    let authority = authority();
     let key = rcgen::KeyPair::generate().unwrap();
     let parameters = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
     let certificate = parameters.signed_by(&key, &authority).unwrap();
@@ -82,6 +84,48 @@ fn finish(engine: &mut Engine, wire: &mut Vec<u8>) {
     let mut output = [0; 100];
     let length = engine.finish(&mut output).unwrap();
     wire.extend_from_slice(&output[..length]);
+}
+
+/// What the server finds wrong with a client, and the end of what it says to it.
+fn refused(client: &Arc<ClientConfig>, server: ServerConfig) -> (Error, Vec<u8>) {
+    let mut pair = Pair::new(&(Arc::clone(client), Arc::new(server)), "a.test");
+    let error = pair.run(100_000).unwrap_err();
+    (error, pair.to_client)
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::server::ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+}
+
+#[test]
+fn alerts_are_those_of_the_rfcs() {
+    let failure = plain_alert(AlertDescription::HandshakeFailure);
+    for version in [&TLS12, &TLS13] {
+        let (client, server) = configs(version);
+        let mut without = ServerConfig::clone(&server);
+        without.alpn_protocols.clear();
+        without.cert_resolver = Arc::new(NoCertificate);
+        let (error, said) = refused(&client, without);
+        let reason = crate::tls::reason(&error);
+        assert!(reason.contains("can check the signatures of none of the certificates"), "{reason}");
+        assert_eq!(said, failure, "{version:?}");
+
+        let mut roots = RootCertStore::empty();
+        roots.add(authority().der().clone()).unwrap();
+        let asking = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+        let mut asks = ServerConfig::builder_with_protocol_versions(&[version])
+            .with_client_cert_verifier(asking)
+            .with_cert_resolver(Arc::clone(&server.cert_resolver));
+        asks.alpn_protocols.clone_from(&server.alpn_protocols);
+        let (error, said) = refused(&client, asks);
+        assert_eq!(error, Error::NoCertificatesPresented);
+        assert_eq!(said == failure, version.version == rustls::ProtocolVersion::TLSv1_2, "{said:?}");
+    }
 }
 
 #[test]
