@@ -158,9 +158,10 @@ fn check(file: &Path, with_certificates: bool) -> ExitCode {
         let in_file = |error: &str| format!("{}: {error}", file.display());
         return complain(&errors.lines().map(in_file).collect::<Vec<_>>().join("\n"), EXIT_USAGE);
     }
-    for problem in credentials.reports().filter_map(|report| report.problem) {
-        let _nowhere_else_to_say_it =
-            writeln!(std::io::stderr(), "{}: warning: {}", file.display(), problem.text);
+    let problems = credentials.reports().filter_map(|report| report.problem);
+    let problems = problems.map(|problem| problem.text.to_string());
+    for text in problems.chain(credentials.nameless(&config).into_values()) {
+        let _nowhere_else_to_say_it = writeln!(std::io::stderr(), "{}: warning: {text}", file.display());
     }
     print(&format!(
         "{}: good: {} listeners, {} routes, {} upstreams\n",

@@ -71,7 +71,7 @@ impl de::Error for Fault {
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         let instead = match nearest(variant, expected.iter().copied()) {
-            Some(near) => near.to_owned(),
+            Some(near) => written(near),
             None => choices(expected),
         };
         Self::Message(format!("{} is not a known value; write {instead}", quoted(variant)))
@@ -94,11 +94,17 @@ fn wanted(expected: &str) -> String {
 }
 
 fn choices(of: &[&str]) -> String {
-    match of {
+    let of: Vec<String> = of.iter().copied().map(written).collect();
+    match &of[..] {
         [] => "nothing".to_owned(),
-        [only] => (*only).to_owned(),
+        [only] => only.clone(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
+}
+
+/// A text as it has to be in YAML: what looks like a number needs quotes.
+fn written(text: &str) -> String {
+    if text.parse::<f64>().is_ok() { quoted(text) } else { text.to_owned() }
 }
 
 #[derive(Clone, Copy)]

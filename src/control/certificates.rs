@@ -240,5 +240,14 @@ pub(super) fn announce_problems(credentials: &Credentials, before: &Credentials)
     }
 }
 
+/// Says once of each certificate that clients will accept it for no name. Those that are `known` were told of.
+pub(super) fn announce_nameless(credentials: &Credentials, config: &Config, known: &mut BTreeSet<Source>) {
+    let nameless = credentials.nameless(config);
+    for (source, text) in nameless.iter().filter(|(source, _)| !known.contains(source)) {
+        tracing::warn!(certificate = %source, "{text}");
+    }
+    *known = nameless.into_keys().collect();
+}
+
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Config, Name, Upstream};
 use crate::routing::{Findings, Found, Problem, RouteTable};
-use crate::tls::{Credentials, Taken};
+use crate::tls::{Credentials, Source, Taken};
 
 use super::certificates::{self, Delivery};
 use super::generations::Cause;
@@ -41,6 +41,8 @@ pub(super) struct Tables {
     judged: BTreeSet<Name>,
     /// Since the last table: handshakes are to go by other certificates, and when those came.
     renewed: Option<Vec<Stamp>>,
+    /// Certificates that clients accept for no name, of which that was said.
+    nameless: BTreeSet<Source>,
     loops: Loops,
     /// Watches whose complete list has come since the last table.
     listed: Vec<Arc<Scope>>,
@@ -90,15 +92,16 @@ impl Tables {
             changed: HashMap::new(),
             judged: BTreeSet::new(),
             renewed: None,
+            nameless: BTreeSet::new(),
             loops: Loops::new(&config),
             listed: Vec::new(),
             last_table: now,
             last_forgotten: now,
             last_system_read: now,
         };
-        tables.shared.certificates.update(&tables.findings.credentials);
         certificates::announce_problems(&tables.findings.credentials, &Credentials::default());
         tables.follow(config);
+        tables.note_certificates();
         tables
     }
 
@@ -122,7 +125,7 @@ impl Tables {
         self.loops = loops;
         self.follow(config);
         let before = std::mem::replace(&mut self.findings, findings);
-        self.shared.certificates.update(&self.findings.credentials);
+        self.note_certificates();
         certificates::announce_problems(&self.findings.credentials, &before.credentials);
         let published = self.publish(next, sockets, Cause::Configuration);
         self.up_to_date();
@@ -175,8 +178,13 @@ impl Tables {
             }
             certificates::announce(&source, &taken);
         }
-        self.shared.certificates.update(&self.findings.credentials);
+        self.note_certificates();
         self.unless_due();
+    }
+
+    fn note_certificates(&mut self) {
+        self.shared.certificates.update(&self.findings.credentials);
+        certificates::announce_nameless(&self.findings.credentials, &self.config, &mut self.nameless);
     }
 
     fn unless_due(&mut self) {

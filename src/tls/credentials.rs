@@ -3,6 +3,7 @@
 //! What is wrong with a new version is said by name, and takes nothing away that works. Which objects of a cluster
 //! change, and when files are read again, is the control side's business.
 
+mod chain;
 mod facts;
 mod material;
 mod places;
@@ -164,6 +165,24 @@ impl Credentials {
         self.held.iter_mut().map(settle).collect()
     }
 
+    /// Which certificates of `config`'s listeners have no names: clients accept them for none, whatever the common name says.
+    /// As clients' certificates they may do.
+    pub fn nameless(&self, config: &Config) -> BTreeMap<Source, String> {
+        let shown = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let shown = shown.flat_map(|tls| tls.certificates.iter().cloned().map(Source::Certificate));
+        let is_nameless = |source: &Source| {
+            self.good(source).and_then(Material::facts).is_some_and(|facts| facts.names.is_empty())
+        };
+        let told = |source: Source| {
+            let text = format!(
+                "{source}: the certificate has no subjectAltName, so clients accept it for no name (they pass over its \
+                 common name); make one with the names that clients ask for"
+            );
+            (source, text)
+        };
+        shown.filter(is_nameless).map(told).collect()
+    }
+
     pub fn reports(&self) -> impl Iterator<Item = Report> + '_ {
         self.held.iter().map(|(source, held)| Report {
             source: source.clone(),
@@ -290,6 +309,11 @@ impl Problem {
 
     pub(super) fn new(reason: &'static str, text: impl Into<Arc<str>>) -> Self {
         Self { reason, text: text.into() }
+    }
+
+    /// Says in which part it is.
+    fn within(self, part: impl fmt::Display) -> Self {
+        Self { reason: self.reason, text: format!("in {part}: {}", self.text).into() }
     }
 
     /// There is no such object, or nothing under that key in it.

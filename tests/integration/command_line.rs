@@ -104,6 +104,20 @@ fn certificates_in_files_are_loaded() {
         "{stderr}"
     );
 
+    let nameless = authority.certify_nameless("nameless.example");
+    write(&nameless);
+    let (code, stdout, stderr) = said(&check(&file));
+    assert_eq!((code, &stdout), (Some(0), &good));
+    assert!(stderr.contains("warning: file ") && stderr.contains("has no subjectAltName"), "{stderr}");
+
+    let chain = std::fs::read_to_string(&one.certificate).unwrap();
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAECAwQ=\n-----END CERTIFICATE-----\n";
+    std::fs::write(&one.certificate, chain.clone() + garbage).unwrap();
+    write(&one);
+    let (code, _, stderr) = said(&check(&file));
+    assert!(code == Some(2) && stderr.contains("certificate 2 of the chain cannot be read"), "{stderr}");
+    std::fs::write(&one.certificate, chain).unwrap();
+
     one.key = authority.certify(&["two.example"]).key;
     write(&one);
     let (code, _, stderr) = said(&check(&file));

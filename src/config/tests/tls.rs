@@ -188,7 +188,7 @@ fn listeners_that_fit_not_together() {
             r#"t.yaml:5: listeners[0].tls.minVersion: 1.2 is read as a number; write "1.2" in quotes (listener "web")"#,
         ]),
         (more("minVersion: \"1.1\""), &[
-            r#"t.yaml:5: listeners[0].tls.minVersion: "1.1" is not a known value; write 1.2 (listener "web")"#,
+            r#"t.yaml:5: listeners[0].tls.minVersion: "1.1" is not a known value; write "1.2" (listener "web")"#,
         ]),
         (more("alpnProtocols: [h2, \"\", h2]"), &[
             r#"t.yaml:5: listeners[0].tls.alpnProtocols[1]: 0 bytes are no application protocol; write 1 to 255, like h2 (listener "web")"#,

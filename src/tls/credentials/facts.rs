@@ -67,6 +67,35 @@ pub(super) enum Validity {
     NotYet,
 }
 
+/// What tells who has issued a certificate.
+pub(super) struct Signed<'a> {
+    pub(super) subject: &'a [u8],
+    pub(super) issuer: &'a [u8],
+    /// What the signature is of.
+    pub(super) bytes: &'a [u8],
+    pub(super) algorithm: &'a [u8],
+    pub(super) signature: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// `None`: this is no certificate.
+    pub(super) fn of(certificate: &'a [u8]) -> Option<Self> {
+        let mut outer = Der(Der(certificate).expect(SEQUENCE)?);
+        let whole = outer.0;
+        let mut fields = Der(outer.expect(SEQUENCE)?);
+        let bytes = whole.get(..whole.len() - outer.0.len())?;
+        let algorithm = outer.expect(SEQUENCE)?;
+        let signature = outer.expect(BIT_STRING)?.strip_prefix(&[0])?;
+        let _version = fields.optional(context(0));
+        let _serial = fields.expect(INTEGER)?;
+        let _algorithm = fields.expect(SEQUENCE)?;
+        let issuer = fields.expect(SEQUENCE)?;
+        let _validity = fields.expect(SEQUENCE)?;
+        let subject = fields.expect(SEQUENCE)?;
+        Some(Self { subject, issuer, bytes, algorithm, signature })
+    }
+}
+
 pub(in crate::tls) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
     let mut whole = Vec::new();
     parts.into_iter().for_each(|part| whole.extend_from_slice(part));
@@ -106,7 +135,8 @@ fn general_names(mut list: Der<'_>) -> Vec<SubjectAltName> {
         let text = || std::str::from_utf8(value).ok();
         names.extend(match tag {
             DNS_NAME => text().map(|name| SubjectAltName::Dns(name.to_ascii_lowercase())),
-            URI => text().map(|uri| SubjectAltName::Uri(uri.to_owned())),
+            // One that is no text is nobody's, but counts: a SPIFFE identity has no other beside it.
+            URI => Some(SubjectAltName::Uri(String::from_utf8_lossy(value).into_owned())),
             IP_ADDRESS => ip_address(value).map(SubjectAltName::Ip),
             _ => None,
         });
@@ -137,6 +167,7 @@ fn common_name(subject: &[u8]) -> Option<String> {
 
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
@@ -275,7 +306,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_harms(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _any = (Facts::of(&bytes), next_update(&bytes));
+            let _any = (Facts::of(&bytes), next_update(&bytes), Signed::of(&bytes));
         }
 
         /// A certificate with a byte changed, and one cut short.
@@ -285,6 +316,7 @@ mod tests {
             let at = at % der.len();
             der[at] = byte;
             let _any = (Facts::of(&der), Facts::of(&der[..at]));
+            let _any = (Signed::of(&der), Signed::of(&der[..at]));
         }
     }
 }

@@ -12,14 +12,14 @@ use rustix::fs::OFlags;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{InconsistentKeys, RootCertStore};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::config::{AuthorityRef, CertificateRef};
 
 use super::facts::{Facts, Fingerprint, Validity, fingerprint, next_update};
-use super::{Problem, Source};
+use super::{Problem, Source, chain};
 
 /// As much as fits into a Secret.
 const PEM_MAX: usize = 1024 * 1024;
@@ -66,7 +66,9 @@ impl Material {
     pub fn read(source: &Source) -> Result<Self, Problem> {
         match source {
             Source::Certificate(CertificateRef::Files { certificate, key }) => {
-                Self::certificate(&read(certificate, PEM_MAX)?, &read(key, PEM_MAX)?)
+                let (chain, bytes) = (read(certificate, PEM_MAX)?, read(key, PEM_MAX)?);
+                let signing = signing_key(&bytes).map_err(|problem| problem.within(key.display()));
+                Self::pair(certificates(&chain)?, signing?)
             }
             Source::Authorities(AuthorityRef::File(file)) => Self::authorities(&read(file, LIST_MAX)?),
             Source::Revocations(file) => Self::revocations(&read(file, LIST_MAX)?),
@@ -77,30 +79,31 @@ impl Material {
         }
     }
 
-    /// A certificate with the ones between it and its authority, and its key; both as PEM.
+    /// A certificate with the ones between it and its authority, and its key; both as PEM, as in a Secret.
     ///
     /// # Errors
     /// They cannot be used, or not together.
     pub fn certificate(chain: &[u8], key: &[u8]) -> Result<Self, Problem> {
-        let chain = certificates(chain)?;
+        let chain = certificates(chain).map_err(|problem| problem.within("tls.crt"))?;
+        Self::pair(chain, signing_key(key).map_err(|problem| problem.within("tls.key"))?)
+    }
+
+    fn pair(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<Self, Problem> {
         if chain.len() > CHAIN_MAX {
             return Err(invalid(format!("it has {} certificates; write at most {CHAIN_MAX}", chain.len())));
         }
         let first = chain.first().and_then(|first| Facts::of(first));
         let facts = first.ok_or_else(|| invalid("its first certificate cannot be read; make it anew"))?;
-        let key = signing_key(key)?;
         let fingerprint = fingerprint(chain.iter().map(|certificate| &**certificate));
         let key = CertifiedKey::new(chain, key);
         match key.keys_match() {
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(Problem::new(
-                    "mismatched",
-                    "the key does not belong to the certificate; write both of the same pair",
-                ));
+                return Err(mismatched(&key));
             }
             Err(error) => return Err(invalid(format!("its first certificate cannot be used: {error}"))),
         }
+        chain::check(&key.cert)?;
         Ok(Self::Certificate(Arc::new(Certificate { key: Arc::new(key), facts, fingerprint })))
     }
 
@@ -255,19 +258,38 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Problem> {
     Ok(certificates)
 }
 
-fn signing_key(pem: &[u8]) -> Result<Arc<dyn rustls::sign::SigningKey>, Problem> {
+/// The first certificate is not that of the key.
+fn mismatched(pair: &CertifiedKey) -> Problem {
+    let is_of_key = |certificate: &CertificateDer<'static>| {
+        CertifiedKey::new(vec![certificate.clone()], Arc::clone(&pair.key)).keys_match().is_ok()
+    };
+    let text = match pair.cert.iter().position(is_of_key) {
+        Some(at) => format!(
+            "the order of the chain is wrong: the key is that of certificate {}; write that first, then its issuer, then \
+             the issuer of that",
+            at + 1
+        ),
+        None => "the key does not belong to the certificate; write both of the same pair".to_owned(),
+    };
+    Problem::new("mismatched", text)
+}
+
+fn signing_key(pem: &[u8]) -> Result<Arc<dyn SigningKey>, Problem> {
     let mut key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-        PemError::NoItemsFound if is_encrypted(pem) => {
+        // In either form: as PKCS #8, or with a header that says so (`Proc-Type`).
+        _ if is_encrypted(pem) => {
             invalid("the key is encrypted; decrypt it (openssl pkey), its file's permissions guard it")
         }
-        PemError::NoItemsFound => invalid("there is no PRIVATE KEY in the key's file; write it as PEM"),
+        PemError::NoItemsFound => invalid("there is no PRIVATE KEY in it; write it as PEM"),
         error => not_pem(&error),
     })?;
     let signing = any_supported_type(&key);
     key.zeroize();
     // What the library says of a key could show some of it.
     signing.map_err(|_| {
-        invalid("the key cannot be used; write an RSA, ECDSA (P-256, P-384, P-521) or Ed25519 one")
+        invalid(
+            "the key cannot be used; write an RSA one of 2048 to 8192 bits, or one of ECDSA (P-256, P-384, P-521) or Ed25519",
+        )
     })
 }
 

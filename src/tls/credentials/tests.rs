@@ -22,6 +22,17 @@ pub(crate) fn authority(name: &str) -> (Issuer<'static, KeyPair>, Certificate) {
     (Issuer::new(params, key), certificate)
 }
 
+/// An authority of this name below another one, and its certificate.
+pub(crate) fn below(name: &str, issuer: &Issuer<'static, KeyPair>) -> (Issuer<'static, KeyPair>, String) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    (Issuer::new(params, key), certificate.pem())
+}
+
 /// What a certificate is to be.
 #[derive(Clone)]
 pub(crate) struct Wanted {
@@ -151,7 +162,26 @@ fn what_is_broken_leaves_the_last_good_one_in_use() {
             "invalid",
             "decrypt",
         ),
-        ("", &good.1, "invalid", "no CERTIFICATE"),
+        (
+            &good.0,
+            "-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n",
+            "invalid",
+            "in tls.key: the PEM",
+        ),
+        (
+            &good.0,
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "invalid",
+            "in tls.key: the key cannot be used; write an RSA one of 2048",
+        ),
+        (
+            &good.0,
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA \
+             PRIVATE KEY-----\n",
+            "invalid",
+            "in tls.key: the key is encrypted; decrypt it",
+        ),
+        ("", &good.1, "invalid", "in tls.crt: there is no CERTIFICATE"),
         (
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             &good.1,
@@ -168,7 +198,7 @@ fn what_is_broken_leaves_the_last_good_one_in_use() {
         assert!(said.ends_with("; the one before it is used meanwhile"), "{said}");
         assert_eq!((taken.is_new, serving(&credentials)), (false, before));
     }
-    assert_eq!(credentials.reports().next().unwrap().errors, 6);
+    assert_eq!(credentials.reports().next().unwrap().errors, 9);
     let again = credentials.take(&source, material(&good), year(2026));
     assert_eq!(again, Taken { is_new: false, news: Some(News::WellAgain) });
     let next = credentials.take(&source, material(&other), year(2026));
@@ -231,6 +261,10 @@ fn files_are_read_with_bounds() {
         Material::read(&Source::Certificate(files)).map(|_| ()).map_err(|problem| problem.reason)
     };
     assert_eq!(read(&certificate), Ok(()));
+    let broken = file("broken", b"-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n");
+    let files = CertificateRef::Files { certificate: certificate.clone(), key: broken.clone() };
+    let problem = Material::read(&Source::Certificate(files)).unwrap_err();
+    assert_eq!(*problem.text, *format!("in {}: the PEM text is broken; write it anew", broken.display()));
     assert_eq!(read(&directory.path().join("none")), Err("missing"));
     assert_eq!(read(directory.path()), Err("unreadable"));
     assert_eq!(read(Path::new("/dev/zero")), Err("unreadable"));
@@ -270,6 +304,21 @@ fn lists_of_revoked_certificates_are_known_to_be_late() {
 fn the_system_has_authorities() {
     let system = Material::read(&Source::SystemAuthorities);
     assert!(matches!(system, Ok(Material::Authorities(_))), "{system:?}");
+}
+
+#[test]
+fn a_certificate_without_names_is_named() {
+    let pair = Wanted::dns(&[]).by(&authority("ca").0);
+    let text = "listeners: [{name: x, address: \"127.0.0.1:1\", protocol: TLS, tls: {certificateRefs: [{secret: edge/a}, \
+                {secret: edge/b}]}}]\nroutes: [{name: r, listener: x, backendRefs: [{upstream: a}]}]\n\
+                upstreams: [{name: a, endpoints: [{address: \"10.0.0.1:1\"}]}]\n";
+    let config = Config::parse(text, "t.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+    let named = Wanted::dns(&["a.example"]).by(&authority("ca").0);
+    let credentials = with_certificates(&[("a", &pair), ("b", &named)]);
+    let nameless: Vec<_> = credentials.nameless(&config).into_iter().collect();
+    let [(source, text)] = &nameless[..] else { panic!("{nameless:?}") };
+    assert_eq!(*source, Source::Certificate(secret("a")));
+    assert!(text.starts_with("Secret edge/a: the certificate has no subjectAltName, so"), "{text}");
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -60,6 +63,11 @@ impl Authority {
         self.certify_key(key, names, |_| {})
     }
 
+    /// One that is for no name, and has this common name.
+    pub(crate) fn certify_nameless(&self, common_name: &str) -> Certificate {
+        self.certify_with(&[common_name], |parameters| parameters.subject_alt_names.clear())
+    }
+
     fn certify_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Certificate {
         self.certify_key(KeyPair::generate().unwrap(), names, change)
     }
@@ -82,6 +90,32 @@ impl Authority {
         std::fs::write(&files.certificate, certificate.pem()).unwrap();
         std::fs::write(&files.key, key.serialize_pem()).unwrap();
         files
+    }
+
+    /// The authority's list of certificates that are called back, in place of the one before it.
+    pub(crate) fn revoke(&self, certificates: &[&Certificate]) -> PathBuf {
+        let revoked = certificates.iter().map(|certificate| {
+            let first = certificate.load().0.swap_remove(0);
+            let serial = webpki::EndEntityCert::try_from(&first).unwrap().serial().to_vec();
+            RevokedCertParams {
+                serial_number: serial.into(),
+                revocation_time: rcgen::date_time_ymd(2021, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2021, 1, 1),
+            next_update: rcgen::date_time_ymd(2100, 1, 1),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let (file, next) = (self.directory.path().join("crl.pem"), self.directory.path().join("crl.next"));
+        std::fs::write(&next, list.signed_by(&self.issuer).unwrap().pem().unwrap()).unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        file
     }
 
     pub(crate) fn roots(&self) -> RootCertStore {
