@@ -260,10 +260,12 @@ fn server_name(extension: &mut Fields<'_>) -> Result<Option<Box<str>>, NoHello> 
     }
     let is_of_names = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let text = std::str::from_utf8(name).unwrap_or_default();
+    // A name "without a trailing dot" (RFC 6066, 3), which clients send that take it out of an address as it was typed.
+    let text = text.strip_suffix('.').unwrap_or(text);
     if text.parse::<std::net::IpAddr>().is_ok() {
         return Ok(None);
     }
-    if name.is_empty() || name.len() > NAME_MAX || !name.iter().all(is_of_names) {
+    if text.is_empty() || name.len() > NAME_MAX || !name.iter().all(is_of_names) {
         return Err(NoHello::Malformed("the server name is none"));
     }
     Ok(Some(text.to_ascii_lowercase().into()))

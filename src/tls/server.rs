@@ -105,11 +105,12 @@ impl ServerSide {
         self.settings.client_validation.is_some()
     }
 
-    /// Whether a client that showed this chain (which may be empty) may stay, by what is known now of authorities and revoked certificates.
+    /// Whether a client that showed this chain (which may be empty) may stay, by what is known now of authorities and revoked
+    /// certificates. `then`: when it was let in, by which dates are judged.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn admits_client(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
+    pub fn admits_client(&self, chain: &[CertificateDer<'_>], then: UnixTime) -> Result<(), rustls::Error> {
         let clients = self.made.as_ref().ok().and_then(|made| made.clients.as_ref());
         let asked = self.settings.client_validation.as_ref();
         match (clients, chain) {
@@ -119,7 +120,7 @@ impl ServerSide {
             }
             (None, _) | (Some(_), []) => Ok(()),
             (Some(clients), [first, others @ ..]) => {
-                clients.verify_client_cert(first, others, now).map(|_| ())
+                clients.verify_client_cert(first, others, then).map(|_| ())
             }
         }
     }
@@ -273,7 +274,7 @@ impl ByName {
 
     /// Those that have this name, the more specific ones first.
     fn named(&self, name: Option<&str>) -> impl Iterator<Item = &Shown> {
-        let name = name.map(str::to_ascii_lowercase);
+        let name = name.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase());
         let exact = name.as_ref().and_then(|name| self.exact.get(name));
         let below = name.as_ref().and_then(|name| name.split_once('.')).map(|(_, below)| below);
         let wildcard = below.and_then(|below| self.wildcard.get(below));
@@ -301,5 +302,7 @@ impl fmt::Debug for ByName {
 
 #[cfg(test)]
 mod choice_tests;
+#[cfg(test)]
+mod client_tests;
 #[cfg(test)]
 pub(super) mod tests;

@@ -97,7 +97,7 @@ impl ClientCertVerifier for NamedClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        has_one_of(end_entity, &self.names)?;
+        has_one_of(end_entity, &self.names, Names::AreIdentities)?;
         Ok(verified)
     }
 
@@ -147,7 +147,7 @@ impl ServerCertVerifier for Endpoints {
         if self.names.is_empty() {
             verify_server_name(&certificate, server_name)?;
         } else {
-            has_one_of(end_entity, &self.names)?;
+            has_one_of(end_entity, &self.names, Names::ArePatterns)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -177,26 +177,47 @@ impl ServerCertVerifier for Endpoints {
     }
 }
 
+/// What the DNS names in a certificate mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// An endpoint may stand for all names that a wildcard matches (RFC 6125, 6.4.3).
+    ArePatterns,
+    /// A client is who it is: a wildcard is nobody's name.
+    AreIdentities,
+}
+
+const SPIFFE: &str = "spiffe://";
+
 /// Whether a certificate that an authority vouches for has one of `names`.
-fn has_one_of(certificate: &CertificateDer<'_>, names: &[SubjectAltName]) -> Result<(), Error> {
+fn has_one_of(certificate: &CertificateDer<'_>, names: &[SubjectAltName], mean: Names) -> Result<(), Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
     let end_entity = webpki::EndEntityCert::try_from(certificate)
         .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let presented = Facts::of(certificate).map(|facts| facts.names).unwrap_or_default();
+    let uris = presented.iter().filter(|name| matches!(name, SubjectAltName::Uri(_))).count();
     let has = |name: &SubjectAltName| match name {
+        SubjectAltName::Dns(name) if mean == Names::AreIdentities => {
+            end_entity.valid_dns_names().any(|presented| presented.eq_ignore_ascii_case(name))
+        }
         SubjectAltName::Dns(name) => {
             ServerName::try_from(name.as_str()).is_ok_and(|name| verify_server_name(&parsed, &name).is_ok())
         }
         SubjectAltName::Ip(address) => {
             verify_server_name(&parsed, &ServerName::IpAddress((*address).into())).is_ok()
         }
+        // With another one beside it, it is no SPIFFE identity (X509-SVID, 2).
+        SubjectAltName::Uri(uri) if is_spiffe(uri) && uris != 1 => false,
         SubjectAltName::Uri(uri) => end_entity.valid_uri_names().any(|name| name == uri),
     };
     if names.iter().any(has) {
         return Ok(());
     }
-    let presented = Facts::of(certificate).map(|facts| facts.names).unwrap_or_default();
     let error = WrongName { presented, expected: names.to_vec() };
     Err(Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error)))))
+}
+
+fn is_spiffe(uri: &str) -> bool {
+    uri.get(..SPIFFE.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SPIFFE))
 }
 
 /// It is signed by whom it should be, but for somebody else.
@@ -216,7 +237,12 @@ impl fmt::Display for WrongName {
             let more = if names.len() > NAMED { ", ..." } else { "" };
             if named.is_empty() { "no name".to_owned() } else { named.join(", ") + more }
         };
-        write!(f, "it is for {}, and subjectAltNames has {}", list(&self.presented), list(&self.expected))
+        write!(f, "it is for {}, and subjectAltNames has {}", list(&self.presented), list(&self.expected))?;
+        let is_spiffe = |name: &&SubjectAltName| matches!(name, SubjectAltName::Uri(uri) if is_spiffe(uri));
+        if self.presented.iter().filter(is_spiffe).any(|name| self.expected.contains(name)) {
+            f.write_str("; a certificate with a SPIFFE name may have no other URI")?;
+        }
+        Ok(())
     }
 }
 

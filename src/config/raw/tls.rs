@@ -71,7 +71,7 @@ pub(in crate::config) struct CertificateRef {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 #[schemars(extend("required" = ["certificate", "key"]))]
 pub(in crate::config) struct CertificateFile {
-    /// Path of the certificate chain, the leaf first.
+    /// Path of the certificate chain: the leaf first, then each one's issuer.
     pub(in crate::config) certificate: Field<FilePath>,
     /// Path of the private key.
     pub(in crate::config) key: Field<FilePath>,
@@ -87,10 +87,10 @@ pub(in crate::config) struct ClientValidation {
     pub(in crate::config) mode: Field<ClientValidationMode>,
     /// Authorities whose certificates are accepted.
     pub(in crate::config) ca_certificate_refs: List<CaCertificateRef>,
-    /// Names of which a certificate must have one; empty: any.
+    /// Names of which a certificate must have one, to the letter; empty: any.
     #[schemars(extend("default" = []))]
     pub(in crate::config) subject_alt_names: List<SubjectAltName>,
-    /// Paths of certificate revocation lists.
+    /// Paths of certificate revocation lists: one of each issuer, from the client's certificate up to its authority.
     #[schemars(extend("default" = []))]
     pub(in crate::config) crl: List<FilePath>,
 }

@@ -115,6 +115,16 @@ fn who_names_nobody_is_understood() {
 }
 
 #[test]
+fn a_trailing_dot_is_no_part_of_the_name() {
+    for (name, expected) in
+        [(&b"A.test."[..], Some("a.test")), (b"a.test", Some("a.test")), (b"10.0.0.1.", None)]
+    {
+        let bytes = in_records(&message(&[name_extension(name)]), &[]);
+        assert_eq!(read(&bytes).unwrap().unwrap().server_name.as_deref(), expected);
+    }
+}
+
+#[test]
 fn old_versions_are_told_from_those_that_still_are() {
     let speaks = |bytes: &[u8]| read(&in_records(bytes, &[])).unwrap().unwrap().speaks_tls12_or_later;
     let mut old = message(&[]);
@@ -151,7 +161,7 @@ fn what_is_none_is_told_by_its_first_bytes() {
 
 #[test]
 fn names_that_are_none_are_refused() {
-    for name in [&b""[..], b"a b", b"a\n", b"\xff\xfe", b"a/b", &[b'a'; 256]] {
+    for name in [&b""[..], b".", b"a b", b"a\n", b"\xff\xfe", b"a/b", &[b'a'; 256]] {
         let bytes = in_records(&message(&[name_extension(name)]), &[]);
         assert_eq!(read(&bytes), Err(NoHello::Malformed("the server name is none")), "{name:?}");
     }

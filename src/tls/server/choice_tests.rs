@@ -20,6 +20,20 @@ fn what_is_written_in_a_certificate_does_not_put_it_before_another() {
 }
 
 #[test]
+fn a_trailing_dot_is_no_part_of_the_name() {
+    let issuer = authority("ca").0;
+    let pair = |name: &str| Wanted::dns(&[name]).by(&issuer);
+    let (first, exact, wild) = (pair("first.example"), pair("a.example"), pair("*.shop.example"));
+    let credentials = with_certificates(&[("first", &first), ("exact", &exact), ("wild", &wild)]);
+    let shown = ["first", "exact", "wild"].map(|name| Shown::find(&secret(name), &credentials).unwrap());
+    let by_name = ByName::new(&shown);
+    for (name, expected) in [("A.example.", &exact), ("x.shop.example.", &wild), ("other.example.", &first)] {
+        let named: Vec<_> = by_name.named(Some(name)).map(|shown| shown.certificate.fingerprint).collect();
+        assert_eq!(named, [fingerprint_of(expected)], "{name}");
+    }
+}
+
+#[test]
 fn one_that_is_over_is_shown_only_for_want_of_another() {
     let (issuer, ca) = authority("ca");
     let pair = |name: &str, valid| Wanted { valid, ..Wanted::dns(&[name]) }.by(&issuer);

@@ -14,6 +14,8 @@ on_both_drivers!(
     openssl_speaks_both_versions,
     openssl_resumes_what_it_remembers,
     old_versions_and_renegotiation_are_refused,
+    a_client_that_can_check_no_certificate_is_told,
+    a_trailing_dot_is_no_part_of_the_name,
     openssl_changes_its_keys,
     curl_gets_its_page,
     openssl_is_an_endpoint,
@@ -140,6 +142,32 @@ fn old_versions_and_renegotiation_are_refused(driver: Driver) {
     assert!(said.contains("no renegotiation"), "{said}");
     let said = served.ask(&["-tls1_2", "-comp"], &[FOX]);
     assert!(said.contains("Compression: NONE") && said.contains(FOX.1), "{said}");
+}
+
+fn a_client_that_can_check_no_certificate_is_told(driver: Driver) {
+    let served = serve(driver);
+    // The certificate has an ECDSA key.
+    let said = served.ask(&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], &[]);
+    assert!(said.contains("alert handshake failure"), "{said}");
+    let record = served.proxy.record();
+    assert_eq!(record["outcome"], "tls_handshake_failed", "{record}");
+    let failure = record["tls"]["failure"].as_str().unwrap();
+    assert!(failure.contains("can check the signatures of none of the certificates"), "{record}");
+}
+
+fn a_trailing_dot_is_no_part_of_the_name(driver: Driver) {
+    let authority = Authority::new();
+    let certificate = authority.certify(&["a.test"]);
+    let endpoint = Endpoint::echo();
+    let settings = terminating(driver, &certificate, &endpoint)
+        .route("hostnames: [a.test], backendRefs: [{upstream: main}]");
+    let proxy = Proxy::start(&settings);
+    let (address, file) = (proxy.address.to_string(), authority.file());
+    let arguments = ["s_client", "-connect", &address, "-servername", "a.test."];
+    let more = ["-CAfile", file.to_str().unwrap(), "-verify_return_error", "-verify_hostname", "a.test"];
+    let said = openssl(&[&arguments[..], &more].concat(), &[FOX]);
+    assert!(said.contains(FOX.1), "{said}");
+    assert_eq!(proxy.record()["tls"]["server_name"], "a.test");
 }
 
 fn openssl_changes_its_keys(driver: Driver) {
