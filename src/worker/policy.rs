@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use crate::connection::Live;
 use crate::routing::{Listener, ListenerState, RouteTable};
-use crate::telemetry::Outcome;
 
 use super::Worker;
 use super::runtime;
@@ -50,29 +49,30 @@ async fn close(worker: &Worker, by: Instant) {
             return;
         }
         let left = by.saturating_duration_since(Instant::now());
-        for live in forbidden.drain(..share(forbidden.len(), left)) {
-            live.end(Outcome::Policy);
+        for (live, distrust) in forbidden.drain(..share(forbidden.len(), left)) {
+            live.forbid(distrust);
         }
         runtime::sleep(TICK).await;
     }
 }
 
-/// The connections that this table does not permit.
-async fn look(worker: &Worker, table: &RouteTable) -> Vec<Rc<Live>> {
+/// The connections that this table does not permit, with what is wrong with their clients' certificates, if that is why.
+async fn look(worker: &Worker, table: &RouteTable) -> Vec<(Rc<Live>, Option<Box<str>>)> {
     // By its state: a listener may have another address, and another one its name.
     let listeners: HashMap<*const ListenerState, &Arc<Listener>> =
         table.listeners.iter().map(|listener| (Arc::as_ptr(&listener.state), listener)).collect();
     // What left with its listener has its time to drain.
-    let is_forbidden = |live: &Rc<Live>| {
+    let forbids = |live: &Rc<Live>| {
         let listener = listeners.get(&Arc::as_ptr(&live.listener().state));
-        listener.is_some_and(|listener| !live.is_permitted(listener))
+        listener.copied().filter(|listener| !live.is_permitted(listener))
     };
     let mut forbidden = Vec::new();
     let mut looked_at = 0;
     for live in worker.context.registry.all() {
         looked_at += if live.has_chain() { CERTIFICATE } else { 1 };
-        if is_forbidden(&live) {
-            forbidden.push(live);
+        if let Some(listener) = forbids(&live) {
+            let distrust = live.distrust(listener);
+            forbidden.push((live, distrust));
         }
         if looked_at >= BATCH {
             looked_at = 0;

@@ -7,6 +7,7 @@ use rustls::pki_types::UnixTime;
 use crate::config::TlsMode;
 use crate::connection::proxy;
 use crate::routing::{Listener, Upstream};
+use crate::telemetry::Outcome;
 
 use super::Live;
 
@@ -29,15 +30,38 @@ impl Live {
         }
     }
 
-    /// Whether its client would be let in now with the certificate that it showed then.
+    /// Ends it, because a table does not permit it; `distrust` says why, as of [`Self::distrust`].
+    pub(crate) fn forbid(&self, distrust: Option<Box<str>>) {
+        if let Some(why) = distrust {
+            self.note_failure(why);
+        }
+        self.end(Outcome::Policy);
+    }
+
+    /// What is wrong with its client's certificate by `listener`, if anything is.
+    pub(crate) fn distrust(&self, listener: &Listener) -> Option<Box<str>> {
+        self.tls.get()?;
+        self.judge(listener).err().map(|error| crate::tls::reason(&error).into())
+    }
+
     fn is_trusted(&self, listener: &Listener) -> bool {
-        let Some(now) = &listener.tls else { return true };
-        let Some(chain) = self.chain() else {
+        self.judge(listener).is_ok()
+    }
+
+    /// Whether its client would be let in with the certificate that it showed, had `listener` been there then: who has expired since
+    /// is not put out for it, or each new list of revoked certificates would end all connections of clients with short-lived ones.
+    fn judge(&self, listener: &Listener) -> Result<(), rustls::Error> {
+        let Some(now) = &listener.tls else { return Ok(()) };
+        let Some((chain, then)) = self.chain() else {
             // It showed none, because TLS ended at the endpoint or has not begun.
-            return !self.would_end_here(listener) || now.admits_client(&[], UnixTime::now()).is_ok();
+            return if self.would_end_here(listener) {
+                now.admits_client(&[], UnixTime::now())
+            } else {
+                Ok(())
+            };
         };
         let is_judged_alike = self.listener().tls.as_ref().is_some_and(|then| then.admits_as(now));
-        is_judged_alike || now.admits_client(chain, UnixTime::now()).is_ok()
+        if is_judged_alike { Ok(()) } else { now.admits_client(chain, then) }
     }
 
     /// Whether it is through its handshake, and that would be one with this process now.
@@ -48,7 +72,7 @@ impl Live {
 
     /// Whether it takes time to say if it is permitted.
     pub(crate) fn has_chain(&self) -> bool {
-        self.chain().is_some_and(|chain| !chain.is_empty())
+        self.chain().is_some_and(|(chain, _)| !chain.is_empty())
     }
 }
 

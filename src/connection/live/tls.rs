@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::connection::secure::Secure;
 use crate::routing::{Listener, Place};
@@ -23,8 +23,8 @@ pub(super) struct LiveTls {
     /// Its place there.
     pub(super) place: Cell<Option<Place>>,
     pub(super) record: RefCell<TlsRecord>,
-    /// What the client showed, if TLS ends here; empty: no certificate.
-    pub(super) chain: OnceCell<Box<[CertificateDer<'static>]>>,
+    /// What the client showed, if TLS ends here, and when; empty: no certificate.
+    pub(super) chain: OnceCell<(Box<[CertificateDer<'static>]>, UnixTime)>,
     /// When TLS handshakes of attempts began, until those are over.
     pub(super) shaking: RefCell<Vec<(SocketAddr, Instant)>>,
     /// Of its sides that speak TLS, by their place among the sockets.
@@ -122,11 +122,11 @@ impl Live {
 
     /// Keeps what the client showed in a handshake that ends here.
     pub(in crate::connection) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
-        let _set_once = self.tls.get_or_init(Box::default).chain.set(chain.into());
+        let _set_once = self.tls.get_or_init(Box::default).chain.set((chain.into(), UnixTime::now()));
     }
 
-    /// What its client showed in a handshake that ended here; `None`: there was none.
-    pub(super) fn chain(&self) -> Option<&[CertificateDer<'static>]> {
-        self.tls.get()?.chain.get().map(|chain| &**chain)
+    /// What its client showed in a handshake that ended here, and when that was; `None`: there was none.
+    pub(super) fn chain(&self) -> Option<(&[CertificateDer<'static>], UnixTime)> {
+        self.tls.get()?.chain.get().map(|(chain, at)| (&**chain, *at))
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 
 on_both_drivers!(
     clients_of_an_authority_that_is_dropped_are_closed,
+    a_list_closes_whom_it_names_and_not_who_has_expired,
     clients_are_not_remembered_longer_than_their_certificates_are_good
 );
 
@@ -47,12 +48,52 @@ fn clients_of_an_authority_that_is_dropped_are_closed(driver: Driver) {
     assert!(!matches!(closed, Ok(1..)), "{closed:?}");
     let record = proxy.record();
     assert_eq!(record["outcome"], "policy", "{record}");
+    let failure = record["tls"]["failure"].as_str().unwrap_or_default();
+    assert!(failure.starts_with("its certificate is not good: "), "{record}");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     stays_open.write_all(b"b").unwrap();
     stays_open.read_exact(&mut [0]).unwrap();
     let mut refused = shake_hands(proxy.address, NAME, authority.client_with(&others));
     let answer = refused.as_mut().map(|client| client.read(&mut [0]).is_err()).unwrap_or(true);
     assert!(answer, "with TLS 1.3 a client hears of it after its handshake");
+}
+
+/// Certificates of a few hours or minutes are usual (SPIFFE), and a list comes every day.
+fn a_list_closes_whom_it_names_and_not_who_has_expired(driver: Driver) {
+    let (authority, endpoint) = (Authority::new(), Endpoint::echo());
+    let web = authority.certify(&[NAME]);
+    let asks = format!(
+        ", clientValidation: {{caCertificateRefs: [{{file: {}}}], crl: [{}]}}",
+        authority.file().display(),
+        authority.revoke(&[]).display(),
+    );
+    let mut settings = terminating(driver, &endpoint, &web.reference(), &asks);
+    // Each has its own turn to look: here both connections are looked at in the same one.
+    settings.workers = 1;
+    let proxy = Proxy::start(&settings);
+    let stolen = authority.certify(&["stolen.example"]);
+    let short = authority.certify_for(&["short.example"], Duration::from_secs(6));
+    let connect = |certificate: &Certificate| {
+        let mut client = shake_hands(proxy.address, NAME, authority.client_with(certificate))?;
+        client.write_all(b"a").and_then(|()| client.read_exact(&mut [0])).map(|()| client)
+    };
+    let mut expired = connect(&short).unwrap();
+    let mut named = connect(&stolen).unwrap();
+    proxy.wait_for_live(2);
+    eventually("the end of a short certificate", || connect(&short), Result::is_err).unwrap_err();
+
+    authority.revoke(&[&stolen]);
+    let closed = named.read(&mut [0]);
+    assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    let is_policy = |record: &Value| record["outcome"] == "policy";
+    let records = eventually("its record", || proxy.lines.all(), |lines| lines.iter().any(is_policy));
+    let closed: Vec<_> = records.iter().filter(|record| is_policy(record)).collect();
+    let [record] = &closed[..] else { panic!("one is closed: {closed:?}") };
+    assert_eq!(record["tls"]["failure"], "its certificate is not good: it was revoked", "{record}");
+    assert_eq!(record["tls"]["client"]["names"], json!(["stolen.example"]), "{record}");
+    expired.write_all(b"b").unwrap();
+    expired.read_exact(&mut [0]).unwrap();
+    connect(&stolen).unwrap_err();
 }
 
 fn clients_are_not_remembered_longer_than_their_certificates_are_good(driver: Driver) {
