@@ -10,7 +10,7 @@ mod write;
 
 pub use read::{Found, Header, Malformed, read};
 pub use traceparent::TraceParent;
-pub use write::{Facts, TlsFacts, local, write};
+pub use write::{ClientFacts, Facts, TlsFacts, local, write};
 
 use std::net::SocketAddr;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::{Protocol, ProxyIn, ProxyMode, ProxyOut};
 use crate::proxy_protocol::{
-    self, Addresses, Facts, Found, HEADER_MAX, Header, Malformed, TlsFacts, TraceParent,
+    self, Addresses, ClientFacts, Facts, Found, HEADER_MAX, Header, Malformed, TlsFacts, TraceParent,
 };
 use crate::telemetry::{Outcome, TlsRecord, span_id, trace_id};
 use crate::worker::runtime::{SocketHandle, Stream};
@@ -138,8 +138,11 @@ fn write(
         tls: made.map(|made| TlsFacts {
             version: made.version,
             cipher: made.cipher,
-            has_certificate: client.is_some(),
-            common_name: client.and_then(|client| client.common_name.as_deref()),
+            client: client.map(|client| ClientFacts {
+                common_name: client.common_name.as_deref(),
+                names: &client.names,
+                fingerprint: &client.fingerprint,
+            }),
         }),
     };
     proxy_protocol::write(out, &facts)

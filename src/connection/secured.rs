@@ -144,7 +144,7 @@ fn identity(secure: &Secure) -> Option<ClientIdentity> {
     let facts =
         secure.with_engine(|engine| engine.certificates().first().and_then(|first| Facts::of(first)))?;
     Some(ClientIdentity {
-        names: facts.names.iter().map(|name| name.to_string().into()).collect(),
+        names: facts.names,
         common_name: facts.common_name.map(Into::into),
         fingerprint: facts.fingerprint,
     })

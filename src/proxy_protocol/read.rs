@@ -87,8 +87,12 @@ fn read_v1(bytes: &[u8]) -> Result<Found, Malformed> {
         return Err(Malformed::LineTooLong);
     }
     let Some(line) = bytes.get(..end) else { return Ok(Found::Part) };
-    // Numbers of ports have no sign.
-    if !line.starts_with(b"PROXY UNKNOWN") && line.contains(&b'+') {
+    // Behind UNKNOWN anything may stand, but a space comes first; elsewhere there is no sign, as ports have none.
+    let is_fit = match line.strip_prefix(b"PROXY UNKNOWN") {
+        Some(rest) => matches!(rest, [b' ' | b'\r', ..]),
+        None => !line.contains(&b'+'),
+    };
+    if !is_fit {
         return Err(Malformed::Addresses);
     }
     Ok(Found::Header(Header { length: end, addresses: addresses(line)?, parent: None }))

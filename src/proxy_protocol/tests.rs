@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use proxy_header::{ParseConfig, ProxyHeader};
 
 use super::*;
-use crate::config::{ProxyOut, ProxyTlv, ProxyVersion};
+use crate::config::{ProxyOut, ProxyTlv, ProxyVersion, SubjectAltName};
 
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Sent by HAProxy 2.6 (`send-proxy-v2 proxy-v2-options crc32c,unique-id`).
@@ -40,6 +40,7 @@ fn lines_of_version_1() {
         ("PROXY TCP6 ::ffff:10.0.0.1 ::1 0 65535\r\n", Some(("[::ffff:10.0.0.1]:0", "[::1]:65535"))),
         ("PROXY UNKNOWN\r\n", None),
         ("PROXY UNKNOWN whatever + that 1 2\r\n", None),
+        ("PROXY UNKNOWN \r\n", None),
     ] {
         let expected = expected.map(|(source, destination)| addresses(source, destination));
         let with_more = format!("{line}SSH-2.0-a\r\n");
@@ -101,6 +102,8 @@ fn what_is_no_header_is_named() {
         (endless, Malformed::LineTooLong),
         (late, Malformed::LineTooLong),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 4000 80\rx".to_vec(), Malformed::Addresses),
+        (b"PROXY UNKNOWNfoo\r\n".to_vec(), Malformed::Addresses),
+        (b"PROXY UNKNOWN\t1 2\r\n".to_vec(), Malformed::Addresses),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 4000 +80\r\n".to_vec(), Malformed::Addresses),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 4000 65536\r\n".to_vec(), Malformed::Addresses),
         (b"PROXY TCP4 10.0.0.1 10.0.0.2 4000\r\n".to_vec(), Malformed::Addresses),
@@ -142,8 +145,7 @@ fn facts(addresses: Addresses) -> Facts<'static> {
         tls: Some(TlsFacts {
             version: "TLSv1.3",
             cipher: "TLS_AES_128_GCM_SHA256",
-            has_certificate: true,
-            common_name: Some("client"),
+            client: Some(ClientFacts { common_name: Some("client"), names: &[], fingerprint: &[0xAB; 32] }),
         }),
     }
 }
@@ -186,6 +188,54 @@ fn what_is_written_for_version_2() {
     assert!(tls.client_ssl() && tls.client_cert_conn() && tls.verify() == 0);
     assert_eq!((tls.version(), tls.cn()), (Some("TLSv1.3"), Some("client")));
     assert_eq!(tls.cipher(), Some("TLS_AES_128_GCM_SHA256"));
+}
+
+/// The types and the values of a header's extensions, one after the other.
+fn tlvs(header: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut rest = &header[PREFIX_V2 + 12..];
+    let mut found = Vec::new();
+    while let [kind, high, low, value @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        found.push((*kind, value[..length].to_vec()));
+        rest = &value[length..];
+    }
+    assert!(rest.is_empty());
+    found
+}
+
+/// What is sent for a client whose certificate has these names.
+fn identified(names: &[SubjectAltName], asked: &[ProxyTlv]) -> Vec<(u8, Vec<u8>)> {
+    let fingerprint = std::array::from_fn(|at| u8::try_from(at).unwrap() * 8);
+    let mut facts = facts(addresses("10.0.0.1:4000", "10.0.0.2:80"));
+    let client = ClientFacts { common_name: Some("client"), names, fingerprint: &fingerprint };
+    facts.tls.as_mut().unwrap().client = Some(client);
+    let header = write(&out(ProxyVersion::V2, asked), &facts);
+    let is_whole = |found: Header| found.length == header.len() && found.addresses == Some(facts.addresses);
+    assert!(matches!(read(&header), Ok(Found::Header(found)) if is_whole(found)), "{:?}", read(&header));
+    tlvs(&header)
+}
+
+#[test]
+fn who_the_client_is_by_its_certificate() {
+    let names = [
+        SubjectAltName::Uri("spiffe://cluster.local/ns/shop/sa/web".into()),
+        SubjectAltName::Dns("web.example".into()),
+        SubjectAltName::Ip("10.0.0.7".parse().unwrap()),
+    ];
+    let text = |value: &str| value.as_bytes().to_vec();
+    let sent = identified(&names, &[ProxyTlv::Tls]);
+    let expected = [
+        (0xE1, text("0008101820283038404850586068707880889098a0a8b0b8c0c8d0d8e0e8f0f8")),
+        (0xE2, text("URI:spiffe://cluster.local/ns/shop/sa/web")),
+        (0xE2, text("DNS:web.example")),
+        (0xE2, text("IP:10.0.0.7")),
+    ];
+    assert_eq!((sent[0].0, &sent[1..]), (0x20, &expected[..]));
+    assert_eq!(identified(&names, &[ProxyTlv::Alpn]).len(), 1, "only where TLS is told of");
+    // The first ones that fit, whatever else is sent.
+    let many: Vec<_> = (0..100).map(|n| SubjectAltName::Dns(format!("{n}.{}", "a".repeat(243)))).collect();
+    let sent = identified(&many, &ALL);
+    assert_eq!(sent.iter().filter(|(kind, _)| *kind == 0xE2).count(), 4);
 }
 
 #[test]

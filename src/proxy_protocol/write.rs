@@ -4,12 +4,21 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
 
-use crate::config::{ProxyOut, ProxyTlv, ProxyVersion};
+use crate::config::{ProxyOut, ProxyTlv, ProxyVersion, SubjectAltName};
 
 use super::{Addresses, TLV_TRACEPARENT};
 
+/// Behind that of traceparent: SHA-256 of the client's certificate, in hexadecimal as in the access log; and a name in it, as often as
+/// there are names. The specification has numbers for neither; that of the certificate itself (0x28, with HAProxy) would make a header
+/// that does not fit into what others read.
+pub(super) const TLV_FINGERPRINT: u8 = 0xE1;
+pub(super) const TLV_CLIENT_NAME: u8 = 0xE2;
+/// All names of the client together, as they are encoded; further ones are left out, so that a header stays short of what is read.
+const NAMES_MAX: usize = 1024;
 /// A value that is longer is left out: no name or certificate in use has one, and an endpoint may read little.
 const VALUE_MAX: usize = 1024;
+/// Of a TLV: its type and its length.
+const TLV_HEAD: usize = 3;
 /// The result of a verification that found something wrong, or nothing to verify.
 const UNVERIFIED: u32 = 1;
 
@@ -33,10 +42,16 @@ pub struct TlsFacts<'a> {
     /// Such as `TLSv1.3`.
     pub version: &'a str,
     pub cipher: &'a str,
-    /// Whether the client has shown a certificate, which then was verified.
-    pub has_certificate: bool,
-    /// The common name in it.
+    /// Who the client is, if it has shown a certificate, which then was verified.
+    pub client: Option<ClientFacts<'a>>,
+}
+
+/// What a certificate says of the client.
+#[derive(Clone, Debug)]
+pub struct ClientFacts<'a> {
     pub common_name: Option<&'a str>,
+    pub names: &'a [SubjectAltName],
+    pub fingerprint: &'a [u8; 32],
 }
 
 /// The header of a connection of this process's own, such as a probe.
@@ -56,7 +71,10 @@ pub fn write(out: &ProxyOut, facts: &Facts<'_>) -> Vec<u8> {
         ProxyVersion::V1 => ProxyHeader::with_tlvs(addresses, []).encode_v1(&mut bytes),
         ProxyVersion::V2 => {
             let tlvs = out.tlvs.iter().filter_map(|tlv| encode(*tlv, facts));
-            ProxyHeader::with_tlvs(addresses, tlvs).encode_v2(&mut bytes)
+            let client = facts.tls.as_ref().and_then(|tls| tls.client.as_ref());
+            let client = client.filter(|_| out.tlvs.contains(&ProxyTlv::Tls));
+            ProxyHeader::with_tlvs(addresses, tlvs.chain(client.into_iter().flat_map(identify)))
+                .encode_v2(&mut bytes)
         }
     };
     if written.is_err() {
@@ -76,16 +94,36 @@ fn encode<'a>(tlv: ProxyTlv, facts: &Facts<'a>) -> Option<Tlv<'a>> {
         ProxyTlv::Traceparent => Tlv::Custom(TLV_TRACEPARENT, facts.traceparent.as_bytes().into()),
         ProxyTlv::Tls => {
             let tls = facts.tls.as_ref()?;
-            let verified = if tls.has_certificate { 0 } else { UNVERIFIED };
-            let mut info = SslInfo::new(true, tls.has_certificate, tls.has_certificate, verified);
+            let has_certificate = tls.client.is_some();
+            let verified = if has_certificate { 0 } else { UNVERIFIED };
+            let mut info = SslInfo::new(true, has_certificate, has_certificate, verified);
             info.append_tlv(Tlv::SslVersion(tls.version.into()));
-            if let Some(name) = tls.common_name.filter(|name| name.len() <= VALUE_MAX) {
+            let common_name = tls.client.as_ref().and_then(|client| client.common_name);
+            if let Some(name) = common_name.filter(|name| name.len() <= VALUE_MAX) {
                 info.append_tlv(Tlv::SslCn(name.into()));
             }
             info.append_tlv(Tlv::SslCipher(tls.cipher.into()));
             Tlv::Ssl(info)
         }
     })
+}
+
+/// Who a client is beyond its common name.
+fn identify<'a>(client: &ClientFacts<'a>) -> impl Iterator<Item = Tlv<'a>> + use<'a> {
+    let fingerprint: String = client.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut room = NAMES_MAX;
+    let names = client.names.iter().map_while(move |name| {
+        // Of which kind it is, because an authority may write an address as a DNS name.
+        let kind = match name {
+            SubjectAltName::Dns(_) => "DNS",
+            SubjectAltName::Uri(_) => "URI",
+            SubjectAltName::Ip(_) => "IP",
+        };
+        let text = format!("{kind}:{name}");
+        room = room.checked_sub(TLV_HEAD + text.len())?;
+        Some(Tlv::Custom(TLV_CLIENT_NAME, text.into_bytes().into()))
+    });
+    std::iter::once(Tlv::Custom(TLV_FINGERPRINT, fingerprint.into_bytes().into())).chain(names)
 }
 
 /// IPv4 where both are (a socket for both families says so in its way), else IPv6.

@@ -128,7 +128,7 @@ struct NegotiatedField<'a> {
 
 #[derive(Serialize)]
 struct ClientField<'a> {
-    names: Vec<&'a str>,
+    names: Vec<String>,
     common_name: Option<&'a str>,
     /// SHA-256 in hexadecimal.
     fingerprint: String,
@@ -180,7 +180,7 @@ impl<'a> From<&'a Attempt> for AttemptField<'a> {
 impl<'a> From<&'a TlsRecord> for TlsField<'a> {
     fn from(tls: &'a TlsRecord) -> Self {
         let client = tls.client.as_ref().map(|client| ClientField {
-            names: client.names.iter().map(|name| &**name).collect(),
+            names: client.names.iter().map(ToString::to_string).collect(),
             common_name: client.common_name.as_deref(),
             fingerprint: client.fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
         });

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::config::Name;
+use crate::config::{Name, SubjectAltName};
 
 use super::{Outcome, TraceId, Wants};
 
@@ -120,7 +120,7 @@ pub struct Negotiated {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// The names in it, such as `db.example.com`, `spiffe://example.org/web` or `10.0.0.1`.
-    pub names: Vec<Box<str>>,
+    pub names: Vec<SubjectAltName>,
     /// The common name of its subject.
     pub common_name: Option<Box<str>>,
     /// SHA-256 of all of it.

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proxy_header::{ParseConfig, ProxyHeader};
+use proxy_header::{ParseConfig, ProxyHeader, Tlv};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 
@@ -59,6 +59,15 @@ fn terminates(certificate: &Certificate, more: &str) -> String {
     format!("protocol: TLS, tls: {{mode: Terminate, certificateRefs: [{}], {more}}}", certificate.reference())
 }
 
+/// The values of a header's extensions of this type.
+fn custom(header: &ProxyHeader<'_>, kind: u8) -> Vec<String> {
+    let values = header.tlvs().flatten().filter_map(|tlv| match tlv {
+        Tlv::Custom(is, value) if is == kind => Some(String::from_utf8(value.into_owned()).unwrap()),
+        _ => None,
+    });
+    values.collect()
+}
+
 fn endpoints_are_told_of_the_clients_tls(driver: Driver) {
     let authority = Authority::new();
     let (certificate, client) = (authority.certify(&["a.test"]), authority.certify(&["someone.test"]));
@@ -86,6 +95,12 @@ fn endpoints_are_told_of_the_clients_tls(driver: Driver) {
         assert!(tls.cipher().is_some_and(|cipher| cipher.starts_with("TLS_")), "{tls:?}");
         assert_eq!((tls.client_cert_conn(), tls.verify() == 0), (shows, shows));
         assert_eq!(tls.cn(), shows.then_some("someone.test"));
+        drop(stream);
+        let records = proxy.records(if shows { 1 } else { 2 });
+        let fingerprint = records.last().unwrap()["tls"]["client"]["fingerprint"].as_str();
+        assert_eq!(custom(&header, 0xE1), fingerprint.into_iter().collect::<Vec<_>>());
+        let names: &[&str] = if shows { &["DNS:someone.test"] } else { &[] };
+        assert_eq!(custom(&header, 0xE2), names);
     }
 }
 
