@@ -129,10 +129,19 @@ async fn admit(context: &Context, live: &Live, downstream: &Stream, has_place: b
     if !has_place {
         return Err(Outcome::Limit);
     }
-    if let Some(proxy) = &live.accepted_by.proxy {
-        // In a box: most connections have no header to wait for.
-        Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
+    let Some(proxy) = &live.accepted_by.proxy else { return judge(live) };
+    let may_be_another = proxy::may_speak_for_others(proxy, live)?;
+    if !may_be_another {
+        // Before it has said a word: nothing that it says makes it another.
+        judge(live)?;
     }
+    // In a box: most connections have no header to wait for.
+    Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
+    if may_be_another { judge(live) } else { Ok(()) }
+}
+
+/// Whether this client may have a connection, and counts it if so.
+fn judge(live: &Live) -> Result<(), Outcome> {
     if !live.accepted_by.admits(live.client().ip()) {
         return Err(Outcome::Denied);
     }

@@ -21,6 +21,7 @@ use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
+use super::proxy;
 use tls::LiveTls;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
@@ -213,7 +214,9 @@ impl Live {
     /// admitted counts itself.
     pub(crate) fn count_source(&self, listener: &Listener) {
         // Who may be yet to say who its client is cannot be counted.
-        let is_early = self.accepted_by.sources.is_some() || self.accepted_by.proxy.is_some();
+        let speaks_for_others = |proxy| proxy::is_trusted(proxy, self.from.ip());
+        let is_early = self.accepted_by.sources.is_some()
+            || self.accepted_by.proxy.as_ref().is_some_and(speaks_for_others);
         let counts = self.upstream.get().is_some() || !is_early;
         let place = self.source.take().or_else(|| {
             let place = counts.then(|| listener.count_source(self.client().ip(), self.accepted));

@@ -23,6 +23,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// first. Longer than the loss of one segment takes to be repaired.
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// Whether a header may still say that the client is another one than who connected.
+///
+/// # Errors
+/// It has to, and would not be believed.
+pub(super) fn may_speak_for_others(proxy: &ProxyIn, live: &Live) -> Result<bool, Outcome> {
+    match (is_trusted(proxy, live.from.ip()), proxy.mode) {
+        (false, ProxyMode::Require) => Err(Outcome::ProxyHeaderUntrusted),
+        (is_trusted, _) => Ok(is_trusted),
+    }
+}
+
 /// Takes the header off the connection, if one comes, and learns from it who the client is. Not a byte that follows is read.
 pub(super) async fn receive(
     context: &Context,
@@ -30,13 +41,9 @@ pub(super) async fn receive(
     downstream: &Stream,
     proxy: &ProxyIn,
 ) -> Result<(), Outcome> {
-    let is_trusted = is_trusted(proxy, live.from.ip());
-    if proxy.mode == ProxyMode::Require && !is_trusted {
-        return Err(Outcome::ProxyHeaderUntrusted);
-    }
     match wait(context, live, downstream, proxy.mode).await? {
         None => Ok(()),
-        Some(_) if !is_trusted => Err(Outcome::ProxyHeaderUntrusted),
+        Some(_) if !is_trusted(proxy, live.from.ip()) => Err(Outcome::ProxyHeaderUntrusted),
         Some(Ok(header)) => {
             take(context, downstream, header.length)?;
             if let Some(addresses) = header.addresses {
@@ -58,7 +65,8 @@ pub(super) fn is_believed(proxy: &ProxyIn, live: &Live) -> bool {
     !needs_trust || is_trusted(proxy, live.from.ip())
 }
 
-fn is_trusted(proxy: &ProxyIn, from: IpAddr) -> bool {
+/// Whether `proxy` believes who connects from this address.
+pub(super) fn is_trusted(proxy: &ProxyIn, from: IpAddr) -> bool {
     let from = from.to_canonical();
     proxy.trusted.iter().any(|net| net.contains(&from))
 }

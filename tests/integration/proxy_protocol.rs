@@ -25,6 +25,8 @@ on_both_drivers!(
     a_header_that_does_not_come_has_its_time,
     who_leaves_before_its_header_is_no_failure,
     rules_see_the_named_client,
+    who_names_nobody_is_judged_before_it_speaks,
+    a_limit_that_is_new_counts_who_is_silent,
     the_place_of_a_listener_is_taken_before_the_header,
 );
 
@@ -284,4 +286,37 @@ fn the_place_of_a_listener_is_taken_before_the_header(driver: Driver) {
     stays_silent(&first, Duration::from_millis(50));
     first.write_all(V1).unwrap();
     round_trip(&mut first);
+}
+
+/// Whoever may not speak for others cannot become another by staying silent.
+fn who_names_nobody_is_judged_before_it_speaks(driver: Driver) {
+    let endpoint = Endpoint::echo();
+    let denied: IpAddr = "127.0.0.2".parse().unwrap();
+    for speaks in ["protocol: TLS, tls: {mode: Passthrough}", "protocol: TCP"] {
+        let settings = Settings::new(driver, &[endpoint.address]).listener(&format!(
+            "proxyProtocol: {{mode: Optional, trusted: [10.0.0.0/8]}}, deny: [127.0.0.2/32], \
+             connection: {{limitPerSource: 2}}, {speaks}"
+        ));
+        let proxy = Proxy::start(&settings);
+        let silent = [connect(proxy.address), connect_with(proxy.address, &V1[..1])];
+        proxy.wait_for_live(2);
+        assert_eq!(ask(proxy.address, ""), RESET);
+        assert_eq!(proxy.record()["outcome"], "source_limit", "{speaks}");
+        assert_eq!(ask_from(denied, proxy.address, ""), RESET);
+        assert_eq!(proxy.records(2)[1]["outcome"], "denied", "{speaks}");
+        drop(silent);
+    }
+}
+
+fn a_limit_that_is_new_counts_who_is_silent(driver: Driver) {
+    let endpoint = Endpoint::echo();
+    let listener =
+        "proxyProtocol: {mode: Optional, trusted: [10.0.0.0/8]}, protocol: TLS, tls: {mode: Passthrough}";
+    let settings = Settings::new(driver, &[endpoint.address]).listener(listener);
+    let proxy = Proxy::start(&settings);
+    let _silent = [connect(proxy.address), connect(proxy.address)];
+    proxy.wait_for_live(2);
+    proxy.reload(&settings.listener(&format!("{listener}, connection: {{limitPerSource: 2}}"))).unwrap();
+    assert_eq!(ask(proxy.address, ""), RESET);
+    assert_eq!(proxy.record()["outcome"], "source_limit");
 }
