@@ -1,12 +1,12 @@
 //! Looks at the first bytes of a connection where they are, in the socket: what is looked at is not taken.
 //!
 //! So there is nothing to give back when they turn out to be somebody else's. Bytes that do not suffice stay, and the socket
-//! is readable with them: from then on it is looked at again and again, which costs a few milliseconds at most where
-//! a first message comes in pieces, and some wake-ups where the rest does not come.
+//! is readable with them: what is waited for from then on is that more arrives. So who sends a byte and falls silent costs no
+//! more than who says nothing.
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -14,10 +14,6 @@ use crate::telemetry::Outcome;
 use crate::worker::runtime::{self, Stream};
 
 use super::{Context, Live};
-
-/// Between two looks, at first; doubled each time.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// What came of it.
 pub(super) enum Peeked<T> {
@@ -40,7 +36,7 @@ pub(super) async fn peek<T>(
     most: usize,
     mut judge: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Peeked<T>, Outcome> {
-    let mut pause = PAUSE_MIN;
+    let mut arrivals = None;
     loop {
         // Before the look: what was sent before the end is then there to be seen.
         let has_ended = has_ended(downstream);
@@ -52,12 +48,16 @@ pub(super) async fn peek<T>(
             Ok(Some(Some(seen))) => return Ok(Peeked::Enough(seen)),
             Ok(Some(None)) if has_ended => return Ok(Peeked::Ended),
             Ok(Some(None)) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                let known = match arrivals.take() {
+                    Some(known) => known,
+                    None => downstream.arrivals().map_err(|_| Outcome::Internal)?,
+                };
+                // Whatever arrives, its time is not put off.
+                if Instant::now() >= deadline
+                    || runtime::timeout_at(deadline, arrivals.insert(known).next()).await.is_none()
+                {
                     return Ok(Peeked::TimedOut);
                 }
-                runtime::sleep(pause.min(left)).await;
-                pause = (pause * 2).min(PAUSE_MAX);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 match runtime::timeout_at(deadline, downstream.read_ready()).await {

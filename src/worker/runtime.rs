@@ -3,6 +3,7 @@
 //! A new version of compio touches this module and nothing else. The rest of a worker sees [`Runtime`],
 //! [`Stream`], [`ListenSocket`] and the few functions here.
 
+mod arrivals;
 mod ladder;
 mod listen;
 mod reactor;

@@ -28,6 +28,9 @@ const BATCH: usize = 256;
 thread_local! {
     /// The reactor of this worker; none on io_uring, where the ring does it.
     static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+    /// That of a worker on io_uring, for what a ring does not tell: that more arrives where something is. Started when it is
+    /// first needed.
+    static BESIDE_RING: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
 }
 
 /// Whether this worker's readiness and connects are operations of a ring.
@@ -66,17 +69,45 @@ struct Side {
 }
 
 impl Reactor {
-    /// Starts the reactor of this thread; its task runs on the runtime that is current.
+    /// Makes it the way in which this thread waits for its sockets.
     pub(super) fn start() -> io::Result<()> {
+        CURRENT.set(Some(Self::spawn()?));
+        Ok(())
+    }
+
+    /// The one of this thread, whichever way it waits for its sockets.
+    fn any() -> io::Result<Rc<Self>> {
+        let known = CURRENT.with_borrow(Option::clone).or_else(|| BESIDE_RING.with_borrow(Option::clone));
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let reactor = Self::spawn()?;
+        BESIDE_RING.set(Some(Rc::clone(&reactor)));
+        Ok(reactor)
+    }
+
+    /// Its task runs on the runtime that is current.
+    fn spawn() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let reactor = Rc::new(Self {
             epoll: SharedFd::new(epoll),
             sockets: RefCell::default(),
             next_key: Cell::new(0),
         });
-        CURRENT.set(Some(Rc::clone(&reactor)));
-        super::spawn(async move { reactor.run().await });
-        Ok(())
+        let running = Rc::clone(&reactor);
+        super::spawn(async move { running.run().await });
+        Ok(reactor)
+    }
+
+    fn register(self: Rc<Self>, socket: impl AsFd) -> io::Result<Registration> {
+        let key = self.next_key.get();
+        self.next_key.set(key + 1);
+        let interest =
+            EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(&*self.epoll, socket, EventData::new_u64(key), interest)?;
+        let socket = Rc::new(Socket::default());
+        self.sockets.borrow_mut().insert(key, Rc::clone(&socket));
+        Ok(Registration { reactor: self, key, socket })
     }
 
     async fn run(&self) {
@@ -119,14 +150,29 @@ impl Registration {
     /// Registers a socket. `None`: this worker has no reactor.
     pub(super) fn new(socket: impl AsFd) -> io::Result<Option<Self>> {
         let Some(reactor) = CURRENT.with_borrow(Option::clone) else { return Ok(None) };
-        let key = reactor.next_key.get();
-        reactor.next_key.set(key + 1);
-        let interest =
-            EventFlags::IN | EventFlags::PRI | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&*reactor.epoll, socket, EventData::new_u64(key), interest)?;
-        let socket = Rc::new(Socket::default());
-        reactor.sockets.borrow_mut().insert(key, Rc::clone(&socket));
-        Ok(Some(Self { reactor, key, socket }))
+        reactor.register(socket).map(Some)
+    }
+
+    /// Registers a socket for a while, also beside a ring; see [`Self::leave`].
+    pub(super) fn for_a_while(socket: impl AsFd) -> io::Result<Self> {
+        Reactor::any()?.register(socket)
+    }
+
+    /// To be called before a socket that lives on is let go of.
+    pub(super) fn leave(&self, socket: impl AsFd) {
+        let _not_there = epoll::delete(&*self.reactor.epoll, socket);
+    }
+
+    /// Waits until more arrives than there was when this was called, or the end.
+    pub(super) async fn arrival(&self) {
+        // What has arrived and was not told yet comes after this, on this thread.
+        self.socket.read.drained();
+        self.socket.read.ready().await;
+    }
+
+    /// There may be something to read, whatever was said before.
+    pub(super) fn is_not_empty(&self) {
+        self.socket.read.ready.set(true);
     }
 
     pub(super) async fn read_ready(&self) {

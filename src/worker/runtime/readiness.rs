@@ -34,6 +34,14 @@ impl Readiness {
         }
     }
 
+    /// The socket's place with the reactor; none on io_uring.
+    pub(super) fn registration(&self) -> Option<&Registration> {
+        match self {
+            Self::Ring(_) => None,
+            Self::Epoll(socket) => Some(socket),
+        }
+    }
+
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Ring(socket) => socket.write_ready().await,

@@ -21,7 +21,8 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{SpliceFlags, splice};
 use socket2::{SockRef, Socket};
 
-use super::reactor::on_ring;
+use super::arrivals::Arrivals;
+use super::reactor::{Registration, on_ring};
 use super::readiness::Readiness;
 
 pub(crate) struct Stream {
@@ -73,6 +74,16 @@ impl Stream {
 
     pub(crate) async fn read_ready(&self) -> io::Result<()> {
         self.readiness()?.readable().await
+    }
+
+    /// For waiting until more arrives than is there.
+    pub(crate) fn arrivals(&self) -> io::Result<Arrivals<'_>> {
+        Arrivals::new(self)
+    }
+
+    /// Its place with the reactor; none on io_uring.
+    pub(super) fn registration(&self) -> io::Result<Option<&Registration>> {
+        if on_ring() { Ok(None) } else { Ok(self.readiness()?.registration()) }
     }
 
     pub(crate) async fn write_ready(&self) -> io::Result<()> {
