@@ -15,7 +15,9 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{AlertDescription, ClientConfig, CommonState, Error, HandshakeKind, ServerConfig};
+use rustls::{
+    AlertDescription, ClientConfig, CommonState, Error, HandshakeKind, InvalidMessage, ServerConfig,
+};
 
 /// A side's TLS, from its first byte on.
 pub(crate) struct Engine {
@@ -40,6 +42,11 @@ enum Kind {
 pub(crate) const PLAINTEXT_MAX: usize = 128 * 1024;
 /// A buffer of this length takes it, encrypted, and what may wait to go before it.
 pub(crate) const CIPHERTEXT_MAX: usize = PLAINTEXT_MAX + 8 * 1024;
+
+/// What is held of bytes that are not understood yet, once the handshake is over: a record, of the longest that TLS 1.2 has. What
+/// comes after a handshake is all shorter, and whoever begins a longer message could leave it at that.
+const HELD_MAX: usize = 5 + (1 << 14) + 2_048;
+const TOO_LONG: Error = Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
 
 impl Engine {
     /// # Errors
@@ -139,6 +146,10 @@ impl Engine {
             Kind::Connecting(connection) => run(connection, bytes, plaintext, output),
         };
         self.is_established = !self.common().is_handshaking();
+        let result = result.and_then(|has_ended| match bytes.len() - used {
+            held if self.is_established && held > HELD_MAX => Err(TOO_LONG),
+            _ => Ok(has_ended),
+        });
         self.has_failed = result.is_err();
         self.hold(bytes.get(used..).unwrap_or_default());
         self.has_ended |= result?;

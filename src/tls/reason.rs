@@ -12,6 +12,9 @@ pub fn reason(error: &Error) -> String {
         Error::NoCertificatesPresented => "it showed no certificate, and one is required".to_owned(),
         Error::AlertReceived(alert) => format!("it ended the connection with the alert {}", name(*alert)),
         Error::NoApplicationProtocol => "it offers none of the configured ALPN protocols".to_owned(),
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => {
+            "it sent a handshake message that is longer than any has to be".to_owned()
+        }
         Error::PeerIncompatible(
             PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled

@@ -4,9 +4,13 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use flume::Receiver;
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
+use rustls::{ConnectionTrafficSecrets, ContentType, ProtocolVersion, StreamOwned};
+use serde_json::Value;
 
 use crate::support::{
-    Authority, Driver, Endpoint, Pattern, Proxy, connect, on_both_drivers, secure_endpoint, shake_hands,
+    Authority, Driver, Endpoint, Pattern, Proxy, connect, eventually, on_both_drivers, secure_endpoint,
+    shake_hands,
 };
 
 use super::{assert_ended, encrypting, terminating};
@@ -18,6 +22,7 @@ on_both_drivers!(
     what_an_endpoint_sent_before_it_was_cut_arrives,
     a_client_may_just_leave_after_the_endpoints_end,
     an_answer_may_be_cut_after_the_clients_end,
+    nobody_makes_it_hold_a_message_without_an_end,
 );
 
 /// More than sockets hold: some of it waits in this process when the end comes.
@@ -114,4 +119,39 @@ fn an_answer_may_be_cut_after_the_clients_end(driver: Driver) {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(listen(client), (1_000, Err(ErrorKind::ConnectionReset)));
     assert_ended(&proxy, "upstream_truncated", 8, 1_000);
+}
+
+/// It announces 64 KiB less a few bytes, which is as long as any may be, and comes in more records than one.
+fn nobody_makes_it_hold_a_message_without_an_end(driver: Driver) {
+    let authority = Authority::new();
+    let (endpoint, heard) = listener();
+    let proxy = Proxy::start(&terminating(driver, &authority.certify(&["a.test"]), &endpoint));
+    let mut config = authority.client();
+    config.enable_secret_extraction = true;
+    let StreamOwned { conn, sock: mut socket } = shake_hands(proxy.address, "a.test", config).unwrap();
+    // What comes with the end of the handshake would be its failure.
+    let has_endpoint = |live: &Vec<Value>| live.len() == 1 && !live[0]["endpoint"].is_null();
+    eventually("it has its endpoint", || proxy.live(), has_endpoint);
+    let suite = conn.negotiated_cipher_suite().unwrap().tls13().unwrap();
+    let (mut number, secrets) = conn.dangerous_extract_secrets().unwrap().tx;
+    let mut encrypter = match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => suite.aead_alg.encrypter(key, iv),
+        _ => panic!("another cipher"),
+    };
+    let begin = [&[4, 0, 0xff, 0xf0], &[0; 16_000][..]].concat();
+    for part in [&begin[..], &[0; 16_000]] {
+        let message = OutboundPlainMessage {
+            typ: ContentType::Handshake,
+            version: ProtocolVersion::TLSv1_2,
+            payload: OutboundChunks::Single(part),
+        };
+        socket.write_all(&encrypter.encrypt(message, number).unwrap().encode()).unwrap();
+        number += 1;
+    }
+    assert_eq!(heard.recv(), Ok((0, Err(ErrorKind::ConnectionReset))));
+    let record = assert_ended(&proxy, "downstream_tls_error", 0, 0);
+    let failure = "it sent a handshake message that is longer than any has to be";
+    assert_eq!(record["tls"]["failure"], failure);
 }
