@@ -33,8 +33,9 @@ pub use errors::{Error, Errors};
 pub use hostname::Hostname;
 pub use proxy::{ProxyIn, ProxyMode, ProxyOut, ProxyTlv, ProxyVersion};
 pub use tls::{
-    AuthorityRef, CertificateRef, ClientValidation, ClientValidationMode, ListenerTls, ObjectRef, Protocol,
-    Roots, ServerNameText, StartTls, SubjectAltName, TlsMode, TlsVersion, UpstreamTls,
+    AuthorityRef, CertificateRef, ClientValidation, ClientValidationMode, ListenerTls, ObjectRef,
+    POSTGRES_ALPN, Protocol, Roots, ServerNameText, StartTls, SubjectAltName, TlsMode, TlsVersion,
+    UpstreamTls,
 };
 pub use upstream::{
     ActiveCheck, Breaker, Endpoint, HealthCheck, LoadBalancer, Location, Members, PassiveCheck, PortRef,

@@ -53,6 +53,10 @@ pub enum StartTls {
     Postgres,
 }
 
+/// What clients have to offer in ALPN that begin with TLS where they could ask for it first (PostgreSQL, 54.2.8). Agreed on in any case
+/// there.
+pub const POSTGRES_ALPN: &str = "postgresql";
+
 /// An object of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {

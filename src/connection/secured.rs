@@ -13,6 +13,8 @@ use crate::config::{StartTls, TlsMode};
 use crate::routing::Place;
 use crate::telemetry::{ClientIdentity, Outcome, Side};
 use crate::tls::Facts;
+use crate::tls::client_hello::ClientHello;
+use crate::tls::postgres::ALPN;
 use crate::worker::runtime::Stream;
 
 use super::connect::connect;
@@ -89,10 +91,11 @@ async fn meet<'a>(
         // In a box: few listeners have it.
         Some(StartTls::Postgres) => Box::pin(postgres::greet(context, live, downstream)).await?,
     };
+    let is_direct = start == Some(StartTls::Postgres) && asks == Asks::No;
     let mut room = context.handshakes.room();
-    let (hello, bytes) = greet(context, live, downstream, &mut room).await?;
+    let (mut hello, bytes) = greet(context, live, downstream, &mut room).await?;
     let is_nameless = hello.server_name.is_none();
-    live.set_server_name(hello.server_name);
+    live.set_server_name(hello.server_name.take());
     live.note_tls(|_| {});
     let Some((listener, route)) = live.accepted_by.find(live.server_name(), live.client().ip()) else {
         let alert = if is_nameless {
@@ -111,13 +114,10 @@ async fn meet<'a>(
         drop(place.take());
     }
     let client = match (route.tls_mode, &listener.tls) {
-        (Some(TlsMode::Terminate), Some(_)) if !hello.speaks_tls12_or_later => {
-            // The library would find something else to complain about first.
-            live.note_failure("it speaks no version of TLS that is still permitted".into());
-            return Err(tell(downstream, AlertDescription::ProtocolVersion, Outcome::TlsHandshakeFailed));
-        }
         (Some(TlsMode::Terminate), Some(tls)) => {
-            let secure = shake_hands(context, live, downstream, tls, bytes, room).await?;
+            check(live, downstream, &hello, is_direct)?;
+            let is_wanted = |protocol: &[u8]| !is_direct || protocol == ALPN;
+            let secure = shake_hands(context, live, downstream, tls, is_wanted, bytes, room).await?;
             live.secure(Side::Downstream, &secure);
             live.holds_bytes.set(secure.has_early());
             secure.with_engine(|engine| live.set_chain(engine.certificates()));
@@ -137,6 +137,23 @@ async fn meet<'a>(
     live.set_shakes_hands(false);
     live.note_tls(|tls| tls.handshake_ended = Some(live.accepted.elapsed()));
     Ok(client)
+}
+
+/// Turns away whom a handshake with this process would let in, or would turn away for another reason than the true one.
+fn check(live: &Live, downstream: &Stream, hello: &ClientHello, is_direct: bool) -> Result<(), Ended> {
+    let (alert, failure) = if !hello.speaks_tls12_or_later {
+        // The library would find something else to complain about first.
+        (AlertDescription::ProtocolVersion, "it speaks no version of TLS that is still permitted")
+    } else if is_direct && !hello.alpn.iter().any(|protocol| **protocol == *ALPN) {
+        // As servers do: otherwise who speaks another protocol could be led here, and its words taken for PostgreSQL's.
+        let failure =
+            "who begins with TLS has to offer the ALPN protocol postgresql (sslnegotiation=direct does)";
+        (AlertDescription::NoApplicationProtocol, failure)
+    } else {
+        return Ok(());
+    };
+    live.note_failure(failure.into());
+    Err(tell(downstream, alert, Outcome::TlsHandshakeFailed))
 }
 
 /// Who the client is, by the certificate that it showed and that was accepted.

@@ -2,11 +2,15 @@
 //!
 //! Pure: bytes are arguments. <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
+use crate::config::POSTGRES_ALPN;
+
 /// Asks whether TLS is spoken: 8 bytes, its own length and a number that is no version of the protocol.
 pub const SSL_REQUEST: [u8; REQUEST_LEN] = request(80_877_103);
 /// The answers to it.
 pub const YES: u8 = b'S';
 pub const NO: u8 = b'N';
+/// What clients have to offer that begin with TLS.
+pub const ALPN: &[u8] = POSTGRES_ALPN.as_bytes();
 
 /// How long it is.
 pub const REQUEST_LEN: usize = 8;

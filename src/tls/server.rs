@@ -16,10 +16,7 @@ use crate::config::{
 };
 
 use super::credentials::{Certificate, Credentials, Fingerprint, Source, fingerprint, tickets};
-use super::{provider, verify};
-
-/// What clients have to say to get TLS of a Postgres server without asking for it first (PostgreSQL, 54.2.8).
-const POSTGRES: &[u8] = b"postgresql";
+use super::{postgres, provider, verify};
 
 /// So many certificates are kept for want of others.
 const KEPT_MAX: usize = 64;
@@ -168,9 +165,9 @@ fn make(
         builder.with_client_cert_verifier(verifier).with_cert_resolver(Arc::new(ByName::new(shown)));
     config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     if settings.start_tls == Some(StartTls::Postgres)
-        && !config.alpn_protocols.iter().any(|name| name == POSTGRES)
+        && !config.alpn_protocols.iter().any(|name| name == postgres::ALPN)
     {
-        config.alpn_protocols.push(POSTGRES.to_vec());
+        config.alpn_protocols.push(postgres::ALPN.to_vec());
     }
     config.ticketer = Arc::new(BoundTickets {
         tickets: Arc::clone(tickets().map_err(|error| error.to_string())?),

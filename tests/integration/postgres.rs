@@ -11,12 +11,13 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Str
 
 use crate::support::{
     Authority, Certificate, Driver, Endpoint, Proxy, SecureClient, Settings, ask_securely, connect,
-    echo_securely, on_both_drivers,
+    echo_securely, on_both_drivers, shake_hands,
 };
 
 on_both_drivers!(
     who_asks_is_answered,
     who_begins_with_tls_needs_no_answer,
+    who_begins_with_tls_has_to_mean_postgres,
     endpoints_are_asked_as_the_client_asked,
     endpoints_are_asked_before_tls_of_ones_own,
     an_endpoint_without_tls_is_a_failed_attempt,
@@ -115,6 +116,30 @@ fn who_begins_with_tls_needs_no_answer(driver: Driver) {
     assert_eq!(ask_securely(&mut client, "select 1").unwrap(), "select 1");
 }
 
+/// Or else a browser could be led here, and take what a database says for what a web server says.
+fn who_begins_with_tls_has_to_mean_postgres(driver: Driver) {
+    let (authority, endpoint) = (Authority::new(), Endpoint::echo());
+    let certificate = authority.certify(&["pg.test"]);
+    let with_another = listener(Some(&certificate)).replace("startTls", "alpnProtocols: [h2], startTls");
+    let proxy = Proxy::start(&Settings::new(driver, &[endpoint.address]).listener(&with_another));
+    for (count, offered) in [&[][..], &[&b"h2"[..]]].into_iter().enumerate() {
+        let mut config = authority.client();
+        config.alpn_protocols = offered.iter().map(|name| name.to_vec()).collect();
+        let error = shake_hands(proxy.address, "pg.test", config).unwrap_err();
+        assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+        let record = &proxy.records(count + 1)[count];
+        assert_eq!(record["outcome"], "tls_handshake_failed", "{record}");
+        let failure = record["tls"]["failure"].as_str().unwrap();
+        assert!(failure.contains("has to offer the ALPN protocol postgresql"), "{failure}");
+    }
+    let mut config = authority.client();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"postgresql".to_vec()];
+    let mut client = secure(connect(proxy.address), config);
+    assert_eq!(client.conn.alpn_protocol(), Some(&b"postgresql"[..]));
+    assert_eq!(ask_securely(&mut client, "select 1").unwrap(), "select 1");
+    assert_eq!(endpoint.accepted(), 1);
+}
+
 fn endpoints_are_asked_as_the_client_asked(driver: Driver) {
     let authority = Authority::new();
     let certificate = authority.certify(&["pg.test"]);
@@ -152,7 +177,9 @@ fn endpoints_are_asked_before_tls_of_ones_own(driver: Driver) {
         if asks {
             assert_eq!(tell(&mut stream, SSL_REQUEST), b'S');
         }
-        let mut client = secure(stream, authority.client());
+        let mut config = authority.client();
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        let mut client = secure(stream, config);
         assert_eq!(ask_securely(&mut client, "select 1").unwrap(), "select 1", "asks: {asks}");
     }
 }

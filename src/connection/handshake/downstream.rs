@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::AlertDescription;
 use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, ServerConfig};
 
 use crate::telemetry::Outcome;
 use crate::tls::client_hello::{ClientHello, NoHello, Reader};
@@ -95,12 +95,14 @@ pub(in crate::connection) fn tell(downstream: &Stream, alert: AlertDescription, 
     Ended::Told(outcome)
 }
 
-/// The handshake with a client, of which these bytes have come. They are held in `room`.
+/// The handshake with a client, of which these bytes have come. They are held in `room`. Of the protocols that the listener
+/// offers, only those are agreed on that are wanted.
 pub(in crate::connection) async fn shake_hands(
     context: &Context,
     live: &Live,
     downstream: &Stream,
     tls: &ServerSide,
+    is_wanted: impl Fn(&[u8]) -> bool,
     mut bytes: Vec<u8>,
     mut room: Room<'_>,
 ) -> Result<Rc<Secure>, Ended> {
@@ -109,7 +111,7 @@ pub(in crate::connection) async fn shake_hands(
         fail(tls.problem().unwrap_or("there is no certificate").into());
         return Err(tell(downstream, AlertDescription::InternalError, Outcome::TlsUnavailable));
     };
-    let engine = Engine::accept(Arc::clone(config)).map_err(|error| {
+    let engine = Engine::accept(restricted(config, is_wanted)).map_err(|error| {
         fail(explain(&error));
         Outcome::Internal
     })?;
@@ -159,6 +161,15 @@ pub(in crate::connection) async fn shake_hands(
             return Err(Ended::Cut(Outcome::HandshakeLimit));
         }
     }
+}
+
+fn restricted(config: &Arc<ServerConfig>, is_wanted: impl Fn(&[u8]) -> bool) -> Arc<ServerConfig> {
+    if config.alpn_protocols.iter().all(|protocol| is_wanted(protocol)) {
+        return Arc::clone(config);
+    }
+    let mut restricted = ServerConfig::clone(config);
+    restricted.alpn_protocols.retain(|protocol| is_wanted(protocol));
+    Arc::new(restricted)
 }
 
 /// Whether a client that was remembered may still come: the certificate that it showed the first time is not looked at again in
