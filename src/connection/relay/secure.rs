@@ -6,6 +6,7 @@
 //!
 //! A side that is cut takes nothing back that it said: the other side gets all of it, and then hears of the cut.
 
+use std::cell::Cell;
 use std::io;
 use std::time::Duration;
 
@@ -42,8 +43,9 @@ pub(in crate::connection) async fn run_secure(
 ) -> Outcome {
     let relay = Relay::new(context, live);
     let (received, sent) = halves(&relay, downstream.stream, upstream.stream);
-    let received = SecureHalf { half: received, from: downstream.secure, to: upstream.secure };
-    let sent = SecureHalf { half: sent, from: upstream.secure, to: downstream.secure };
+    let half = |half, from, to| SecureHalf { half, from, to, spoke_after_end: Cell::new(false) };
+    let received = half(received, downstream.secure, upstream.secure);
+    let sent = half(sent, upstream.secure, downstream.secure);
     join(received.run(first), sent.run(Vec::new())).await;
     conclude(&relay, downstream.stream, upstream.stream)
 }
@@ -52,6 +54,8 @@ struct SecureHalf<'a> {
     half: Half<'a>,
     from: Option<&'a Secure>,
     to: Option<&'a Secure>,
+    /// Something was read after the other side's stream had ended.
+    spoke_after_end: Cell<bool>,
 }
 
 /// What is left to do before the next read.
@@ -190,6 +194,7 @@ impl SecureHalf<'_> {
             return Ok(Next::Queue);
         }
         self.half.relay.live.arrived(self.half.direction);
+        self.spoke_after_end.set(self.half.relay.first_end.get().is_some());
         let Some(to) = self.to else {
             let written = match self.half.to.try_write(plaintext) {
                 Ok(written) => written,
@@ -254,11 +259,16 @@ impl SecureHalf<'_> {
             (None, _) => Step::End,
             // Which side broke is known already.
             (Some(_), Some(_)) => Step::ReadFailed,
-            // To answer a goodbye by just leaving is usual in a client. In an endpoint it may cut the answer.
+            // To answer a goodbye by just leaving is usual in a client.
             (Some(_), None) if side == Side::Downstream && relay.first_end.get() == Some(Side::Upstream) => {
                 Step::End
             }
-            (Some(_), None) => {
+            (Some(from), None) => {
+                let what = format!("the {} ended its stream without close_notify", name(side));
+                relay.live.note_tls(|tls| tls.failure = Some(what.into()));
+                if side == Side::Upstream && self.just_left(from) {
+                    return Step::End;
+                }
                 relay.explain(match side {
                     Side::Downstream => Outcome::DownstreamTruncated,
                     _ => Outcome::UpstreamTruncated,
@@ -266,6 +276,14 @@ impl SecureHalf<'_> {
                 Step::Truncated
             }
         }
+    }
+
+    /// Whether an endpoint that has not said goodbye has only answered the client's by leaving, as nginx does: it had answered
+    /// before, and has said nothing since, not even the beginning of a record. Where it has, that may have been cut.
+    fn just_left(&self, from: &Secure) -> bool {
+        let relay = self.half.relay;
+        let client_ended = relay.first_end.get() == Some(Side::Downstream);
+        client_ended && !relay.live.awaits_answer() && !self.spoke_after_end.get() && from.held() == 0
     }
 
     /// What came is not TLS as it should be.
@@ -321,4 +339,8 @@ impl SecureHalf<'_> {
         }
         half.read_failed();
     }
+}
+
+fn name(side: Side) -> &'static str {
+    if side == Side::Downstream { "client" } else { "endpoint" }
 }

@@ -22,6 +22,8 @@ on_both_drivers!(
     what_an_endpoint_sent_before_it_was_cut_arrives,
     a_client_may_just_leave_after_the_endpoints_end,
     an_answer_may_be_cut_after_the_clients_end,
+    an_endpoint_may_just_leave_after_the_clients_end,
+    who_leaves_without_an_answer_has_cut_it,
     nobody_makes_it_hold_a_message_without_an_end,
 );
 
@@ -119,6 +121,40 @@ fn an_answer_may_be_cut_after_the_clients_end(driver: Driver) {
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(listen(client), (1_000, Err(ErrorKind::ConnectionReset)));
     assert_ended(&proxy, "upstream_truncated", 8, 1_000);
+}
+
+/// As nginx does: it answers, and when the client has said goodbye it closes.
+fn an_endpoint_may_just_leave_after_the_clients_end(driver: Driver) {
+    let authority = Authority::new();
+    let endpoint = secure_endpoint(authority.certify(&["a.test"]).server(), |mut stream| {
+        // A probe says nothing.
+        if stream.read_exact(&mut [0; 8]).is_ok() {
+            Pattern::new(1).write(0..1_000, &mut stream);
+            stream.read_to_string(&mut String::new()).unwrap();
+        }
+    });
+    let proxy = Proxy::start(&encrypting(driver, &authority, "a.test", &[&endpoint]));
+    let mut client = connect(proxy.address);
+    client.write_all(b"question").unwrap();
+    client.read_exact(&mut [0; 1_000]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(listen(client), (0, Ok(())));
+    let record = assert_ended(&proxy, "downstream_closed", 8, 1_000);
+    assert_eq!(record["tls"]["failure"], "the endpoint ended its stream without close_notify");
+}
+
+fn who_leaves_without_an_answer_has_cut_it(driver: Driver) {
+    let authority = Authority::new();
+    let endpoint = secure_endpoint(authority.certify(&["a.test"]).server(), |mut stream| {
+        stream.read_to_string(&mut String::new()).ok();
+    });
+    let proxy = Proxy::start(&encrypting(driver, &authority, "a.test", &[&endpoint]));
+    let mut client = connect(proxy.address);
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(listen(client), (0, Err(ErrorKind::ConnectionReset)));
+    let record = assert_ended(&proxy, "upstream_truncated", 8, 0);
+    assert_eq!(record["tls"]["failure"], "the endpoint ended its stream without close_notify");
 }
 
 /// It announces 64 KiB less a few bytes, which is as long as any may be, and comes in more records than one.
