@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::tls::{Credentials, Material, News, Problem, Source, Taken};
 
 use super::shared::Tuning;
-use super::watch::{Fingerprint, fingerprint, may_change_contents};
+use super::watch::{Fingerprint, Way, fingerprint, may_change_contents};
 
 pub(super) use status::Certificates;
 
@@ -145,18 +145,16 @@ impl Files {
         }
     }
 
-    /// Where the files are, and which directories that is now.
+    /// Where the files are and the links to them, and which directories that is now.
     fn directories(&self) -> Directories {
         let files = self.followed.keys().flat_map(Source::files);
-        let directories = files
-            .filter_map(|file| file.parent())
-            .map(|directory| if directory.as_os_str().is_empty() { Path::new(".") } else { directory });
+        let directories: BTreeSet<PathBuf> = files.flat_map(|file| Way::to(file).directories).collect();
         let is_now = |directory: &Path| {
             let metadata = std::fs::metadata(directory).ok()?;
             // Inodes are used again, in most filesystems at once.
             Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
         };
-        directories.map(|directory| (directory.to_owned(), is_now(directory))).collect()
+        directories.into_iter().map(|directory| (directory.clone(), is_now(&directory))).collect()
     }
 
     /// Each by itself: one that cannot be watched takes nothing away from the others.

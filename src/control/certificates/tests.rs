@@ -137,6 +137,35 @@ fn a_link_to_another_folder_is_a_change_as_of_a_mounted_secret() {
     }
 }
 
+/// As ACME clients keep them: what is named are links to what was issued last.
+#[test]
+fn a_file_behind_a_link_changes_in_its_own_folder() {
+    let link = |base: &Path, to: &str| {
+        for file in ["tls.crt", "tls.key"] {
+            symlink(format!("../{to}/{file}"), base.join("new")).unwrap();
+            fs::rename(base.join("new"), base.join("live").join(file)).unwrap();
+        }
+    };
+    let scene = Scene::start("live", |base, pair| {
+        write(&base.join("one"), pair);
+        fs::create_dir(base.join("live")).unwrap();
+        link(base, "one");
+    });
+    for (turn, folder) in ["one", "two", "two", "three"].into_iter().enumerate() {
+        let name = format!("turn{turn}.example");
+        // In place, or in another folder with links to it.
+        write(&scene.path(folder), &scene.pair(&name));
+        link(&scene.path(""), folder);
+        assert_eq!(scene.next(), Ok(name));
+        let name = format!("renamed{turn}.example");
+        write(&scene.path("aside"), &scene.pair(&name));
+        for file in ["tls.crt", "tls.key"] {
+            fs::rename(scene.path("aside").join(file), scene.path(folder).join(file)).unwrap();
+        }
+        assert_eq!(scene.next(), Ok(name));
+    }
+}
+
 #[test]
 fn a_directory_that_is_replaced_is_watched_again() {
     let scene = Scene::start("live", |base, pair| write(&base.join("live"), pair));

@@ -98,7 +98,7 @@ fn the_swap_of_a_config_map_is_a_change() {
 }
 
 #[test]
-fn a_symlink_elsewhere_on_the_way_is_noticed_by_looking() {
+fn a_symlink_elsewhere_on_the_way_is_a_change() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     for (version, content) in [("1", "127.0.0.1:1"), ("2", "127.0.0.1:2")] {
@@ -108,12 +108,14 @@ fn a_symlink_elsewhere_on_the_way_is_noticed_by_looking() {
     symlink("1", at("now")).unwrap();
     fs::create_dir(at("etc")).unwrap();
     symlink(at("now").join("sheave.yaml"), at("etc").join("sheave.yaml")).unwrap();
-    let mut builder = watching(&at("etc").join("sheave.yaml"));
-    builder.tuning.poll = Duration::from_millis(10);
-    let control = start_and_look(builder);
+    let control = start_and_look(watching(&at("etc").join("sheave.yaml")));
+    fs::write(at("1").join("sheave.yaml"), "127.0.0.1:4").unwrap();
+    eventually("in place", || endpoints(&control) == ["127.0.0.1:4"]);
     symlink("2", at("next")).unwrap();
     fs::rename(at("next"), at("now")).unwrap();
-    eventually("noticed", || endpoints(&control) == ["127.0.0.1:2"]);
+    eventually("swapped", || endpoints(&control) == ["127.0.0.1:2"]);
+    replace(&at("2").join("sheave.yaml"), "127.0.0.1:3");
+    eventually("in its new place", || endpoints(&control) == ["127.0.0.1:3"]);
 }
 
 #[test]
