@@ -244,6 +244,8 @@ pub struct Route {
     pub hostnames: Vec<Hostname>,
     /// Client networks; empty: everyone. The most specific wins.
     pub sources: Vec<IpNet>,
+    /// What TLS clients offer to speak, one of these; empty: anything, or nothing.
+    pub alpn: Vec<String>,
     /// Where TLS ends; `None`: where the listener says.
     pub tls_mode: Option<TlsMode>,
     /// At least one with a weight above 0.

@@ -158,7 +158,7 @@ fn choose_upstream<'a>(
     restrictions: u64,
     recorder: &mut Recorder,
 ) -> Result<&'a Arc<Upstream>, Outcome> {
-    let route = live.listener().route_for(live.server_name(), live.client().ip()).ok_or(Outcome::NoRoute)?;
+    let route = live.listener().route_for(live.asked()).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);
     if context.restrictions.times() != restrictions {

@@ -20,6 +20,7 @@ mod verdicts;
 pub use compile::{Findings, Found, Member, compile, refresh};
 pub use endpoint::{Endpoint, EndpointState, Reservation, Topology};
 pub use listener::{Listener, ListenerState};
+pub use matcher::Asked;
 pub use places::{Place, Places};
 pub use queue::{Queue, Ticket};
 pub use route::Route;

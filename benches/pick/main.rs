@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use sheave::balance::{Tried, pick};
 use sheave::config::Config;
-use sheave::routing::{Findings, RouteTable, Upstream, compile};
+use sheave::routing::{Asked, Findings, RouteTable, Upstream, compile};
 
 const HELD: usize = 1_000;
 const TYPES: [&str; 5] = ["RoundRobin", "LeastConnections", "Random", "PeakEWMA", "ConsistentHash"];
@@ -20,7 +20,7 @@ const TYPES: [&str; 5] = ["RoundRobin", "LeastConnections", "Random", "PeakEWMA"
 fn main() -> Result<(), Box<dyn Error>> {
     println!("{:<17} {:>10} {:>12}", "matched by", "routes", "ns/route");
     for routes in [1, 100, 5_000] {
-        for by in ["hostname", "wildcard", "source"] {
+        for by in ["hostname", "wildcard", "source", "protocol"] {
             println!("{by:<17} {routes:>10} {:>12.0}", find_routes(by, routes)?);
         }
     }
@@ -49,6 +49,9 @@ fn find_routes(by: &str, routes: usize) -> Result<f64, Box<dyn Error>> {
         let matched = match by {
             "hostname" => format!("hostnames: [tenant-{number}.db.example.com]"),
             "wildcard" => format!("hostnames: [\"*.tenant-{number}.db.example.com\"]"),
+            "protocol" => {
+                format!("hostnames: [\"*.tenant-{number}.db.example.com\"], alpnProtocols: [h2, imap]")
+            }
             _ => format!("sources: [{}/28]", network(number)),
         };
         writeln!(
@@ -61,12 +64,14 @@ fn find_routes(by: &str, routes: usize) -> Result<f64, Box<dyn Error>> {
     let listener = table.listeners.first().ok_or("no listener")?;
     let asked: Vec<(String, IpAddr)> = (0..routes + routes.div_ceil(9))
         .map(|number| (format!("a.tenant-{number}.db.example.com"), network(number).into()))
-        .map(|(name, client)| (name.replacen("a.", if by == "wildcard" { "a." } else { "" }, 1), client))
+        .map(|(name, client)| (name.replacen("a.", if by == "hostname" { "" } else { "a." }, 1), client))
         .collect();
+    let offered: [Box<[u8]>; 2] = [b"h2".as_slice().into(), b"http/1.1".as_slice().into()];
     let started = cpu_nanos()?;
     let mut found = 0;
     for (name, client) in asked.iter().cycle().take(FINDS) {
-        found += usize::from(listener.route_for(Some(black_box(name)), black_box(*client)).is_some());
+        let asked = Asked { server_name: Some(black_box(name)), alpn: &offered, client: black_box(*client) };
+        found += usize::from(listener.route_for(asked).is_some());
     }
     let nanos = (cpu_nanos()? - started) / FINDS as f64;
     if found == 0 || found == FINDS {

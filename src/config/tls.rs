@@ -32,6 +32,14 @@ pub struct ListenerTls {
     pub client_validation: Option<ClientValidation>,
 }
 
+impl ListenerTls {
+    /// Whether this can come to be what is spoken in TLS that ends here.
+    pub fn agrees_on(&self, protocol: &str) -> bool {
+        let of_postgres = self.start_tls == Some(StartTls::Postgres) && protocol == POSTGRES_ALPN;
+        of_postgres || self.alpn.iter().any(|offered| offered == protocol)
+    }
+}
+
 /// Where TLS ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsMode {

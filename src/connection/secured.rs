@@ -96,8 +96,9 @@ async fn meet<'a>(
     let (mut hello, bytes) = greet(context, live, downstream, &mut room).await?;
     let is_nameless = hello.server_name.is_none();
     live.set_server_name(hello.server_name.take());
+    live.set_alpn(hello.alpn.clone());
     live.note_tls(|_| {});
-    let Some((listener, route)) = live.accepted_by.find(live.server_name(), live.client().ip()) else {
+    let Some((listener, route)) = live.accepted_by.find(live.asked()) else {
         let alert = if is_nameless {
             // "Servers requiring this extension SHOULD respond to a ClientHello lacking [it] with" this (RFC 8446 9.2).
             AlertDescription::MissingExtension
@@ -116,7 +117,8 @@ async fn meet<'a>(
     let client = match (route.tls_mode, &listener.tls) {
         (Some(TlsMode::Terminate), Some(tls)) => {
             check(live, downstream, &hello, is_direct)?;
-            let is_wanted = |protocol: &[u8]| !is_direct || protocol == ALPN;
+            let is_wanted =
+                |protocol: &[u8]| if is_direct { protocol == ALPN } else { route.takes(protocol) };
             let secure = shake_hands(context, live, downstream, tls, is_wanted, bytes, room).await?;
             live.secure(Side::Downstream, &secure);
             live.holds_bytes.set(secure.has_early());

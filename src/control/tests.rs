@@ -230,6 +230,7 @@ fn config(endpoints: &[&str]) -> Config {
             listener: "front".into(),
             hostnames: Vec::new(),
             sources: vec!["10.0.0.0/8".parse().unwrap()],
+            alpn: Vec::new(),
             tls_mode: None,
             backends: vec![config::BackendRef { upstream: "pg".into(), weight: 3 }],
         }],

@@ -230,7 +230,7 @@ fn compile_listener(
     let mode = listener.tls.as_ref().map(|tls| tls.mode);
     let mut matcher = Matcher::default();
     for (index, route) in routes.iter().enumerate() {
-        matcher.add(index, &route.hostnames, &route.sources);
+        matcher.add(index, &route.hostnames, &route.sources, &route.alpn);
     }
     let compiled = |route: &&config::Route| {
         Arc::new(compile_route(route, mode, upstreams, before.get(&route.name).copied()))
@@ -273,6 +273,7 @@ fn compile_route(
         name: route.name.clone(),
         hostnames: route.hostnames.as_slice().into(),
         sources: route.sources.as_slice().into(),
+        alpn: route.alpn.as_slice().into(),
         tls_mode: tls_mode.map(|mode| route.tls_mode.unwrap_or(mode)),
         schedule: Schedule::new(backends.iter().map(|backend| backend.weight)),
         backends,

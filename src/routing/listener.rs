@@ -11,7 +11,7 @@ use crate::config::{ConnectionLimit, Keepalive, ListenerTimeouts, Name, Protocol
 use crate::resilience::{SourcePlace, SourcePolicy, SourceRefusal, Sources};
 use crate::tls::ServerSide;
 
-use super::matcher::Matcher;
+use super::matcher::{Asked, Matcher};
 use super::shared::Shared;
 use super::{Place, Places, Route, Upstream};
 
@@ -67,11 +67,11 @@ impl Listener {
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }
 
-    /// Whether a client that asks for this name may have a connection to this upstream, which may be one that takes no new ones
-    /// for its weight.
-    pub fn permits(&self, server_name: Option<&str>, client: IpAddr, upstream: &Name) -> bool {
-        let route = self.route_for(server_name, client);
-        self.admits(client) && route.is_some_and(|route| route.may_lead_to(upstream))
+    /// Whether a client that asks for this may have a connection to this upstream, which may be one that takes no new ones for
+    /// its weight.
+    pub fn permits(&self, asked: Asked<'_>, upstream: &Name) -> bool {
+        let route = self.route_for(asked);
+        self.admits(asked.client) && route.is_some_and(|route| route.may_lead_to(upstream))
     }
 
     /// Whether it permits the same connections as `other`, as far as is easily seen.
@@ -120,9 +120,9 @@ impl Listener {
         Arc::new(Self { routes, ..Self::clone(self) })
     }
 
-    /// The route for a client that asks for this name, in whatever case, or for none: of those that match, the one with the
-    /// most specific hostname, then the one with the most specific source.
-    pub fn route_for(&self, server_name: Option<&str>, client: IpAddr) -> Option<&Arc<Route>> {
-        self.routes.get(self.matcher.find(server_name, client)?)
+    /// The route for a client that asks for this: of those that match, the one with the most specific hostname, then the one with
+    /// the most specific source, then one that names protocols.
+    pub fn route_for(&self, asked: Asked<'_>) -> Option<&Arc<Route>> {
+        self.routes.get(self.matcher.find(asked)?)
     }
 }

@@ -19,6 +19,8 @@ pub struct Route {
     pub hostnames: Arc<[Hostname]>,
     /// Client networks; empty: everyone.
     pub sources: Arc<[IpNet]>,
+    /// What TLS clients offer to speak, one of these; empty: anything, or nothing.
+    pub alpn: Arc<[String]>,
     /// Where TLS of its clients ends; `None`: they speak none.
     pub tls_mode: Option<TlsMode>,
     pub backends: Vec<WeightedUpstream>,
@@ -34,6 +36,11 @@ pub struct WeightedUpstream {
 }
 
 impl Route {
+    /// Whether its clients may speak this.
+    pub fn takes(&self, protocol: &[u8]) -> bool {
+        self.alpn.is_empty() || self.alpn.iter().any(|taken| taken.as_bytes() == protocol)
+    }
+
     pub(super) fn leads_to(&self, upstreams: &HashMap<&Name, Arc<Upstream>>) -> bool {
         self.backends.iter().any(|backend| upstreams.contains_key(&backend.upstream.name))
     }
@@ -48,6 +55,7 @@ impl Route {
         let mut backends = self.backends.iter().zip(&other.backends);
         self.hostnames == other.hostnames
             && self.sources == other.sources
+            && self.alpn == other.alpn
             && self.tls_mode == other.tls_mode
             && self.backends.len() == other.backends.len()
             && backends.all(|(one, other)| one.upstream.name == other.upstream.name)

@@ -1,13 +1,13 @@
 //! Listeners of one address: they share its sockets, and a ClientHello says which of them its connection is for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::config::Protocol;
 
 use super::Listener;
-use super::matcher::Matcher;
+use super::matcher::{Asked, Matcher};
 
 /// What the first of such listeners knows of the others.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ struct Routes {
 
 impl Shared {
     /// Which of the listeners (0 is the first) and which of its routes.
-    fn find(&self, server_name: Option<&str>, client: IpAddr) -> Option<(usize, usize)> {
-        self.routes.all.get(self.routes.matcher.find(server_name, client)?).copied()
+    fn find(&self, asked: Asked<'_>) -> Option<(usize, usize)> {
+        self.routes.all.get(self.routes.matcher.find(asked)?).copied()
     }
 
     /// The listener with this number.
@@ -42,7 +42,7 @@ impl Routes {
         let (mut matcher, mut all) = (Matcher::default(), Vec::new());
         for (number, listener) in listeners.enumerate() {
             for (index, route) in listener.routes.iter().enumerate() {
-                matcher.add(all.len(), &route.hostnames, &route.sources);
+                matcher.add(all.len(), &route.hostnames, &route.sources, &route.alpn);
                 all.push((number, index));
             }
         }
@@ -83,15 +83,11 @@ pub(super) fn introduce(listeners: &mut [Arc<Listener>]) {
 }
 
 impl Listener {
-    /// The route for a client that asks for this name, in whatever case, or for none, and the listener whose route it is: of all
-    /// that share this one's sockets, if it is the first of them.
-    pub fn find<'a>(
-        self: &'a Arc<Self>,
-        server_name: Option<&str>,
-        client: IpAddr,
-    ) -> Option<(&'a Arc<Self>, &'a Arc<super::Route>)> {
-        let Some(shared) = &self.shared else { return Some((self, self.route_for(server_name, client)?)) };
-        let (number, index) = shared.find(server_name, client)?;
+    /// The route for a client that asks for this, and the listener whose route it is: of all that share this one's sockets, if it is
+    /// the first of them.
+    pub fn find<'a>(self: &'a Arc<Self>, asked: Asked<'_>) -> Option<(&'a Arc<Self>, &'a Arc<super::Route>)> {
+        let Some(shared) = &self.shared else { return Some((self, self.route_for(asked)?)) };
+        let (number, index) = shared.find(asked)?;
         let listener = shared.listener(self, number)?;
         Some((listener, listener.routes.get(index)?))
     }

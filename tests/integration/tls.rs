@@ -4,6 +4,7 @@ mod cuts;
 mod endpoints;
 mod passthrough;
 mod programs;
+mod protocols;
 mod refusals;
 mod scan;
 mod shared;

@@ -8,13 +8,16 @@ use super::names::Names;
 use super::{Context, shared};
 use crate::config::errors::quoted;
 use crate::config::raw::{self, List};
-use crate::config::{BackendRef, Hostname, Listener, Protocol, Route};
+use crate::config::scalar::AlpnName;
+use crate::config::{BackendRef, Hostname, Listener, Protocol, Route, TlsMode};
 
 /// Backends of one route; with [`MAX_WEIGHT`] their sum stays within `u32`.
 const MAX_BACKENDS: usize = 1_000;
 /// That of Gateway API.
 const MAX_WEIGHT: u32 = 1_000_000;
-/// Hostnames times sources, of all routes together: no file has more sources alone.
+/// Of one route: no client offers more.
+const MAX_PROTOCOLS: usize = 16;
+/// Hostnames times sources times protocols, of all routes together: no file has more sources alone.
 const MAX_MATCHES: usize = 1_000_000;
 
 /// The names that a route may refer to.
@@ -31,7 +34,7 @@ pub(super) fn routes<'a>(
     listeners: &'a [Listener],
 ) -> Vec<Route> {
     let mut matches = Matches {
-        protocols: listeners.iter().map(|listener| (&*listener.name, listener.protocol)).collect(),
+        by_name: listeners.iter().map(|listener| (&*listener.name, listener)).collect(),
         first_of: shared::first_of_each(listeners),
         pairs: 0,
         seen: HashMap::new(),
@@ -47,7 +50,7 @@ pub(super) fn routes<'a>(
         cx.report.add(
             "routes",
             format_args!(
-                "they name {} pairs of a hostname and a source; write at most {MAX_MATCHES}",
+                "they name {} combinations of a hostname, a source and a protocol; write at most {MAX_MATCHES}",
                 matches.pairs
             ),
         );
@@ -67,11 +70,10 @@ pub(super) fn routes<'a>(
 
 /// What the routes so far match.
 struct Matches<'a> {
-    /// What is spoken on each listener, where that is known.
-    protocols: HashMap<&'a str, Protocol>,
+    by_name: HashMap<&'a str, &'a Listener>,
     /// Listeners that share an address, all of them with the first one.
     first_of: HashMap<&'a str, &'a Listener>,
-    /// How many of a hostname and a source the routes so far name.
+    /// How many of a hostname, a source and a protocol the routes so far name.
     pairs: usize,
     /// The value is the route.
     seen: HashMap<Match<'a>, String>,
@@ -79,8 +81,8 @@ struct Matches<'a> {
     complete: bool,
 }
 
-/// One listener, hostname and source; `None` is every name or none, and every client.
-type Match<'a> = (&'a str, Option<Hostname>, Option<IpNet>);
+/// One listener, hostname, source and protocol; `None` is every name or none, every client, and every protocol or none.
+type Match<'a> = (&'a str, Option<Hostname>, Option<IpNet>, Option<String>);
 
 fn route<'a>(
     cx: &Context<'_>,
@@ -99,7 +101,8 @@ fn route<'a>(
         }
         None => matches.complete = false,
     }
-    let protocol = listener.and_then(|name| matches.protocols.get(name).copied());
+    let found = listener.and_then(|name| matches.by_name.get(name).copied());
+    let protocol = found.map(|listener| listener.protocol);
     if protocol == Some(Protocol::Tcp) {
         refuse_tls(cx, path, &raw, listener.unwrap_or_default());
     }
@@ -109,21 +112,60 @@ fn route<'a>(
     let sources = cx.networks(raw.sources, &format!("{path}.sources"));
     let hostnames = cx.items(raw.hostnames, &format!("{path}.hostnames")).map(|(_, name)| name).collect();
     let tls_mode = raw.tls.or_default().mode.value().map(super::tls::mode);
+    let alpn = alpn(cx, path, raw.alpn_protocols, tls_mode, found);
     let backends = backends(cx, path, raw.backend_refs, known.upstreams);
     Some(Route {
         name: raw.name.value()?.0.into(),
         listener: listener?.into(),
         hostnames,
         sources,
+        alpn,
         tls_mode,
         backends,
     })
 }
 
+/// The protocols of its clients. Where TLS ends here they have to be among those that the listener agrees on.
+fn alpn(
+    cx: &Context<'_>,
+    path: &str,
+    list: List<AlpnName>,
+    tls_mode: Option<TlsMode>,
+    listener: Option<&Listener>,
+) -> Vec<String> {
+    let path = format!("{path}.alpnProtocols");
+    let length = list.get().map_or(0, Vec::len);
+    if length > MAX_PROTOCOLS {
+        cx.report.add(path.as_str(), format_args!("{length} are too many; write at most {MAX_PROTOCOLS}"));
+    }
+    let tls = listener.and_then(|listener| listener.tls.as_ref());
+    let ends_here = tls.filter(|tls| tls_mode.unwrap_or(tls.mode) == TlsMode::Terminate);
+    let mut protocols = Vec::new();
+    for (at, protocol) in cx.items(list, &path) {
+        if let Some(tls) = ends_here.filter(|tls| !tls.agrees_on(&protocol.0)) {
+            let listener = listener.map_or("", |listener| &listener.name);
+            let missing = if tls.alpn.is_empty() { "offers none" } else { "does not offer it" };
+            cx.report.add(
+                at,
+                format_args!(
+                    "TLS ends here, and listener {} {missing}; add it to tls.alpnProtocols there, or write tls: {{mode: \
+                     Passthrough}} in this route",
+                    quoted(listener)
+                ),
+            );
+        }
+        protocols.push(protocol.0);
+    }
+    protocols
+}
+
 /// What only clients that speak TLS can be told apart by.
 fn refuse_tls(cx: &Context<'_>, path: &str, raw: &raw::Route, listener: &str) {
     let has_hostnames = raw.hostnames.get().is_some_and(|names| !names.is_empty());
-    for (name, is_written) in [("hostnames", has_hostnames), ("tls", !raw.tls.is_absent())] {
+    let has_protocols = raw.alpn_protocols.get().is_some_and(|names| !names.is_empty());
+    for (name, is_written) in
+        [("hostnames", has_hostnames), ("alpnProtocols", has_protocols), ("tls", !raw.tls.is_absent())]
+    {
         if is_written {
             cx.report.add(
                 format!("{path}.{name}"),
@@ -148,56 +190,51 @@ fn claim<'a>(
     let first = matches.first_of.get(listener).map_or(listener, |first| &*first.name);
     let sources = each_or_all(&raw.sources, &format!("{path}.sources"), |net| net.0);
     let hostnames = each_or_all(&raw.hostnames, &format!("{path}.hostnames"), Hostname::clone);
-    matches.pairs = matches.pairs.saturating_add(hostnames.len().saturating_mul(sources.len()));
+    let protocols = each_or_all(&raw.alpn_protocols, &format!("{path}.alpnProtocols"), |name| name.0.clone());
+    let pairs = hostnames.len().saturating_mul(sources.len()).saturating_mul(protocols.len());
+    matches.pairs = matches.pairs.saturating_add(pairs);
     if matches.pairs > MAX_MATCHES {
         // To look at each of them could take minutes.
         return;
     }
     for (hostname_at, hostname) in hostnames {
         for (source_at, source) in &sources {
-            let key = (first, hostname.clone(), *source);
-            let Some(first) = matches.seen.get(&key) else {
-                matches.seen.insert(key, path.to_owned());
-                continue;
-            };
-            if first == path {
-                continue;
-            }
-            let listener = quoted(listener);
-            let (at, message) = match (&hostname, source) {
-                (None, Some(net)) => (
-                    source_at,
-                    format!(
-                        "{net} of listener {listener} is already taken by {first}; remove it from one of the two"
-                    ),
-                ),
-                (None, None) => {
-                    let what =
-                        if protocol == Some(Protocol::Tls) { "hostnames or sources" } else { "sources" };
-                    (
-                        source_at,
-                        format!(
-                            "every client of listener {listener} is already taken by {first}; write the {what} this route \
-                             is for"
-                        ),
-                    )
+            for (protocol_at, spoken) in &protocols {
+                let key = (first, hostname.clone(), *source, spoken.clone());
+                let Some(taken_by) = matches.seen.get(&key) else {
+                    matches.seen.insert(key, path.to_owned());
+                    continue;
+                };
+                if taken_by != path {
+                    let at = match (&hostname, spoken) {
+                        (Some(_), _) => &hostname_at,
+                        (None, Some(_)) => protocol_at,
+                        (None, None) => source_at,
+                    };
+                    let names_tls = protocol == Some(Protocol::Tls);
+                    cx.report.add(at.as_str(), taken(&key, listener, taken_by, names_tls));
                 }
-                (Some(name), None) => (
-                    &hostname_at,
-                    format!(
-                        "{name} of listener {listener} is already taken by {first}; remove it from one of the two, or \
-                         write the sources this route is for"
-                    ),
-                ),
-                (Some(name), Some(net)) => (
-                    &hostname_at,
-                    format!(
-                        "{name} for {net} of listener {listener} is already taken by {first}; remove it from one of the two"
-                    ),
-                ),
-            };
-            cx.report.add(at.as_str(), message);
+            }
         }
+    }
+}
+
+/// What to say of a match that another route has already.
+fn taken(key: &Match<'_>, listener: &str, by: &str, names_tls: bool) -> String {
+    let (_, hostname, source, spoken) = key;
+    let with = spoken.as_ref().map_or_else(String::new, |spoken| format!(" with ALPN {spoken}"));
+    let is_taken = format!("{with} of listener {} is already taken by {by}", quoted(listener));
+    match (hostname, source) {
+        (None, Some(net)) => format!("{net}{is_taken}; remove it from one of the two"),
+        (None, None) => {
+            let what = if names_tls { "hostnames or sources" } else { "sources" };
+            let or = if spoken.is_some() { "remove it from one of the two, or write" } else { "write" };
+            format!("every client{is_taken}; {or} the {what} this route is for")
+        }
+        (Some(name), None) => {
+            format!("{name}{is_taken}; remove it from one of the two, or write the sources this route is for")
+        }
+        (Some(name), Some(net)) => format!("{name} for {net}{is_taken}; remove it from one of the two"),
     }
 }
 

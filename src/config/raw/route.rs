@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::field::{Field, List};
 use super::tls::RouteTls;
 use crate::config::Hostname;
-use crate::config::scalar::{Network, ObjectName};
+use crate::config::scalar::{AlpnName, Network, ObjectName};
 
 /// Which connections of a listener go to which upstreams.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -23,6 +23,9 @@ pub(in crate::config) struct Route {
     /// Client networks; the most specific wins. Empty: every client.
     #[schemars(extend("default" = []))]
     pub(in crate::config) sources: List<Network>,
+    /// Application protocols that TLS clients offer (ALPN), one of these. Empty: every protocol, or none.
+    #[schemars(extend("default" = []))]
+    pub(in crate::config) alpn_protocols: List<AlpnName>,
     /// Where TLS ends, on a TLS listener; absent: where the listener says.
     pub(in crate::config) tls: Field<RouteTls>,
     /// The upstreams that share the route's connections.

@@ -91,7 +91,7 @@ fn pairs_of_hostnames_and_sources_are_counted_and_not_made() {
     // To look at each of them would take minutes.
     assert_eq!(
         one(&text),
-        "t.yaml:2: routes: they name 200000000 pairs of a hostname and a source; write at most 1000000"
+        "t.yaml:2: routes: they name 200000000 combinations of a hostname, a source and a protocol; write at most 1000000"
     );
 }
 

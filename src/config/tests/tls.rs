@@ -284,6 +284,38 @@ fn hostnames_that_collide() {
 
 #[test]
 #[rustfmt::skip]
+fn protocols_of_routes() {
+    let two = |one: &str, other: &str| {
+        let other = format!("  - {{name: b, listener: web, {other}, backendRefs: [{{upstream: web}}]}}\nupstreams:");
+        let both = route(one).replacen("upstreams:", &other, 1);
+        both.replacen("{certificateRefs: [{secret: edge/example-com}]}", "{mode: Passthrough}", 1)
+    };
+    let beside_certificate = |fields: &str, text: String| text.replacen("example-com}]", &format!("example-com}}], {fields}"), 1);
+    check(&[
+        (beside_certificate("alpnProtocols: [h2, http/1.1]", route("alpnProtocols: [h2]")), &[]),
+        (beside_certificate("startTls: postgres", route("alpnProtocols: [postgresql]")), &[]),
+        (route("alpnProtocols: [h2]"), &[
+            r#"t.yaml:9: routes[0].alpnProtocols[0]: TLS ends here, and listener "web" offers none; add it to tls.alpnProtocols there, or write tls: {mode: Passthrough} in this route (route "web")"#,
+        ]),
+        (beside_certificate("alpnProtocols: [h2]", route("alpnProtocols: [h2, acme-tls/1, \"\"]")), &[
+            r#"t.yaml:9: routes[0].alpnProtocols[2]: 0 bytes are no application protocol; write 1 to 255, like h2 (route "web")"#,
+            r#"t.yaml:9: routes[0].alpnProtocols[1]: TLS ends here, and listener "web" does not offer it; add it to tls.alpnProtocols there, or write tls: {mode: Passthrough} in this route (route "web")"#,
+        ]),
+        (super::route("alpnProtocols: [h2]"), &[
+            r#"t.yaml:7: routes[0].alpnProtocols: clients of listener "pg" speak no TLS; write protocol: TLS there, or remove it (route "pg")"#,
+        ]),
+        (two("alpnProtocols: [acme-tls/1]", "alpnProtocols: []"), &[]),
+        (two("alpnProtocols: [h2, imap]", "alpnProtocols: [pop3, imap]"), &[
+            r#"t.yaml:11: routes[1].alpnProtocols[1]: every client with ALPN imap of listener "web" is already taken by routes[0]; remove it from one of the two, or write the hostnames or sources this route is for (route "b")"#,
+        ]),
+        (two("{hostnames: [a.example], alpnProtocols: [h2]}".trim_matches(['{', '}']).replace(", a", "\n    a").as_str(), "hostnames: [a.example], alpnProtocols: [h2]"), &[
+            r#"t.yaml:12: routes[1].hostnames[0]: a.example with ALPN h2 of listener "web" is already taken by routes[0]; remove it from one of the two, or write the sources this route is for (route "b")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
 fn upstreams_that_speak_tls() {
     check(&[
         (upstream("tls: {}"), &[

@@ -66,6 +66,7 @@ fn defaults_of_a_listener_and_a_route() {
         listener: "pg".into(),
         hostnames: Vec::new(),
         sources: vec![],
+        alpn: Vec::new(),
         tls_mode: None,
         backends: vec![BackendRef { upstream: "pg".into(), weight: 1 }],
     };

@@ -16,8 +16,7 @@ impl Live {
     /// once it has one.
     pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
         let permits = |upstream: &Arc<Upstream>| {
-            listener.permits(self.server_name(), self.client().ip(), &upstream.name)
-                && self.came_as_asked(listener)
+            listener.permits(self.asked(), &upstream.name) && self.came_as_asked(listener)
         };
         self.upstream.get().is_none_or(permits) && self.is_trusted(listener)
     }
@@ -66,7 +65,7 @@ impl Live {
 
     /// Whether it is through its handshake, and that would be one with this process now.
     fn would_end_here(&self, listener: &Listener) -> bool {
-        let route = listener.route_for(self.server_name(), self.client().ip());
+        let route = listener.route_for(self.asked());
         self.upstream.get().is_some() && route.is_some_and(|route| route.tls_mode == Some(TlsMode::Terminate))
     }
 

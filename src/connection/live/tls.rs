@@ -9,15 +9,20 @@ use std::time::Instant;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::connection::secure::Secure;
-use crate::routing::{Listener, Place};
+use crate::routing::{Asked, Listener, Place};
 use crate::telemetry::{Side, TlsRecord};
 
 use super::Live;
+
+/// So many of the protocols that a client offers are looked at: no honest one offers more.
+const OFFERED_MAX: usize = 16;
 
 /// The TLS of a live connection.
 #[derive(Default)]
 pub(super) struct LiveTls {
     pub(super) server_name: OnceCell<Box<str>>,
+    /// What its client offers to speak.
+    pub(super) alpn: OnceCell<Box<[Box<[u8]>]>>,
     /// The listener that it wants, where that is not the one that accepted it.
     pub(super) listener: OnceCell<Arc<Listener>>,
     /// Its place there.
@@ -57,6 +62,24 @@ impl Live {
 
     pub(in crate::connection) fn set_server_name(&self, name: Option<Box<str>>) {
         let _set_once = name.map(|name| self.tls.get_or_init(Box::default).server_name.set(name));
+    }
+
+    /// What its client offers to speak, the best first: as much of it as is routed by, because it is kept.
+    pub(in crate::connection) fn set_alpn(&self, mut alpn: Vec<Box<[u8]>>) {
+        alpn.truncate(OFFERED_MAX);
+        if !alpn.is_empty() {
+            let _set_once = self.tls.get_or_init(Box::default).alpn.set(alpn.into());
+        }
+    }
+
+    /// What it is routed by, as far as that is known.
+    pub(in crate::connection) fn asked(&self) -> Asked<'_> {
+        let alpn = self.tls.get().and_then(|tls| tls.alpn.get());
+        Asked {
+            server_name: self.server_name(),
+            alpn: alpn.map_or(&[], |alpn| alpn),
+            client: self.client().ip(),
+        }
     }
 
     /// A side's handshake is over: who ends the connection from outside is to say so in TLS.

@@ -57,6 +57,9 @@ struct Route {
     /// Absent where every name, or none, will do.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     hostnames: Vec<String>,
+    /// Absent where every protocol, or none, will do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alpn_protocols: Vec<String>,
     /// Where TLS ends; absent where none is spoken.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls_mode: Option<&'static str>,
@@ -219,6 +222,7 @@ impl From<&routing::Route> for Route {
         Self {
             name: route.name.to_string(),
             hostnames: route.hostnames.iter().map(ToString::to_string).collect(),
+            alpn_protocols: route.alpn.to_vec(),
             tls_mode: route.tls_mode.map(TlsMode::label),
             sources: route.sources.iter().map(ToString::to_string).collect(),
             backend_refs: backends.collect(),

@@ -90,7 +90,8 @@ fn the_table_is_shown_in_the_files_words() {
 fn the_table_shows_names_and_where_tls_ends() {
     let text = "listeners: [{name: a, address: \"127.0.0.1:1\", protocol: TLS, tls: {mode: Passthrough}, proxyProtocol: \
                 {mode: Require, trusted: [10.0.0.0/8]}}]\n\
-                routes: [{name: a, listener: a, hostnames: [a.example, \"*.b.example\"], backendRefs: [{upstream: a}]}]\n\
+                routes: [{name: a, listener: a, hostnames: [a.example, \"*.b.example\"], alpnProtocols: [h2], \
+                 backendRefs: [{upstream: a}]}]\n\
                 upstreams: [{name: a, endpoints: [{address: \"127.0.0.1:2\"}], proxyProtocol: {version: V1}}]\n";
     let Config { listeners, routes, upstreams, .. } = Config::parse(text, "test").unwrap();
     let config = Config { listeners, routes, upstreams, ..config(&[]) };
@@ -100,8 +101,8 @@ fn the_table_shows_names_and_where_tls_ends() {
     let listener = &table["listeners"][0];
     assert_eq!([&listener["protocol"], &listener["proxyProtocol"]], [&json!("TLS"), &json!("Require")]);
     let expected = json!({
-        "name": "a", "hostnames": ["a.example", "*.b.example"], "tlsMode": "Passthrough", "sources": [],
-        "backendRefs": [{"upstream": "a", "weight": 1}],
+        "name": "a", "hostnames": ["a.example", "*.b.example"], "alpnProtocols": ["h2"], "tlsMode": "Passthrough",
+        "sources": [], "backendRefs": [{"upstream": "a", "weight": 1}],
     });
     assert_eq!(listener["routes"][0], expected);
     assert_eq!(table["upstreams"][0]["proxyProtocol"], "V1");

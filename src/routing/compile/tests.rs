@@ -69,6 +69,7 @@ fn route(name: &str, listener: &str, sources: &[&str], upstream: &str) -> config
         listener: listener.into(),
         hostnames: Vec::new(),
         sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        alpn: Vec::new(),
         tls_mode: None,
         backends: vec![BackendRef { upstream: upstream.into(), weight: 1 }],
     }
@@ -117,6 +118,11 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// What a client of plain TCP asks for.
+fn from(client: &str) -> crate::routing::Asked<'static> {
+    crate::routing::Asked { server_name: None, alpn: &[], client: ip(client) }
+}
+
 #[test]
 fn endpoint_state_survives_by_identity_and_not_by_position() {
     let first = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
@@ -137,7 +143,7 @@ fn the_most_specific_source_wins_also_for_mapped_addresses() {
     config.routes.push(route("ten-one", "a", &["10.1.0.0/16", "fd00::/8"], "u"));
     let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
     let listener = &table.listeners[0];
-    let routed = |client: &str| listener.route_for(None, ip(client)).unwrap().name.to_string();
+    let routed = |client: &str| listener.route_for(from(client)).unwrap().name.to_string();
     assert_eq!(routed("10.1.2.3"), "ten-one");
     assert_eq!(routed("::ffff:10.1.2.3"), "ten-one");
     assert_eq!(routed("10.2.2.3"), "ten");
@@ -371,7 +377,7 @@ fn a_table_that_permits_others_says_so() {
     assert_eq!(restrictions(&config), 4);
     assert_eq!(restrictions(&config), 4);
     let listener = &table.listeners[0];
-    let permits = |client: &str, upstream: &str| listener.permits(None, ip(client), &upstream.into());
+    let permits = |client: &str, upstream: &str| listener.permits(from(client), &upstream.into());
     assert!(permits("10.1.0.1", "v") && !permits("10.1.0.1", "u"));
     assert!(!permits("10.9.0.1", "v") && !permits("192.0.2.1", "v"));
 }

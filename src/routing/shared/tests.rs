@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::config::Config;
-use crate::routing::{Findings, RouteTable, compile, refresh};
+use crate::routing::{Asked, Findings, RouteTable, compile, refresh};
 
 const TEXT: &str = r#"
 listeners:
@@ -19,9 +19,13 @@ upstreams:
   - {name: v, endpoints: [{address: "127.0.0.1:2"}]}
 "#;
 
+fn asked<'a>(server_name: Option<&'a str>, client: &str) -> Asked<'a> {
+    Asked { server_name, alpn: &[], client: client.parse().unwrap() }
+}
+
 fn found(table: &RouteTable, server_name: Option<&str>, client: &str) -> Option<(String, String)> {
     let first = table.listener_at("[::]:443".parse().unwrap()).unwrap();
-    let (listener, route) = first.find(server_name, client.parse().unwrap())?;
+    let (listener, route) = first.find(asked(server_name, client))?;
     Some((listener.name.to_string(), route.name.to_string()))
 }
 
@@ -39,7 +43,7 @@ fn the_name_says_which_listener_is_meant() {
     assert_eq!(found(&table, Some("example"), "10.0.0.1"), both("b", "rest"));
     assert_eq!(found(&table, None, "10.0.0.1"), both("b", "rest"));
     let alone = table.listener_at("[::]:444".parse().unwrap()).unwrap();
-    assert_eq!(alone.find(None, "10.0.0.1".parse().unwrap()).unwrap().0.name, alone.name);
+    assert_eq!(alone.find(asked(None, "10.0.0.1")).unwrap().0.name, alone.name);
 }
 
 #[test]
@@ -50,7 +54,7 @@ fn a_change_of_endpoints_reaches_the_others() {
         table = refresh([(upstream, None)], &table, Instant::now());
         assert_eq!(found(&table, Some("b.example"), "10.0.0.1"), both("b", "exact"));
         let first = table.listener_at("[::]:443".parse().unwrap()).unwrap();
-        let (listener, route) = first.find(Some("b.example"), "10.0.0.1".parse().unwrap()).unwrap();
+        let (listener, route) = first.find(asked(Some("b.example"), "10.0.0.1")).unwrap();
         assert!(Arc::ptr_eq(listener, &table.listeners[2]), "it is the table's own");
         assert!(Arc::ptr_eq(route.upstream().unwrap(), &table.upstreams["v"]));
     }
