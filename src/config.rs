@@ -180,6 +180,7 @@ pub struct Kubernetes {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
+    pub format: LogFormat,
     pub name: Name,
     pub address: SocketAddr,
     pub protocol: Protocol,

@@ -173,7 +173,7 @@ fn choose_upstream<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AccessLog, Config};
+    use crate::config::{AccessLog, Config, LogFormat};
     use crate::routing::{Findings, Places, RouteTable, compile};
     use crate::telemetry::{Sampling, WorkerCounters};
     use std::time::Instant;
@@ -200,7 +200,10 @@ mod tests {
         let counters = Arc::new(WorkerCounters::default());
         let outside = Outside {
             records: flume::bounded(1).0,
-            sampling: Arc::new(Sampling::new(&AccessLog { enabled: true, sample: 1.0 }, None)),
+            sampling: Arc::new(Sampling::new(
+                &AccessLog { enabled: true, sample: 1.0, format: LogFormat::Json },
+                None,
+            )),
             verdicts: Arc::default(),
             memory: Arc::default(),
         };

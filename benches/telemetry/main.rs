@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A row: share of a core of either thread, losses, and resident memory after a third and at the end.
 fn measure(log: bool, share: Option<f64>, receiver: SocketAddr) -> Result<String, Box<dyn Error>> {
-    let log = AccessLog { enabled: log, sample: 1.0 };
+    let log = AccessLog { enabled: log, sample: 1.0, format: LogFormat::Json };
     let tracing = Tracing {
         enabled: share.is_some(),
         endpoint: format!("http://{receiver}"),

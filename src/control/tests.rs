@@ -200,7 +200,7 @@ fn config(endpoints: &[&str]) -> Config {
             overload: config::Overload { memory_percent: None, loop_lag: None },
         },
         log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
-        access_log: config::AccessLog { enabled: true, sample: 1.0 },
+        access_log: config::AccessLog { enabled: true, sample: 1.0, format: config::LogFormat::Json },
         metrics: config::Metrics { per_endpoint: true },
         tracing: config::Tracing::off(),
         kubernetes: config::Kubernetes { kubeconfig: None },

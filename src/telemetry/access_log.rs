@@ -1,10 +1,14 @@
-//! The access log: one JSON line on standard output for each connection, at its end.
+//! The access log: one line on standard output for each connection, at its end; JSON, or `text`.
+
+mod text;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use crate::config::LogFormat;
 
 use super::record::Attempt;
 use super::{ConnectionRecord, Negotiated, TlsRecord};
@@ -15,6 +19,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// The log of one output, at the telemetry thread.
 pub(super) struct AccessLog<W> {
     output: W,
+    format: LogFormat,
     /// Whole lines.
     batch: Vec<u8>,
     lines: u64,
@@ -30,13 +35,17 @@ pub fn lines_lost() -> u64 {
 }
 
 impl<W: Write> AccessLog<W> {
-    pub(super) fn new(output: W) -> Self {
-        Self { output, batch: Vec::new(), lines: 0, complained: None }
+    pub(super) fn new(output: W, format: LogFormat) -> Self {
+        Self { output, format, batch: Vec::new(), lines: 0, complained: None }
     }
 
     /// Adds the line of a connection to those that are yet to be written.
     pub(super) fn enter(&mut self, record: &ConnectionRecord) {
-        self.lines += u64::from(write_line(record, &mut self.batch).is_ok());
+        let written = match self.format {
+            LogFormat::Json => write_json(record, &mut self.batch),
+            LogFormat::Text => text::write_line(record, &mut self.batch),
+        };
+        self.lines += u64::from(written.is_ok());
     }
 
     /// Writes all lines at once. Those that cannot be written are lost and counted; the next are tried all the same, because
@@ -57,7 +66,7 @@ impl<W: Write> AccessLog<W> {
     }
 }
 
-fn write_line(record: &ConnectionRecord, output: &mut impl Write) -> io::Result<()> {
+fn write_json(record: &ConnectionRecord, output: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut *output, &Line::from(record))?;
     output.write_all(b"\n")
 }
@@ -236,7 +245,7 @@ mod tests {
 
     #[test]
     fn an_output_that_failed_is_tried_again_and_what_was_lost_is_counted() {
-        let mut log = AccessLog::new(Recovers::default());
+        let mut log = AccessLog::new(Recovers::default(), LogFormat::Json);
         let lost = lines_lost();
         for id in [1, 2] {
             log.enter(&ConnectionRecord { id, ..ConnectionRecord::example() });

@@ -142,6 +142,7 @@ fn microseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
     use crate::telemetry::{Outcome, trace_id};
     use proptest::prelude::*;
 
@@ -154,7 +155,7 @@ mod tests {
     }
 
     fn with(log: f64, rules: TraceRules) -> Sampling {
-        Sampling::new(&AccessLog { enabled: true, sample: log }, Some(rules))
+        Sampling::new(&AccessLog { enabled: true, sample: log, format: LogFormat::Json }, Some(rules))
     }
 
     #[test]

@@ -55,7 +55,8 @@ impl Sinks {
         let (traces, sending) = traces.and_then(|settings| start_traces(settings, &spans)).unzip();
         let sampling = Arc::new(Sampling::new(log, rules.filter(|_| sending.is_some())));
         let failures = Failures::default();
-        let mut takers = Takers { log: AccessLog::new(output), traces, failures: failures.clone() };
+        let mut takers =
+            Takers { log: AccessLog::new(output, log.format), traces, failures: failures.clone() };
         thread::Builder::new().name("sheave-telemetry".into()).spawn(move || {
             takers.consume(&queue);
             // The sending thread hears that there will be no more.
@@ -141,6 +142,7 @@ impl<W: Write> Takers<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
     use crate::telemetry::Wants;
 
     #[test]
@@ -153,7 +155,7 @@ mod tests {
         }
         drop(records);
         let (failures, mut output) = (Failures::default(), Vec::new());
-        let log = AccessLog::new(&mut output);
+        let log = AccessLog::new(&mut output, LogFormat::Json);
         Takers { log, traces: None, failures: failures.clone() }.consume(&queue);
         let lines = String::from_utf8(output).unwrap();
         let lines: Vec<bool> = [1, 2, 3].iter().map(|id| lines.contains(&format!("\"id\":{id},"))).collect();

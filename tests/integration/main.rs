@@ -7,6 +7,7 @@
     reason = "a test ends by panicking, and its helpers are test code too"
 )]
 
+mod access_log;
 mod addresses;
 mod admission;
 mod backpressure;

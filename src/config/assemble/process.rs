@@ -78,16 +78,21 @@ pub(super) fn log(raw: raw::Log) -> Log {
             raw::LogLevel::Debug => LogLevel::Debug,
             raw::LogLevel::Trace => LogLevel::Trace,
         },
-        format: match raw.format.or(raw::LogFormat::Json) {
-            raw::LogFormat::Json => LogFormat::Json,
-            raw::LogFormat::Text => LogFormat::Text,
-        },
+        format: log_format(raw.format.or(raw::LogFormat::Json)),
+    }
+}
+
+fn log_format(raw: raw::LogFormat) -> LogFormat {
+    match raw {
+        raw::LogFormat::Json => LogFormat::Json,
+        raw::LogFormat::Text => LogFormat::Text,
     }
 }
 
 pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
     let sample = share(cx, raw.sample.or(1.0), "accessLog.sample");
-    AccessLog { enabled: raw.enabled.or(true), sample }
+    let format = log_format(raw.format.or(raw::LogFormat::Json));
+    AccessLog { enabled: raw.enabled.or(true), sample, format }
 }
 
 pub(super) fn tracing(cx: &Context<'_>, raw: raw::Tracing) -> Tracing {

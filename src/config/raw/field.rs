@@ -93,11 +93,6 @@ pub(in crate::config) trait Off {
 
     /// Whether the value asks for nothing that is not served.
     fn is_off(&self) -> bool;
-
-    /// The value's name, where the path alone does not say what is refused.
-    fn value_name(&self) -> Option<&'static str> {
-        None
-    }
 }
 
 struct LaterVisitor<T>(PhantomData<T>);
@@ -114,8 +109,7 @@ impl<'de, T: Deserialize<'de> + Off> Visitor<'de> for LaterVisitor<T> {
         if value.is_off() {
             return Ok(Later(value));
         }
-        let what = value.value_name().map_or_else(String::new, |name| format!("{name} is "));
-        Err(serde::de::Error::custom(format_args!("{what}not supported yet; {}", T::INSTEAD)))
+        Err(serde::de::Error::custom(format_args!("not supported yet; {}", T::INSTEAD)))
     }
 }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later, Off};
+use super::field::{Field, Later};
 use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress};
 
 /// The threads that carry connections: each has its own sockets, ring and connections.
@@ -123,27 +123,7 @@ pub(in crate::config) struct AccessLog {
     pub(in crate::config) sample: Field<f64>,
     /// One JSON object per line, or text for people.
     #[schemars(extend("default" = "json"))]
-    format: Field<Later<AccessLogFormat>>,
-}
-
-/// One JSON object per line, or text for people.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::config) enum AccessLogFormat {
-    Json,
-    Text,
-}
-
-impl Off for AccessLogFormat {
-    const INSTEAD: &'static str = "write json";
-
-    fn is_off(&self) -> bool {
-        matches!(self, Self::Json)
-    }
-
-    fn value_name(&self) -> Option<&'static str> {
-        Some("text")
-    }
+    pub(in crate::config) format: Field<LogFormat>,
 }
 
 /// What the metrics distinguish.

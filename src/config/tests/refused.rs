@@ -58,8 +58,8 @@ fn upstreams() {
 #[rustfmt::skip]
 fn the_process() {
     check(&[
-        (top("accessLog: {format: text}"), &[
-            "t.yaml:1: accessLog.format: text is not supported yet; write json",
+        (top("accessLog: {format: xml}"), &[
+            r#"t.yaml:1: accessLog.format: "xml" is not a known value; write json or text"#,
         ]),
         (top("workers: {busyPoll: 50ms}"), &[
             "t.yaml:1: workers.busyPoll: not supported yet; remove it or write 0s",

@@ -20,7 +20,7 @@ fn defaults_of_the_process() {
     let admin = Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false };
     let drain = Drain { delay: seconds(5), timeout: seconds(60) };
     let log = Log { level: LogLevel::Info, format: LogFormat::Json };
-    let access_log = AccessLog { enabled: true, sample: 1.0 };
+    let access_log = AccessLog { enabled: true, sample: 1.0, format: LogFormat::Json };
     assert_eq!(config.workers, workers);
     assert_eq!(config.admin, admin);
     assert_eq!(config.drain, drain);

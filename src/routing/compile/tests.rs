@@ -32,7 +32,7 @@ fn config() -> Config {
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
         limits: Limits { max_connections: None, overload: Overload { memory_percent: None, loop_lag: None } },
         log: Log { level: LogLevel::Info, format: LogFormat::Json },
-        access_log: AccessLog { enabled: true, sample: 1.0 },
+        access_log: AccessLog { enabled: true, sample: 1.0, format: LogFormat::Json },
         metrics: Metrics { per_endpoint: true },
         tracing: config::Tracing::off(),
         kubernetes: Kubernetes { kubeconfig: None },
