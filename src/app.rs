@@ -20,6 +20,7 @@ use crate::control::{self, ConnectionLimits, Event};
 use crate::routing::publish::Publisher;
 use crate::routing::{Findings, RouteTable, compile};
 use crate::shutdown::{Drain, Phase};
+use crate::telemetry::logging::Level;
 use crate::telemetry::otlp::Settings;
 use crate::telemetry::{LiveDirectory, Sinks};
 use crate::worker::socket;
@@ -41,6 +42,8 @@ pub struct Options {
     pub handle_signals: bool,
     /// Where the access log goes.
     pub access_log: Box<dyn Write + Send>,
+    /// Of the log of the process, for whoever changes it.
+    pub log: Level,
 }
 
 /// A running Sheave.
@@ -116,6 +119,7 @@ impl Instance {
             counters: started.counters,
             live,
             telemetry: sinks.views().clone(),
+            log: options.log,
             drain: drain.clone(),
             events: events_sender.clone(),
             handle_signals: options.handle_signals,

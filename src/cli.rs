@@ -120,7 +120,7 @@ fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(errors) => return complain(&errors, EXIT_USAGE),
     };
-    let _guard = logging::start(&config.log);
+    let guard = logging::start(&config.log);
     let file = args.config.clone();
     let instance = Instance::start(Options {
         config,
@@ -128,6 +128,7 @@ fn run(args: &RunArgs) -> ExitCode {
         config_file: Some(args.config.clone()),
         handle_signals: true,
         access_log: Box::new(std::io::stdout()),
+        log: guard.level(),
     });
     let instance = match instance {
         Ok(instance) => instance,

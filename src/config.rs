@@ -112,13 +112,29 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The later, the more is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     Error,
     Warn,
     Info,
     Debug,
     Trace,
+}
+
+impl LogLevel {
+    pub const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// As the file has it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +148,7 @@ pub struct AccessLog {
     pub enabled: bool,
     /// Share of ordinary connections that get a line, 0 to 1; failed ones always do.
     pub sample: f64,
+    pub format: LogFormat,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -180,7 +197,6 @@ pub struct Kubernetes {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    pub format: LogFormat,
     pub name: Name,
     pub address: SocketAddr,
     pub protocol: Protocol,

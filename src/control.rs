@@ -34,6 +34,7 @@ use crate::resilience::MemoryState;
 use crate::routing::publish::{BoundListener, Publisher};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
+use crate::telemetry::logging::Level;
 use crate::telemetry::{LiveDirectory, Views, WorkerCounters};
 use crate::tls::Credentials;
 
@@ -81,6 +82,8 @@ pub struct Parts {
     pub live: LiveDirectory,
     /// What the telemetry thread keeps, and by what.
     pub telemetry: Views,
+    /// Of the process's own log.
+    pub log: Level,
     pub drain: Drain,
     /// To the main thread. Give it room: a SIGTERM that does not fit waits here.
     pub events: flume::Sender<Event>,
@@ -216,6 +219,7 @@ impl Side {
                 counters: parts.counters,
                 live: parts.live,
                 telemetry: parts.telemetry,
+                log: parts.log,
                 drain: parts.drain,
                 events: parts.events,
                 limits: parts.limits,

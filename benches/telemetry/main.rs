@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use sheave::config::{AccessLog, Tracing, TracingProtocol};
+use sheave::config::{AccessLog, LogFormat, Tracing, TracingProtocol};
 use sheave::telemetry::otlp::Settings;
 use sheave::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Sinks, Timeline, Wants, trace_id};
 

@@ -31,7 +31,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub fn demo(seconds: u64) -> Result<(), String> {
     let mut config = Config::parse(CONFIG, "config/local.yaml").map_err(|errors| errors.to_string())?;
     config.access_log.enabled = false;
-    let _guard = logging::start(&Log { level: LogLevel::Warn, format: LogFormat::Text });
+    config.log = Log { level: LogLevel::Warn, format: LogFormat::Text };
+    let guard = logging::start(&config.log);
     let mut echoes = Vec::new();
     for endpoint in config.upstreams.iter().flat_map(|upstream| upstream.members.listed()) {
         let echo = Echo::start(endpoint.address).map_err(|error| {
@@ -46,6 +47,7 @@ pub fn demo(seconds: u64) -> Result<(), String> {
         config_file: None,
         handle_signals: true,
         access_log: Box::new(io::sink()),
+        log: guard.level(),
     };
     let instance = Instance::start(options).map_err(|error| error.to_string())?;
     let listener = instance.listener_address("echo").ok_or("config/local.yaml has no listener echo")?;
@@ -74,6 +76,7 @@ fn introduction(listener: SocketAddr, admin: SocketAddr) -> String {
          Look inside:   http://{admin}/ in a browser\n\
          \x20              curl http://{admin}/table\n\
          \x20              curl http://{admin}/connections\n\
+         \x20              sheave top --admin {admin}\n\
          \x20              curl http://{admin}/metrics\n\
          End it:        Ctrl-C\n\
          \n\

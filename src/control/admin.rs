@@ -8,6 +8,7 @@ mod certificates;
 mod connections;
 mod drain;
 mod guard;
+mod log;
 mod page;
 mod probes;
 mod query;
@@ -40,7 +41,7 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the index and the answer to an unknown path list.
-const ENDPOINTS: [(&str, &str); 11] = [
+const ENDPOINTS: [(&str, &str); 13] = [
     ("GET /livez", "200 while every worker's loop turns"),
     ("GET /readyz", "200 while the process accepts connections; ?verbose shows each check"),
     ("GET /healthz/lb", "as /readyz, but 503 as soon as the end is announced"),
@@ -52,6 +53,11 @@ const ENDPOINTS: [(&str, &str); 11] = [
         "live connections (JSON); ?limit=1..10000, default 100; ?sort=age|idle|received|sent; ?filter=text",
     ),
     ("DELETE /connections/{id}", "closes one; only with admin.allowChanges"),
+    ("GET /log", "what is logged (JSON)"),
+    (
+        "POST /log",
+        "changes it: ?log.level=debug, accessLog.enabled=true, accessLog.sample=0.1; with admin.allowChanges",
+    ),
     ("POST /drain", "ends the process as SIGTERM does; from this host only, unless admin.allowChanges"),
     ("GET /status", "how the process fares, in a few numbers (JSON)"),
     ("GET /", "the status page for a browser, this list for others"),
@@ -125,6 +131,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/table", get(table::show))
         .route("/connections", get(connections::show))
         .route("/connections/{id}", delete(connections::close).fallback(connections::only_delete))
+        .route("/log", get(log::show).post(log::change).fallback(log::only_get_and_post))
         .route("/drain", post(drain::request).fallback(drain::only_post))
         .route_layer(axum::middleware::from_fn(guard::known_host));
     Router::new()

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::routing::RouteTable;
 use crate::routing::publish::Publisher;
 use crate::shutdown::Drain;
+use crate::telemetry::logging::Level;
 use crate::telemetry::{Ledger, LiveDirectory, Views, WorkerCounters, process_clock_ms};
 
 use super::certificates::Certificates;
@@ -29,6 +30,7 @@ pub(super) struct Sources {
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) live: LiveDirectory,
     pub(super) telemetry: Views,
+    pub(super) log: Level,
     pub(super) drain: Drain,
     pub(super) events: flume::Sender<Event>,
     pub(super) limits: ConnectionLimits,
@@ -40,6 +42,7 @@ pub(super) struct Shared {
     pub(super) counters: Vec<Arc<WorkerCounters>>,
     pub(super) live: LiveDirectory,
     pub(super) telemetry: Views,
+    pub(super) log: Level,
     pub(super) drain: Drain,
     pub(super) events: flume::Sender<Event>,
     pub(super) limits: ConnectionLimits,
@@ -110,6 +113,7 @@ impl Shared {
             counters: sources.counters,
             live: sources.live,
             telemetry: sources.telemetry,
+            log: sources.log,
             drain: sources.drain,
             events: sources.events,
             limits: sources.limits,

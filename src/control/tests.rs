@@ -2,6 +2,7 @@
 
 mod admin;
 mod certificates;
+mod log;
 mod metrics;
 mod page;
 mod reload;
@@ -95,6 +96,7 @@ impl Builder {
         let (to_main, events) = flume::bounded(1024);
         let drain = Drain::default();
         let parts = Parts {
+            log: Level::unheard(self.config.log.level),
             config: self.config,
             load: self.load,
             config_file: self.config_file,

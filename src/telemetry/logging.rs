@@ -3,15 +3,16 @@
 //! Lines are handed to a writing thread through a bounded queue that drops when standard error blocks, so that
 //! logging never makes a worker wait.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{Log, LogFormat, LogLevel};
 
@@ -19,6 +20,42 @@ use crate::config::{Log, LogFormat, LogLevel};
 #[derive(Debug)]
 pub struct LogGuard {
     _writer: WorkerGuard,
+    level: Level,
+}
+
+impl LogGuard {
+    /// The level of the log that it guards.
+    pub fn level(&self) -> Level {
+        self.level.clone()
+    }
+}
+
+/// What is least severe and still written; can be changed while the process runs.
+#[derive(Clone, Debug)]
+pub struct Level {
+    current: Arc<Mutex<LogLevel>>,
+    /// `None`: nobody writes a log.
+    filter: Option<reload::Handle<Targets, Registry>>,
+}
+
+impl Level {
+    /// Of a process that writes no log, such as a test.
+    pub fn unheard(level: LogLevel) -> Self {
+        Self { current: Arc::new(Mutex::new(level)), filter: None }
+    }
+
+    pub fn get(&self) -> LogLevel {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set(&self, level: LogLevel) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &self.filter {
+            // Fails where the log is gone, that is at the end of the process.
+            let _nobody_writes = handle.reload(filter(level));
+        }
+        *current = level;
+    }
 }
 
 /// Starts logging; to be called once, first of all.
@@ -29,8 +66,10 @@ pub fn start(log: &Log) -> LogGuard {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.with_ansi(false).boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(filter(log.level))).init();
-    LogGuard { _writer: guard }
+    let (filter, handle) = reload::Layer::new(filter(log.level));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    let level = Level { filter: Some(handle), ..Level::unheard(log.level) };
+    LogGuard { _writer: guard, level }
 }
 
 /// Libraries log every attempt that fails, with whole answers in it, and do not say whose: this program says by

@@ -25,6 +25,7 @@ mod faults;
 mod garbage;
 mod half_close;
 mod hedging;
+mod logging;
 mod near;
 mod overload;
 mod page;

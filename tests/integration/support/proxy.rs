@@ -8,7 +8,8 @@ use std::thread;
 
 use serde_json::Value;
 use sheave::app::{Instance, Options};
-use sheave::config::{Config, ParseOptions};
+use sheave::config::{Config, LogLevel, ParseOptions};
+use sheave::telemetry::logging::Level;
 
 use super::{DEADLINE, Settings, eventually, eventually_some};
 
@@ -45,6 +46,7 @@ impl Proxy {
             config_file: None,
             handle_signals: false,
             access_log: Box::new(lines.clone()),
+            log: Level::unheard(LogLevel::Info),
         })
         .unwrap_or_else(|error| panic!("{error}"));
         Self {

@@ -95,7 +95,7 @@ fn a_process_that_goes_is_missed_and_one_that_is_not_there_is_an_error() {
     assert_eq!(shown.ends_restored().code(), Some(0));
     let mut refused = terminal(admin, 120, 24);
     assert_eq!(refused.ends_restored().code(), Some(1));
-    assert!(refused.text().contains("no answer from the admin port"), "{}", refused.text());
+    refused.shows("no answer from the admin port");
 }
 
 #[test]
