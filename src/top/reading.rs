@@ -91,6 +91,8 @@ pub(super) struct Connection {
     pub(super) listener: Text,
     pub(super) upstream: Option<Text>,
     pub(super) endpoint: Option<Text>,
+    /// What the client asked for in TLS.
+    pub(super) server_name: Option<Text>,
     pub(super) age_seconds: f64,
     pub(super) idle_seconds: f64,
     pub(super) bytes_received: u64,

@@ -56,7 +56,8 @@ sheave_endpoint_failures_total{{upstream=\"pg\",endpoint=\"10.0.0.2:1\",outcome=
     let connections = format!(
         r#"{{"complete": true, "connections": [
             {{"id": 123456, "worker": 0, "client": "192.0.2.1:999", "listener": "front", "upstream": "pg",
-              "endpoint": "10.0.0.1:1", "ageSeconds": {seconds}, "idleSeconds": 0.5, "bytesReceived": {count}, "bytesSent": 9}},
+              "endpoint": "10.0.0.1:1", "ageSeconds": {seconds}, "idleSeconds": 0.5, "bytesReceived": {count}, "bytesSent": 9,
+              "serverName": "db.example\u001b[2J"}},
             {{"id": 123457, "worker": 1, "client": "192.0.2.2:999", "listener": "front", "upstream": null,
               "endpoint": null, "ageSeconds": 0.1, "idleSeconds": 0.1, "bytesReceived": 0, "bytesSent": 0}}]}}"#
     );

@@ -39,6 +39,7 @@ pub(super) const CONNECTIONS: &[Column] = &[
     column("in", Unit::BytesPerSecond, 3),
     column("out", Unit::BytesPerSecond, 3),
     column("worker", Unit::Id, 5),
+    column("server name", Unit::Text, 4),
 ];
 
 pub(super) const LISTENERS: &[Column] = &[
@@ -166,6 +167,7 @@ pub(super) fn connections(since: &Since<'_>) -> (Vec<Row>, Option<Text>) {
             rate(|connection| connection.bytes_received).into(),
             rate(|connection| connection.bytes_sent).into(),
             connection.worker.into(),
+            connection.server_name.as_ref().into(),
         ]
     });
     (rows.collect(), missing(now, since.now.counts.workers.values().map(|worker| worker.active).sum()))

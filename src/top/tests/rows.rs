@@ -81,10 +81,10 @@ fn rates_are_of_the_time_between_two_readings() {
     assert_eq!(fields(&workers, "1", &["live", "busy", "generation", "why"]), expected);
 
     let connections = sheet(View::Connections, &now, before);
-    let columns = ["client", "upstream", "endpoint", "age", "received", "in"];
-    let expected = ["192.0.2.1:999", "pg", "10.0.0.1:1", "12.000000", "120", "10"];
+    let columns = ["client", "upstream", "endpoint", "age", "received", "in", "server name"];
+    let expected = ["192.0.2.1:999", "pg", "10.0.0.1:1", "12.000000", "120", "10", "db.example\\u{1b}[2J"];
     assert_eq!(fields(&connections, "123456", &columns), expected);
-    let expected = ["192.0.2.2:999", "-", "-", "0.100000", "0", "0"];
+    let expected = ["192.0.2.2:999", "-", "-", "0.100000", "0", "0", "-"];
     assert_eq!(fields(&connections, "123457", &columns), expected);
 }
 
