@@ -90,6 +90,18 @@ fn a_post_quantum_key_share_is_no_obstacle() {
     assert_eq!(read(&in_records(message, &[1, 2, 3, 500, 1])), Ok(Some(whole)));
 }
 
+/// Chromium 156: GREASE among the extensions, an encrypted ClientHello of no meaning, a post-quantum key share.
+#[test]
+fn a_browsers_is_read_in_any_pieces() {
+    let bytes = include_bytes!("../../../fuzz/seeds/client_hello/chromium");
+    for step in [1, 7, 1_500, bytes.len()] {
+        let hello = read_in_pieces(bytes, (0..bytes.len()).step_by(step)).unwrap().unwrap();
+        assert_eq!(hello.server_name.as_deref(), Some("www.example.com"));
+        assert_eq!(hello.alpn, [Box::from(&b"h2"[..]), Box::from(&b"http/1.1"[..])]);
+        assert!(hello.is_ech_outer && hello.speaks_tls12_or_later);
+    }
+}
+
 #[test]
 fn grease_and_ech_are_passed_over() {
     let long_enough = vec![0; 1_700];
