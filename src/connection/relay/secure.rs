@@ -257,8 +257,9 @@ impl SecureHalf<'_> {
         let side = self.half.reading_side();
         match (self.from, relay.live.broken.get()) {
             (None, _) => Step::End,
-            // Which side broke is known already.
+            // Which side broke is known already, or it was ended from here, which says why.
             (Some(_), Some(_)) => Step::ReadFailed,
+            (Some(_), None) if relay.live.is_ending() => Step::ReadFailed,
             // To answer a goodbye by just leaving is usual in a client.
             (Some(_), None) if side == Side::Downstream && relay.first_end.get() == Some(Side::Upstream) => {
                 Step::End
