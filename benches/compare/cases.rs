@@ -268,6 +268,7 @@ pub(super) fn mixed(
 /// What handshakes that are never ended cost the established connections. The same connections are measured twice, so that what
 /// is compared has only the storm between it.
 pub(super) fn storm(
+    peer: &mut Peer,
     target: &Target<'_>,
     hello: &[u8],
     backend: &Backend,
@@ -286,6 +287,7 @@ pub(super) fn storm(
     })?;
     drop(active);
     backend.settle()?;
+    calm_down(peer)?;
     let rate = |trips: &Trips| trips.count as f64 / trips.elapsed.as_secs_f64();
     let p99 = |trips: &Trips| {
         let latencies: Vec<f64> = trips.latencies.iter().map(|time| time.as_secs_f64() * 1e6).collect();
@@ -299,6 +301,24 @@ pub(super) fn storm(
         Value { metric: "begun/s", value: storm.begun as f64 / storm.elapsed.as_secs_f64() },
     ];
     Ok(Measurement { values, disturbed: 0.0, coarse: false })
+}
+
+/// Waits until a peer has done what is left of a storm, which would be in the way of the next peer.
+fn calm_down(peer: &mut Peer) -> Result<()> {
+    const LOOK: Duration = Duration::from_millis(50);
+    let patience = Instant::now() + Duration::from_secs(30);
+    loop {
+        let ((), cpu) = timed(peer, || {
+            thread::sleep(LOOK);
+            Ok(())
+        })?;
+        if cpu.ran < LOOK / 20 {
+            return Ok(());
+        }
+        if Instant::now() > patience {
+            return Err(Error::new("it was still busy 30 seconds after the storm"));
+        }
+    }
 }
 
 /// Does `work` and says what CPU time the peer took for it.

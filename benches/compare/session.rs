@@ -218,7 +218,7 @@ impl Session {
             Work::Conn => cases::short_connections(running, &target, &self.backend, time),
             Work::Bulk1 | Work::Bulk16 => cases::bulk(case.work, running, &target, &self.backend, time),
             Work::Mixed => cases::mixed(running, &target, &self.backend, time),
-            Work::Storm => cases::storm(&target, self.voices.hello()?, &self.backend, time),
+            Work::Storm => cases::storm(running, &target, self.voices.hello()?, &self.backend, time),
             Work::Rr64 | Work::Rr1 | Work::Idle => {
                 cases::round_trips(case.work, running, &target, &self.backend, time)
             }

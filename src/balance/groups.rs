@@ -70,6 +70,11 @@ impl Bound {
         Self::split(self.0.load(Ordering::SeqCst)).2
     }
 
+    /// Whether no table has raised it yet.
+    fn is_new(&self) -> bool {
+        self.0.load(Ordering::SeqCst) == 0
+    }
+
     /// From now on it is raised by this table. Endpoints may have come to it, or have other weights.
     fn start(&self, table: u64) {
         self.change(
@@ -171,7 +176,10 @@ impl Groups {
         }
         let groups =
             groups.into_values().filter(|group| group.endpoints.iter().any(|(_, is_member)| *is_member));
-        Some(Self { table, groups: groups.collect() })
+        let groups = Self { table, groups: groups.collect() };
+        // One that is new is in no other table, and the first table of all succeeds none.
+        groups.groups.iter().filter(|group| group.bound.is_new()).for_each(|group| group.bound.start(table));
+        Some(groups)
     }
 
     /// The table that these are of is published.
@@ -349,6 +357,18 @@ mod tests {
             assert!(is_least(&choice, expected, picked.as_ref()), "{expected:?} {picked:?}");
             held.extend(picked);
         }
+    }
+
+    #[test]
+    fn the_first_table_raises_without_having_succeeded_another() {
+        let endpoints = endpoints(&[1; COUNT]);
+        let selection = Selection::new(&endpoints, 0, None).with_groups(&endpoints);
+        let (tier, tried) = (&selection.tiers()[0], Tried::default());
+        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window: None, now: Instant::now() };
+        let mut random = fastrand::Rng::with_seed(1);
+        let _held: Vec<_> = (0..COUNT).map(|_| least_connections::pick(&choice, &mut random)).collect();
+        let bounds: Vec<u64> = tier.groups().unwrap().groups.iter().map(|group| group.bound.get()).collect();
+        assert!(bounds.iter().all(|bound| *bound > 0), "{bounds:?}");
     }
 
     #[test]
