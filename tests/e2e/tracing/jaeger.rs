@@ -69,7 +69,10 @@ impl Jaeger {
             let spans = answer["data"][0]["spans"].as_array()?;
             let mut spans: Vec<Span> = spans.iter().map(Span::of).collect();
             // One that encloses another comes first.
-            let key = |span: &Span| (span.start, -span.duration);
+            // One that is as long as its parent comes after it.
+            let ids: Vec<String> = spans.iter().map(|span: &Span| span.id.clone()).collect();
+            let is_below = |span: &Span| span.parent.as_ref().is_some_and(|parent| ids.contains(parent));
+            let key = |span: &Span| (span.start, is_below(span), -span.duration);
             spans.sort_by(|one, other| key(one).partial_cmp(&key(other)).unwrap());
             Some(spans)
         })
