@@ -70,14 +70,15 @@ impl Cause {
 }
 
 impl Generations {
-    /// `table` takes the place of `before`. To be called before it is published.
-    pub(super) fn enter(&self, before: &RouteTable, table: &RouteTable, cause: Cause, now: Instant) {
+    /// `table` took the place of `before` then. To be called by who publishes it and before anybody hears of acknowledgements, which
+    /// the control thread does only in another turn.
+    pub(super) fn enter(&self, before: &RouteTable, table: &RouteTable, cause: Cause, at: Instant) {
         let generation = Generation {
             number: table.generation,
             cause,
             at: SystemTime::now(),
             changes: Changes::between(before, table, cause),
-            published: now,
+            published: at,
             acknowledged: None,
         };
         self.with(|kept| {

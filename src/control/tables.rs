@@ -298,14 +298,15 @@ impl Tables {
         sockets: Vec<Vec<crate::routing::publish::BoundListener>>,
         cause: Cause,
     ) -> Published {
-        let at = Instant::now();
-        self.shared.generations.enter(&self.shared.publisher.current(), &table, cause, at);
+        let (at, before, table) = (Instant::now(), self.shared.publisher.current(), Arc::new(table));
         let endpoints = table.upstreams.values().map(|upstream| upstream.endpoints.len()).sum();
         let published =
             Published { generation: table.generation, listeners: table.listeners.len(), endpoints, at };
-        self.shared.publisher.publish(Arc::new(table), sockets);
+        self.shared.publisher.publish(Arc::clone(&table), sockets);
         self.shared.published.send_replace(published.generation);
         self.last_table = at;
+        // Comparing two large tables takes a while, which nobody is to wait for.
+        self.shared.generations.enter(&before, &table, cause, at);
         published
     }
 
