@@ -19,7 +19,7 @@ mod sinks;
 
 pub use counters::{WorkerCounters, WorkerRuntime};
 pub use failures::Failures;
-pub use histogram::{Exemplar, Histogram, Traced};
+pub use histogram::{Exemplar, Histogram, Traced, quantile};
 pub use identity::{TraceId, span_id, trace_id};
 pub use ledger::{EndpointLedger, Ledger, ListenerLedger, RouteLedger, Tally, Total, UpstreamLedger};
 pub use live::{

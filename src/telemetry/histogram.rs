@@ -85,6 +85,39 @@ impl Histogram {
     pub fn buckets(&self) -> Vec<(f64, u64)> {
         BOUNDS.into_iter().chain([f64::INFINITY]).zip(self.counts).collect()
     }
+
+    /// In seconds: that share of the durations is at most this. See [`quantile`].
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let mut total = 0;
+        let cumulative = self.buckets().into_iter().map(|(bound, count)| {
+            total += count;
+            #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+            let total = total as f64;
+            (bound, total)
+        });
+        quantile(&cumulative.collect::<Vec<_>>(), share)
+    }
+}
+
+/// That share of the values is at most this, by cumulative buckets in order: (upper bound, how many are at most that). Within a
+/// bucket all values are taken as evenly spread, and above the last bound as that bound, as Prometheus has it. `None`: there
+/// are none.
+pub fn quantile(cumulative: &[(f64, f64)], share: f64) -> Option<f64> {
+    let (_, total) = *cumulative.last()?;
+    // Also where counts went backwards.
+    if total <= 0.0 {
+        return None;
+    }
+    let wanted = share * total;
+    let (mut lower, mut below) = (0.0, 0.0);
+    for (bound, count) in cumulative.iter().copied() {
+        if count >= wanted && count > below {
+            let part = (wanted - below) / (count - below);
+            return Some(if bound.is_finite() { lower + (bound - lower) * part } else { lower });
+        }
+        (lower, below) = (bound, count);
+    }
+    Some(lower).filter(|bound| bound.is_finite())
 }
 
 #[cfg(test)]
@@ -94,6 +127,19 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
     use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn quantiles_lie_within_their_bucket() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        for milliseconds in 1..=100 {
+            histogram.observe(Duration::from_millis(milliseconds));
+        }
+        let median = histogram.quantile(0.5).unwrap();
+        assert!((0.045..=0.055).contains(&median), "{median}");
+        histogram.observe(Duration::from_secs(1_000_000));
+        assert_eq!(histogram.quantile(1.0), Some(86_400.0), "above all bounds nothing is known");
+    }
 
     #[test]
     fn a_bound_belongs_to_its_own_bucket_and_merging_adds() {

@@ -23,13 +23,12 @@ pub struct Wants {
     pub failure: bool,
 }
 
-/// What is kept; it can be changed while connections ask.
+/// What is kept. The shares can be changed while connections ask.
 #[derive(Debug)]
 pub struct Sampling {
     pub log: Share,
     pub trace: Share,
-    /// In microseconds.
-    slower_than: AtomicU64,
+    slower_than: Option<Duration>,
     parents: Parents,
 }
 
@@ -71,11 +70,10 @@ impl Wants {
 impl Sampling {
     /// `trace`: `None` keeps none.
     pub fn new(log: &AccessLog, trace: Option<TraceRules>) -> Self {
-        let slower_than = trace.and_then(|rules| rules.slower_than);
         Self {
             log: Share::new(log.enabled, log.sample),
             trace: Share::new(trace.is_some(), trace.map_or(0.0, |rules| rules.sample)),
-            slower_than: AtomicU64::new(slower_than.map_or(u64::MAX, microseconds)),
+            slower_than: trace.and_then(|rules| rules.slower_than),
             parents: trace.map_or(Parents::Ignored, |rules| rules.parents),
         }
     }
@@ -103,7 +101,7 @@ impl Sampling {
     }
 
     fn is_slow(&self, record: &ConnectionRecord) -> bool {
-        microseconds(record.longest_wait()) > self.slower_than.load(Ordering::Relaxed)
+        self.slower_than.is_some_and(|most| record.longest_wait() > most)
     }
 }
 
@@ -133,10 +131,6 @@ impl Share {
     fn takes(&self, trace: TraceId, is_notable: bool) -> bool {
         self.is_on() && (is_notable || trace.is_within(self.get()))
     }
-}
-
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

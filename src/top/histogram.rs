@@ -1,5 +1,7 @@
 //! Quantiles of what a histogram counted between two scrapes.
 
+use crate::telemetry;
+
 use super::exposition::Sample;
 
 /// Cumulative buckets: how many are at most each bound.
@@ -24,29 +26,14 @@ impl Cumulative {
         }
     }
 
-    /// Of what came since `before`; `None` where nothing did. Within a bucket all values are taken as evenly spread, and
-    /// above the last bound as that bound, as Prometheus has it.
+    /// Of what came since `before`; `None` where nothing did.
     pub(super) fn quantile(&self, share: f64, before: Option<&Self>) -> Option<f64> {
         let earlier = |bound: f64| {
             let buckets = before.map_or(&[][..], |before| &before.0);
             buckets.iter().find(|(known, _)| *known == bound).map_or(0.0, |(_, count)| *count)
         };
         let since: Vec<_> = self.0.iter().map(|(bound, count)| (*bound, count - earlier(*bound))).collect();
-        let (_, total) = *since.last()?;
-        // Also where the counts went backwards.
-        if total <= 0.0 {
-            return None;
-        }
-        let wanted = share * total;
-        let (mut lower, mut below) = (0.0, 0.0);
-        for (bound, count) in since {
-            if count >= wanted && count > below {
-                let part = (wanted - below) / (count - below);
-                return Some(if bound.is_finite() { lower + (bound - lower) * part } else { lower });
-            }
-            (lower, below) = (bound, count);
-        }
-        Some(lower).filter(|bound| bound.is_finite())
+        telemetry::quantile(&since, share)
     }
 }
 

@@ -108,36 +108,27 @@ impl Log {
         let (receiver, counters) = (exporter.settings.receiver(), &exporter.counters);
         let dropped = counters.dropped_by_queue.load(Ordering::Relaxed)
             + counters.dropped_by_export.load(Ordering::Relaxed);
-        let may_complain = self.complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL);
+        if result.is_ok() && std::mem::take(&mut self.fails) {
+            tracing::info!(receiver, "traces are sent again");
+            return;
+        }
+        self.fails = result.is_err();
+        let is_worth_it = self.fails || dropped > self.dropped;
+        if !is_worth_it || self.complained.is_some_and(|at| at.elapsed() <= COMPLAINT_INTERVAL) {
+            return;
+        }
+        self.complained = Some(Instant::now());
+        let spans = dropped - std::mem::replace(&mut self.dropped, dropped);
         match result {
-            Ok(()) if self.fails => {
-                self.fails = false;
-                tracing::info!(receiver, "traces are sent again");
-            }
-            Ok(()) if dropped > self.dropped && may_complain => {
-                self.complained = Some(Instant::now());
-                let spans = dropped - self.dropped;
-                self.dropped = dropped;
+            Ok(()) => {
                 tracing::warn!(
                     receiver,
                     spans,
                     "spans were dropped: their receiver is slower than they come"
                 );
             }
-            Ok(()) => {}
             Err(error) => {
-                self.fails = true;
-                if may_complain {
-                    self.complained = Some(Instant::now());
-                    let spans = dropped - self.dropped;
-                    self.dropped = dropped;
-                    tracing::warn!(
-                        receiver,
-                        spans,
-                        error,
-                        "traces cannot be sent, and their spans are dropped"
-                    );
-                }
+                tracing::warn!(receiver, spans, error, "traces cannot be sent, and their spans are dropped");
             }
         }
     }

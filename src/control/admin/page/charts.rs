@@ -45,7 +45,8 @@ pub(super) fn bar(part: f64, whole: f64) -> Markup {
 
 /// How often something took how long.
 pub(super) fn distribution(title: &str, what: &str, histogram: &Histogram) -> Markup {
-    let marks = [50, 90, 99].map(|percent| (percent, quantile(histogram, f64::from(percent) / 100.0)));
+    let marks =
+        [50, 90, 99].map(|percent| (percent, histogram.quantile(f64::from(percent) / 100.0).unwrap_or(0.0)));
     html! {
         figure class="card chart" {
             figcaption {
@@ -109,22 +110,6 @@ fn bound_label(bound: f64) -> String {
     }
 }
 
-/// In seconds, as far as buckets tell: in between them as if all values of one were spread evenly.
-pub(super) fn quantile(histogram: &Histogram, share: f64) -> f64 {
-    let wanted = px(histogram.count() as usize) * share;
-    let (mut before, mut lower) = (0.0, 0.0);
-    for (bound, count) in histogram.buckets() {
-        let count = px(count as usize);
-        if count > 0.0 && before + count >= wanted {
-            let within = ((wanted - before) / count).clamp(0.0, 1.0);
-            return if bound.is_infinite() { lower } else { lower + (bound - lower) * within };
-        }
-        before += count;
-        lower = bound;
-    }
-    0.0
-}
-
 #[expect(clippy::cast_precision_loss, reason = "exact enough to draw")]
 pub(super) fn px(number: usize) -> f64 {
     number as f64
@@ -137,20 +122,6 @@ pub(super) fn round(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn quantiles_lie_within_their_bucket() {
-        let mut histogram = Histogram::default();
-        assert_eq!(quantile(&histogram, 0.5), 0.0);
-        for milliseconds in 1..=100 {
-            histogram.observe(Duration::from_millis(milliseconds));
-        }
-        let median = quantile(&histogram, 0.5);
-        assert!((0.045..=0.055).contains(&median), "{median}");
-        histogram.observe(Duration::from_secs(1_000_000));
-        assert_eq!(quantile(&histogram, 1.0), 86_400.0, "above all bounds nothing is known");
-    }
 
     #[test]
     fn a_line_of_nothing_and_of_one_value_can_be_drawn() {

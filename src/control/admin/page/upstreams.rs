@@ -141,8 +141,8 @@ fn head(upstream: &Upstream, available: usize, ledger: Option<&UpstreamLedger>) 
                     (fact("ended", &format::count(ledger.tally.counts().0)))
                     @if ledger.retries > 0 { (fact("retries", &format::count(ledger.retries))) }
                     @if ledger.connect.count() > 0 {
-                        (fact("connect p50", &format::short(charts::quantile(&ledger.connect, 0.5))))
-                        (fact("p99", &format::short(charts::quantile(&ledger.connect, 0.99))))
+                        (fact("connect p50", &format::short(ledger.connect.quantile(0.5).unwrap_or(0.0))))
+                        (fact("p99", &format::short(ledger.connect.quantile(0.99).unwrap_or(0.0))))
                     }
                 }
             }
