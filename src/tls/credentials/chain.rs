@@ -55,9 +55,11 @@ impl<'a> Link<'a> {
         is_readable.then_some(Self { signed, parsed })
     }
 
-    /// By the signature; where that is of a kind that nobody here can check, by the names.
+    /// By the signature; where that is of a kind that nobody here can check, by the names. So it is with short keys of RSA,
+    /// which old authorities still have: whether to trust them is for who is shown them.
     fn has_issued(&self, other: &Self) -> bool {
-        let by_signature = self.parsed.as_ref().and_then(|issuer| verify(issuer, &other.signed));
+        let issuer = self.parsed.as_ref().filter(|_| !self.signed.has_short_rsa_key());
+        let by_signature = issuer.and_then(|issuer| verify(issuer, &other.signed));
         by_signature.unwrap_or(self.signed.subject == other.signed.issuer)
     }
 }
@@ -137,6 +139,47 @@ mod tests {
         );
         assert!(load(&[garbage, &leaf], &key).unwrap_err().contains("first certificate cannot be read"));
     }
+
+    #[test]
+    fn an_authority_with_a_short_key_is_judged_by_names() {
+        let old = pem(OLD_AUTHORITY);
+        let (leaf, issuer) = (pem(BELOW_IT), Link::read(&old).unwrap());
+        assert!(issuer.has_issued(&Link::read(&leaf).unwrap()));
+        let (_, other) = authority("other");
+        assert!(!issuer.has_issued(&Link::read(other.der()).unwrap()));
+        assert!(issuer.signed.has_short_rsa_key() && !Link::read(&leaf).unwrap().signed.has_short_rsa_key());
+    }
+
+    /// By `openssl req -x509 -newkey rsa:1024 -days 36500`: nothing else here makes such keys any more.
+    const OLD_AUTHORITY: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIB+jCCAWOgAwIBAgIUdfyd04MBVpL2E4OdFQla6CV3NwAwDQYJKoZIhvcNAQEL
+BQAwDjEMMAoGA1UEAwwDb2xkMCAXDTI2MTEyODA2NDI0OVoYDzIxMjYxMTA0MDY0
+MjQ5WjAOMQwwCgYDVQQDDANvbGQwgZ8wDQYJKoZIhvcNAQEBBQADgY0AMIGJAoGB
+AMDBeq+ywAv76ofH/5GNwtmVdNacJTRfCEekcaBBGLmfaguQXp2qNu9fb+iySPjA
+C1MUsknWrdFMFHadCjM/l6Nc/1KNUZakWORmFbU5KKwY4Y2SOKQO6Vji0AzPvk1+
+VosaRbQ0DnGKjG2Y3igHJv34aabwHrh7GikqY2n2rYg/AgMBAAGjUzBRMB0GA1Ud
+DgQWBBT/e8rxWVjELifx3hE79piPn5gy7TAfBgNVHSMEGDAWgBT/e8rxWVjELifx
+3hE79piPn5gy7TAPBgNVHRMBAf8EBTADAQH/MA0GCSqGSIb3DQEBCwUAA4GBAGEE
+7zt8r6C9nYkozDbQBFQEesbe+U4acVYqQOo9fs+ssDpsZMGQcN96E3tAx81wu1wS
+0zL/s5UtBZLxtnl1QXI4woRRQE7gSSX1pXZjATRdTLmxhP+XDxRff8VI1pl4KMVN
+x+yC0Me7SbFD9idsivIRje7bn4isxh9bV7i+jQpM
+-----END CERTIFICATE-----
+";
+    const BELOW_IT: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBvjCCASegAwIBAgIUA1QhIpoA+KUNchLoEKPS1stkE04wDQYJKoZIhvcNAQEL
+BQAwDjEMMAoGA1UEAwwDb2xkMCAXDTI2MTEyODA2NDI0OVoYDzIxMjYxMTA0MDY0
+MjQ5WjAUMRIwEAYDVQQDDAlhLmV4YW1wbGUwWTATBgcqhkjOPQIBBggqhkjOPQMB
+BwNCAASswmYsu4Ci84QzQj57slc0/WU3NC8pYLwsAT7ogRbTb7Pr3t12QTGwevH8
+EUxvL0X9so+GTbWCna6pZoBT2zjHo1gwVjAUBgNVHREEDTALgglhLmV4YW1wbGUw
+HQYDVR0OBBYEFIeE6IC1xLENQFkkXMbqDLwtwI69MB8GA1UdIwQYMBaAFP97yvFZ
+WMQuJ/HeETv2mI+fmDLtMA0GCSqGSIb3DQEBCwUAA4GBAEW5GO5LrvzXdmpGm4fd
+vOyqR1lNOTlbgAGvUTP/eZ78n4c00cBvnrsI90niRgxcjsLwSI5g3xIg+F+j5yAo
+vGZb6swwuqYcnyfRFivmNJr7XlOd0QMN4peABXfjFGRPiO/z3MHJSZsjv74ZzIyd
+bBOZPnqihd/6AsP3TWtFJMbL
+-----END CERTIFICATE-----
+";
 
     #[test]
     fn a_signature_of_an_unknown_kind_is_judged_by_names() {

@@ -71,6 +71,8 @@ pub(super) enum Validity {
 pub(super) struct Signed<'a> {
     pub(super) subject: &'a [u8],
     pub(super) issuer: &'a [u8],
+    /// The public key, with its algorithm.
+    pub(super) key: &'a [u8],
     /// What the signature is of.
     pub(super) bytes: &'a [u8],
     pub(super) algorithm: &'a [u8],
@@ -92,7 +94,15 @@ impl<'a> Signed<'a> {
         let issuer = fields.expect(SEQUENCE)?;
         let _validity = fields.expect(SEQUENCE)?;
         let subject = fields.expect(SEQUENCE)?;
-        Some(Self { subject, issuer, bytes, algorithm, signature })
+        let key = fields.expect(SEQUENCE)?;
+        Some(Self { subject, issuer, key, bytes, algorithm, signature })
+    }
+
+    /// Whether its key is of RSA, and of less than 2048 bits.
+    pub(super) fn has_short_rsa_key(&self) -> bool {
+        const RSA: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+        // A modulus of 2048 bits alone is as long.
+        self.key.len() < 2048 / 8 && self.key.windows(RSA.len()).any(|window| window == RSA)
     }
 }
 
