@@ -57,6 +57,7 @@ lint: ## Check format, lints, dependencies, the tree's own rules, scripts and th
 	@set -e; for script in $(SHELL_SCRIPTS); do echo "bash -n $$script"; bash -n "$$script"; done
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check bans licenses sources
 	$(CARGO) clippy --all-targets --all-features --locked -- -D warnings
+	$(CARGO) check --quiet --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
 	@$(MAKE) --no-print-directory tidy chart
 
 tidy: ## Check the tree's own rules: sizes, words, who may name whom

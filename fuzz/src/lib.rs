@@ -10,8 +10,14 @@ pub mod tls {
 
 pub mod config {
     mod proxy;
+    // The parsers need two names of it.
+    #[allow(dead_code)]
+    mod tls;
 
     pub use proxy::{ProxyIn, ProxyMode, ProxyOut, ProxyTlv, ProxyVersion};
+    pub use tls::{POSTGRES_ALPN, SubjectAltName};
+
+    type Name = std::sync::Arc<str>;
 }
 
 /// Where to split `length` bytes: everywhere at the beginning, and at some places behind it.

@@ -20,24 +20,27 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    let Ok(Found::Header(Header { length, addresses })) = whole else { return };
+    let Ok(Found::Header(Header { length, addresses, parent })) = whole else { return };
     assert!(length <= bytes.len().min(HEADER_MAX));
     let Some(addresses) = addresses else { return };
     let text = String::from_utf8_lossy(&bytes[length..]);
+    let traceparent = parent.map(|parent| parent.to_string()).unwrap_or_default();
     let facts = Facts {
         addresses,
         authority: Some(&text),
         alpn: Some(&bytes[length..]),
         unique_id: "1",
-        traceparent: "2",
+        traceparent: &traceparent,
         tls: None,
     };
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
         let tlvs = vec![ProxyTlv::Authority, ProxyTlv::Alpn, ProxyTlv::UniqueId, ProxyTlv::Traceparent];
         let written = write(&ProxyOut { version, tlvs }, &facts);
-        let Ok(Found::Header(Header { length, addresses: Some(again) })) = read(&written) else {
+        let Ok(Found::Header(Header { length, addresses: Some(again), parent: same })) = read(&written)
+        else {
             panic!("{:?}", read(&written))
         };
+        assert_eq!(same, parent.filter(|_| version == ProxyVersion::V2));
         let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
         assert_eq!(length, written.len());
         assert_eq!(canonical(again.source), canonical(addresses.source));
