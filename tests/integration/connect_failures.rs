@@ -1,15 +1,13 @@
 //! Endpoints that refuse, do not answer or reset: the next one is tried, and an end has a name.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Driver, Endpoint, Proxy, Settings, admin_get, ask, closed_port, command, connect, eventually,
+    Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, command, eventually,
     in_namespace, on_both_drivers, reset_on_close,
 };
 
@@ -68,7 +66,7 @@ fn a_dead_one_of_two_gets_its_turn_and_no_more(driver: Driver) {
 }
 
 fn a_full_backlog_is_followed_by_the_next_endpoint(driver: Driver) {
-    let (echo, full) = (Endpoint::echo(), FullBacklog::new());
+    let (echo, full) = (Endpoint::echo(), FullEndpoint::start());
     silence_is_followed_by_the_next_endpoint(driver, full.address, &echo);
 }
 
@@ -188,7 +186,7 @@ fn rounds_back_off(driver: Driver) {
 }
 
 fn the_connect_timeout_bounds_silence(driver: Driver) {
-    let full = FullBacklog::new();
+    let full = FullEndpoint::start();
     let upstream = "timeout: {tcp: {connectTimeout: 350ms}}, \
                     retry: {numRetries: 100, perRetry: {timeout: 100ms, backOff: {baseInterval: 1ms, maxInterval: 1ms}}}";
     let proxy = Proxy::start(&Settings::new(driver, &[full.address]).upstream(upstream));
@@ -215,7 +213,7 @@ fn the_connect_timeout_bounds_refusals(driver: Driver) {
 }
 
 fn one_attempt_is_bounded(driver: Driver) {
-    let full = FullBacklog::new();
+    let full = FullEndpoint::start();
     let upstream =
         "timeout: {tcp: {connectTimeout: 20s}}, retry: {numRetries: 0, perRetry: {timeout: 120ms}}";
     let proxy = Proxy::start(&Settings::new(driver, &[full.address]).upstream(upstream));
@@ -277,28 +275,6 @@ fn an_unreachable_endpoint_is_called_so(driver: Driver) {
         );
         nothing_is_held(&proxy);
     });
-}
-
-/// A listener that nobody accepts from and whose queue is full: the kernel drops every SYN.
-struct FullBacklog {
-    address: SocketAddr,
-    _listener: TcpListener,
-    _queued: TcpStream,
-}
-
-impl FullBacklog {
-    fn new() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        socket.listen(0).unwrap();
-        let listener = TcpListener::from(socket);
-        let address = listener.local_addr().unwrap();
-        let queued = connect(address);
-        // A queue for none takes one.
-        let is_queued = || poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&Timespec::default()));
-        eventually("one connection in the queue", is_queued, |ready| *ready == Ok(1)).unwrap();
-        Self { address, _listener: listener, _queued: queued }
-    }
 }
 
 /// Endpoint and result of each.

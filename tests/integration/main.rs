@@ -22,6 +22,7 @@ mod descriptors;
 mod discovery;
 mod drain;
 mod faults;
+mod faulty_endpoints;
 mod garbage;
 mod half_close;
 mod hedging;

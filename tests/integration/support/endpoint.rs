@@ -83,7 +83,7 @@ impl Drop for Endpoint {
     }
 }
 
-fn echo(mut stream: TcpStream) {
+pub(super) fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 16 * 1024];
     loop {
         match stream.read(&mut buffer) {

@@ -21,9 +21,7 @@ impl FullEndpoint {
         socket.listen(0).unwrap();
         let listener = std::net::TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
-        let filler = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
-        eventually("a connection in the backlog", || waiting(address), |waiting| *waiting == Some(1));
-        Self { address, listener, filler }
+        Self { address, listener, filler: fill(address) }
     }
 
     /// Makes room, and takes the first connection that comes then. Its SYN is sent again a second after the first.
@@ -37,6 +35,13 @@ impl FullEndpoint {
             }
         }
     }
+}
+
+/// Takes the one place of a backlog of 0.
+pub(super) fn fill(address: SocketAddr) -> TcpStream {
+    let filler = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+    eventually("a connection in the backlog", || waiting(address), |waiting| *waiting == Some(1));
+    filler
 }
 
 /// How many connections the kernel has for this listener; it says so where other sockets have their unread bytes.

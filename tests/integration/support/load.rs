@@ -26,7 +26,7 @@ impl Load {
         Self::start(move || echoed(&mut stream, b"still here"))
     }
 
-    fn start(mut step: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
+    pub(crate) fn start(mut step: impl FnMut() -> io::Result<()> + Send + 'static) -> Self {
         let (stopped, exchanges): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
         let (over, counter) = (Arc::clone(&stopped), Arc::clone(&exchanges));
         let thread = thread::spawn(move || {

@@ -49,15 +49,22 @@ pub(crate) fn secure_endpoint(
     serve: impl Fn(SecureServer) + Send + Sync + 'static,
 ) -> Endpoint {
     let config = Arc::new(config);
-    Endpoint::start(move |mut stream| {
-        let mut connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-        while connection.is_handshaking() {
-            if connection.complete_io(&mut stream).is_err() {
-                return;
-            }
+    Endpoint::start(move |stream| greet_securely(stream, &config, &serve))
+}
+
+/// Shakes hands as an endpoint, and runs `serve` unless that fails.
+pub(super) fn greet_securely(
+    mut stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    serve: impl Fn(SecureServer),
+) {
+    let mut connection = ServerConnection::new(Arc::clone(config)).unwrap();
+    while connection.is_handshaking() {
+        if connection.complete_io(&mut stream).is_err() {
+            return;
         }
-        serve(StreamOwned::new(connection, stream));
-    })
+    }
+    serve(StreamOwned::new(connection, stream));
 }
 
 /// Sends back what it gets, and ends after the client.
