@@ -170,6 +170,7 @@ pub(crate) mod tests {
     pub(crate) fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
         let endpoint = |(index, weight): (usize, &u32)| Endpoint {
             address: ([127, 0, 0, 1], u16::try_from(index + 1).unwrap()).into(),
+            pod: None,
             weight: *weight,
             topology: Arc::default(),
             priority: 0,

@@ -64,6 +64,9 @@ pub(crate) fn serve(context: Rc<Context>, accepted: Accepted) -> impl Future<Out
         let outcome = match Stream::new(socket) {
             Ok(downstream) => {
                 live.attach_downstream(downstream.handle());
+                if context.sampling.trace.is_on() {
+                    live.look_at_local();
+                }
                 context.registry.schedule(&live);
                 forward(&context, &live, &downstream, has_place, &listener_place, &mut recorder).await
             }

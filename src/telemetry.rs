@@ -29,6 +29,7 @@ pub use live::{
 pub use outcome::{Outcome, Side};
 pub use record::{
     Attempt, ClientIdentity, ConnectionRecord, LongLived, Negotiated, Parent, Report, Timeline, TlsRecord,
+    Via,
 };
 pub use sampling::{Parents, Sampling, Share, TraceRules, Wants};
 pub use sinks::{Sinks, Views};

@@ -201,13 +201,14 @@ impl<'a> Attempts<'a> {
                     self.live.note_tls(|tls| tls.upstream = secure.negotiated());
                     self.live.secure(Side::Upstream, secure);
                 }
-                self.recorder.attempted(endpoint.address, started, None);
+                let socket = link.stream.handle();
+                self.recorder.attempted(endpoint, started, Ok(&socket));
                 latency::succeeded(endpoint, started);
                 if breaker::succeeded(permit, self.upstream, endpoint) {
                     self.upstream.state.freed();
                 }
                 passive::connected(self.upstream, endpoint);
-                self.live.attach_upstream(endpoint, link.stream.handle());
+                self.live.attach_upstream(endpoint, socket);
                 self.context.registry.schedule(self.live);
                 if endpoint.state.has_left() {
                     self.context.departures.tell();
@@ -217,7 +218,7 @@ impl<'a> Attempts<'a> {
             Err(failed) => {
                 // Who has waited for which endpoint, and left, is worth knowing too.
                 let (Failed::Attempt(outcome) | Failed::Connection(outcome)) = failed;
-                self.recorder.attempted(endpoint.address, started, Some(outcome));
+                self.recorder.attempted(endpoint, started, Err(outcome));
                 if let Failed::Attempt(outcome) = failed {
                     latency::failed(endpoint, started, outcome);
                     breaker::failed(permit, self.upstream, endpoint, outcome);

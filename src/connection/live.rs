@@ -4,6 +4,7 @@
 //! shuts the sockets down; the connection's own task notices because its reads return.
 
 mod permission;
+mod times;
 mod tls;
 
 use std::cell::{Cell, OnceCell, RefCell};
@@ -17,11 +18,12 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::proxy_protocol::{Addresses, TraceParent};
 use crate::resilience::{SourcePlace, SourceRefusal};
 use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
-use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId, trace_id};
+use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId, Via, trace_id};
 use crate::worker::runtime::SocketHandle;
 
 use super::postgres::Asks;
 use super::proxy;
+use times::Times;
 use tls::LiveTls;
 
 /// Milliseconds of the kernel's coarse clock: reading it costs a few nanoseconds, and a few milliseconds of
@@ -44,6 +46,7 @@ pub(crate) enum Direction {
 /// What a proxy in front said.
 struct Named {
     addresses: Addresses,
+    via: Arc<Via>,
     parent: Option<TraceParent>,
 }
 
@@ -75,8 +78,7 @@ pub(crate) struct Live {
     connected: Cell<CoarseTime>,
     received: Cell<u64>,
     sent: Cell<u64>,
-    first_received: Cell<Option<Instant>>,
-    first_sent: Cell<Option<Instant>>,
+    times: Times,
     verdict: Cell<Option<Outcome>>,
     /// Its place among those of its client address, if they are counted; apart, because few are.
     source: Cell<Option<Box<SourcePlace>>>,
@@ -135,8 +137,7 @@ impl Live {
             connected: Cell::new(now),
             received: Cell::new(0),
             sent: Cell::new(0),
-            first_received: Cell::new(None),
-            first_sent: Cell::new(None),
+            times: Times::default(),
             verdict: Cell::new(None),
             source: Cell::new(None),
             broken: Cell::new(None),
@@ -157,12 +158,18 @@ impl Live {
         self.named.get().map(|named| &named.addresses)
     }
 
+    /// The proxy in front that named the client.
+    pub(super) fn via(&self) -> Option<Arc<Via>> {
+        self.named.get().map(|named| Arc::clone(&named.via))
+    }
+
     /// A proxy in front says who the client is, and whose trace it belongs to.
     pub(super) fn introduce(&self, named: Addresses, parent: Option<TraceParent>) {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let Addresses { source, destination } = named;
         let addresses = Addresses { source: canonical(source), destination: canonical(destination) };
-        let _set_once = self.named.set(Box::new(Named { addresses, parent }));
+        let via = Arc::new(Via { proxy: self.from, destination: addresses.destination });
+        let _set_once = self.named.set(Box::new(Named { addresses, via, parent }));
     }
 
     /// The trace that it belongs to: its own, or that of who said so.
@@ -243,15 +250,10 @@ impl Live {
 
     /// Bytes were read that go this way.
     pub(super) fn arrived(&self, direction: Direction) {
-        let first = match direction {
-            Direction::Received => &self.first_received,
-            Direction::Sent => &self.first_sent,
-        };
-        if first.get().is_none() {
-            first.set(Some(Instant::now()));
-            if let (Direction::Sent, Some(endpoint)) = (direction, self.endpoint_state()) {
-                endpoint.ejection.succeeded();
-            }
+        if self.note_bytes(direction)
+            && let (Direction::Sent, Some(endpoint)) = (direction, self.endpoint_state())
+        {
+            endpoint.ejection.succeeded();
         }
     }
 
@@ -271,15 +273,6 @@ impl Live {
             Direction::Received => self.received.get(),
             Direction::Sent => self.sent.get(),
         }
-    }
-
-    /// Since accept.
-    pub(super) fn first_byte(&self, direction: Direction) -> Option<Duration> {
-        let first = match direction {
-            Direction::Received => self.first_received.get(),
-            Direction::Sent => self.first_sent.get(),
-        };
-        first.map(|first| first.duration_since(self.accepted))
     }
 
     /// This side's stream has ended.
@@ -326,7 +319,7 @@ impl Live {
 
     /// When it has to be gone because its listener or endpoint left the table.
     fn leave_by(&self) -> Option<CoarseTime> {
-        let listener = self.listener().state.leave_by.get().copied();
+        let listener = self.listener().state.leave_by();
         let endpoint = self.endpoint_state().and_then(EndpointState::leave_by);
         let by = listener.into_iter().chain(endpoint).min()?;
         Some(self.opened + by.saturating_duration_since(self.accepted))

@@ -115,7 +115,7 @@ async fn wait(
 /// Sends the header, before anything else that the endpoint gets. A socket that has just been connected has room for it.
 pub(super) fn introduce(context: &Context, live: &Live, upstream: &Stream, out: &ProxyOut) -> io::Result<()> {
     let connected_to = live.named().map(|named| named.destination);
-    let connected_to = connected_to.or_else(|| live.with_downstream(local_address).flatten());
+    let connected_to = connected_to.or_else(|| live.with_downstream(SocketHandle::local_address).flatten());
     let header = match connected_to {
         Some(destination) => Cow::Owned(live.with_tls(|tls| write(context, live, destination, tls, out))),
         None => Cow::Borrowed(proxy_protocol::local(out.version)),
@@ -154,8 +154,4 @@ fn write(
         }),
     };
     proxy_protocol::write(out, &facts)
-}
-
-fn local_address(socket: &SocketHandle) -> Option<SocketAddr> {
-    SocketAddr::try_from(rustix::net::getsockname(socket).ok()?).ok()
 }

@@ -1,13 +1,13 @@
 //! Gathers what a connection's record will say, and writes it exactly once.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::config::Name;
-use crate::routing::{EndpointState, Route, Upstream};
+use crate::routing::{Endpoint, Route, Upstream};
 use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Timeline, Wants, WorkerCounters};
+use crate::worker::runtime::SocketHandle;
 
 use super::live::Direction;
 use super::{Context, Live};
@@ -52,23 +52,35 @@ impl Recorder {
         self.live.set_upstream(upstream);
     }
 
-    /// One attempt has ended. `failure` is `None` when it connected.
-    pub(super) fn attempted(&mut self, endpoint: SocketAddr, started: Instant, failure: Option<Outcome>) {
-        let ended = Instant::now();
+    /// One attempt has ended, connected by this socket or failed.
+    pub(super) fn attempted(
+        &mut self,
+        endpoint: &Endpoint,
+        started: Instant,
+        result: Result<&SocketHandle, Outcome>,
+    ) {
+        let (ended, failure) = (Instant::now(), result.err());
         // Of two at once, the one that began later may end first; and who was outpaced ends when it is connected already.
         self.connect_started = Some(self.connect_started.map_or(started, |first| first.min(started)));
         if failure != Some(Outcome::Outpaced) {
             self.connect_ended = Some(ended);
         }
         let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
+        let socket = result.ok().filter(|_| self.context.sampling.trace.is_on());
         let attempt = Attempt {
-            endpoint,
+            endpoint: endpoint.address,
+            pod: endpoint.pod.clone(),
+            local: socket.and_then(SocketHandle::local_address),
             started: since_accept(started),
-            handshake_started: self.live.take_handshake(endpoint).map(since_accept),
+            handshake_started: self.live.take_handshake(endpoint.address).map(since_accept),
             ended: since_accept(ended),
             failure,
             reason: failure.and_then(|_| self.live.take_failure()),
         };
+        if self.attempts.is_empty() {
+            // Most connections have one, and keep it as long as they live.
+            self.attempts.reserve_exact(1);
+        }
         self.attempts.push(attempt);
     }
 
@@ -82,13 +94,6 @@ impl Recorder {
         self.outcome = outcome;
     }
 
-    /// When it was first to end by itself.
-    fn drain_started(&self) -> Option<Duration> {
-        let leaving = self.live.endpoint_state().and_then(EndpointState::left_at);
-        let since = self.context.draining_since.get().into_iter().chain(leaving).min()?;
-        Some(since.saturating_duration_since(self.live.accepted))
-    }
-
     fn record(&mut self) -> ConnectionRecord {
         let live = &self.live;
         let since_accept = |instant: Instant| instant.duration_since(live.accepted);
@@ -100,10 +105,12 @@ impl Recorder {
             wants: Wants::default(),
             worker: self.context.worker,
             client: live.client(),
-            via: live.named().map(|_| live.from),
+            via: live.via(),
+            local: live.local(),
             listener: live.listener().name.clone(),
             route: self.route.take(),
             upstream: live.upstream().map(|upstream| upstream.name.clone()),
+            service: live.upstream().and_then(|upstream| upstream.service.clone()),
             endpoint: live.endpoint(),
             attempts: std::mem::take(&mut self.attempts),
             bytes_received: live.bytes(Direction::Received),
@@ -118,7 +125,9 @@ impl Recorder {
                 connect_ended: self.connect_ended.map(since_accept),
                 first_byte_downstream: live.first_byte(Direction::Received),
                 first_byte_upstream: live.first_byte(Direction::Sent),
-                drain_started: self.drain_started(),
+                half_close_downstream: live.end_passed_on(Direction::Received),
+                half_close_upstream: live.end_passed_on(Direction::Sent),
+                drain_started: live.to_end_since(self.context.draining_since.get()),
                 ended,
             },
             // Who ended it from outside knows why; all the task itself has seen is sockets that were shut down.

@@ -175,7 +175,12 @@ impl Half<'_> {
             self.relay.first_end.set(Some(self.reading_side()));
             self.half_close();
         }
+        self.pass_end_on();
+    }
+
+    fn pass_end_on(&self) {
         self.to.finish_writing();
+        self.relay.live.passed_end_on(self.direction);
     }
 
     /// From now on the other direction has its time.

@@ -78,6 +78,7 @@ mod tests {
     fn found(addresses: &[&str]) -> Found {
         let member = |address: &&str| Member {
             address: address.parse().unwrap(),
+            pod: None,
             weight: 1,
             topology: Arc::default(),
             priority: 0,

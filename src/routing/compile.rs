@@ -23,6 +23,8 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub address: SocketAddr,
+    /// What it is called in its cluster, if it is a pod.
+    pub pod: Option<Name>,
     pub weight: u32,
     pub topology: Arc<Topology>,
     pub priority: u32,
@@ -116,7 +118,7 @@ fn compile_upstream(
     let is_first = previous.is_none_or(|upstream| upstream.is_waiting());
     let endpoints: Vec<Endpoint> = members
         .into_iter()
-        .map(|Member { address, weight, topology, priority }| {
+        .map(|Member { address, pod, weight, topology, priority }| {
             let before = known.get(&address).copied();
             let breaker = upstream.breaker.map(|policy| breaker(policy, before, now));
             let state =
@@ -124,7 +126,7 @@ fn compile_upstream(
             let stayed = before.filter(|endpoint| !endpoint.state.has_left());
             let start = Start::next(stayed.map(|endpoint| endpoint.start), is_first, state.is_healthy(), now);
             let max_connections = upstream.limits.max_per_endpoint;
-            Endpoint { address, weight, topology, priority, max_connections, start, breaker, state }
+            Endpoint { address, pod, weight, topology, priority, max_connections, start, breaker, state }
         })
         .collect();
     let stays: HashSet<SocketAddr> = endpoints.iter().map(|endpoint| endpoint.address).collect();
@@ -133,7 +135,7 @@ fn compile_upstream(
     let leaving = before().filter(|e| !stays.contains(&e.address) && lives(&e.state));
     Upstream {
         name: upstream.name.clone(),
-        service: upstream.members.followed().cloned(),
+        service: upstream.members.followed().cloned().map(Arc::new),
         selection: select(upstream, &endpoints, previous),
         leaving: leaving.cloned().collect(),
         endpoints,
@@ -190,6 +192,7 @@ fn found_or_kept(
         (Members::Listed(endpoints), _) => {
             let listed = endpoints.iter().map(|endpoint| Member {
                 address: endpoint.address,
+                pod: None,
                 weight: endpoint.weight,
                 topology: Arc::new(Topology { zone: endpoint.zone.clone(), ..Topology::default() }),
                 priority: endpoint.priority,
@@ -199,9 +202,10 @@ fn found_or_kept(
         (Members::Followed(_), Some(found)) => found.clone(),
         (Members::Followed(service), None) => {
             // Only of the same Service: connections must not go on to what the configuration no longer names.
-            let same = previous.filter(|upstream| upstream.service.as_ref() == Some(service));
+            let same = previous.filter(|upstream| upstream.service.as_deref() == Some(service));
             let kept = same.iter().flat_map(|upstream| &upstream.endpoints).map(|endpoint| Member {
                 address: endpoint.address,
+                pod: endpoint.pod.clone(),
                 weight: endpoint.weight,
                 topology: Arc::clone(&endpoint.topology),
                 priority: endpoint.priority,

@@ -14,6 +14,8 @@ use crate::resilience::{Breaker, Ejection, Health};
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub address: SocketAddr,
+    /// What it is called in its cluster, if it is a pod.
+    pub pod: Option<Name>,
     /// Share of connections relative to its neighbours; 0 takes none.
     pub weight: u32,
     pub topology: Arc<Topology>,
@@ -205,6 +207,7 @@ mod tests {
     fn a_limit_is_exact_when_threads_reserve_at_once() {
         let endpoint = Endpoint {
             address: ([127, 0, 0, 1], 1).into(),
+            pod: None,
             weight: 1,
             topology: Arc::default(),
             priority: 0,

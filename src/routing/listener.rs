@@ -46,13 +46,35 @@ pub struct Listener {
 pub struct ListenerState {
     /// Live connections of this listener, on all workers.
     pub places: Arc<Places>,
-    /// Set once it has left the table: when its connections have to be gone.
-    pub leave_by: OnceLock<Instant>,
+    departure: OnceLock<Departure>,
     /// Made when a client is first counted.
     sources: OnceLock<Arc<Sources>>,
 }
 
+/// A listener that has left the table.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    since: Instant,
+    /// When its connections have to be gone.
+    by: Instant,
+}
+
 impl ListenerState {
+    /// It has left the table: its connections have to be gone by then. The first call stands.
+    pub(super) fn leave(&self, since: Instant, by: Instant) {
+        self.departure.get_or_init(|| Departure { since, by });
+    }
+
+    /// When its connections have to be gone, if it has left the table.
+    pub fn leave_by(&self) -> Option<Instant> {
+        self.departure.get().map(|departure| departure.by)
+    }
+
+    /// When it left the table, if it has.
+    pub fn left_at(&self) -> Option<Instant> {
+        self.departure.get().map(|departure| departure.since)
+    }
+
     /// The client addresses; `None`: none was ever counted.
     pub fn sources(&self) -> Option<&Arc<Sources>> {
         self.sources.get()

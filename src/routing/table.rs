@@ -81,7 +81,7 @@ impl RouteTable {
         for Listener { name, state, .. } in previous.listeners.iter().map(|listener| &**listener) {
             // By its state, not its name alone: the same name may have left and come back between the two tables.
             if !stays.get(name).is_some_and(|stays| Arc::ptr_eq(stays, state)) {
-                state.leave_by.get_or_init(|| now + self.drain_timeout);
+                state.leave(now, now + self.drain_timeout);
                 some_left = true;
             }
         }

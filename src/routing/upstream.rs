@@ -21,7 +21,7 @@ use super::{Endpoint, Place, Places, Queue, Ticket};
 pub struct Upstream {
     pub name: Name,
     /// The Service whose endpoints these are; `None`: they are listed.
-    pub service: Option<ServicePort>,
+    pub service: Option<Arc<ServicePort>>,
     pub endpoints: Vec<Endpoint>,
     /// Endpoints that left, with connections that still lived when this was compiled. One that comes back
     /// is the same endpoint.

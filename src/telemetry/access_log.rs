@@ -83,6 +83,8 @@ struct Line<'a> {
     route: Option<&'a str>,
     upstream: Option<&'a str>,
     endpoint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
     client: String,
     via: Option<String>,
     outcome: &'static str,
@@ -95,6 +97,10 @@ struct Line<'a> {
     connect_end_ms: Option<f64>,
     first_byte_downstream_ms: Option<f64>,
     first_byte_upstream_ms: Option<f64>,
+    half_close_downstream_ms: Option<f64>,
+    half_close_upstream_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drain_start_ms: Option<f64>,
     attempts: Vec<AttemptField<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsField<'a>>,
@@ -103,6 +109,8 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct AttemptField<'a> {
     endpoint: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
     start_ms: f64,
     end_ms: f64,
     result: &'static str,
@@ -156,8 +164,9 @@ impl<'a> From<&'a ConnectionRecord> for Line<'a> {
             route: record.route.as_deref(),
             upstream: record.upstream.as_deref(),
             endpoint: record.endpoint.map(|endpoint| endpoint.to_string()),
+            pod: record.pod().map(|pod| &**pod),
             client: record.client.to_string(),
-            via: record.via.map(|via| via.to_string()),
+            via: record.via.as_deref().map(|via| via.proxy.to_string()),
             outcome: record.outcome.label(),
             side: record.outcome.side().label(),
             bytes_received: record.bytes_received,
@@ -168,6 +177,9 @@ impl<'a> From<&'a ConnectionRecord> for Line<'a> {
             connect_end_ms: timeline.connect_ended.map(milliseconds),
             first_byte_downstream_ms: timeline.first_byte_downstream.map(milliseconds),
             first_byte_upstream_ms: timeline.first_byte_upstream.map(milliseconds),
+            half_close_downstream_ms: timeline.half_close_downstream.map(milliseconds),
+            half_close_upstream_ms: timeline.half_close_upstream.map(milliseconds),
+            drain_start_ms: timeline.drain_started.map(milliseconds),
             attempts: record.attempts.iter().map(AttemptField::from).collect(),
             tls: record.tls.as_deref().map(TlsField::from),
         }
@@ -178,6 +190,7 @@ impl<'a> From<&'a Attempt> for AttemptField<'a> {
     fn from(attempt: &'a Attempt) -> Self {
         Self {
             endpoint: attempt.endpoint.to_string(),
+            pod: attempt.pod.as_deref(),
             start_ms: milliseconds(attempt.started),
             end_ms: milliseconds(attempt.ended),
             result: attempt.failure.map_or("connected", super::Outcome::label),

@@ -1,9 +1,10 @@
 //! What one connection was: written once, at its end.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::{Name, SubjectAltName};
+use crate::config::{Name, ServicePort, SubjectAltName};
 
 use super::{Outcome, TraceId, Wants};
 
@@ -20,10 +21,14 @@ pub struct ConnectionRecord {
     pub worker: usize,
     pub client: SocketAddr,
     /// The proxy in front that named the client, if one did.
-    pub via: Option<SocketAddr>,
+    pub via: Option<Arc<Via>>,
+    /// Where it was accepted; `None`: nobody has looked, because no traces are kept.
+    pub local: Option<SocketAddr>,
     pub listener: Name,
     pub route: Option<Name>,
     pub upstream: Option<Name>,
+    /// The Service whose endpoints the upstream has, if it follows one.
+    pub service: Option<Arc<ServicePort>>,
     /// The endpoint that carried it; the failed ones are in `attempts`.
     pub endpoint: Option<SocketAddr>,
     pub attempts: Vec<Attempt>,
@@ -35,6 +40,14 @@ pub struct ConnectionRecord {
     pub tls: Option<Box<TlsRecord>>,
     pub timeline: Timeline,
     pub outcome: Outcome,
+}
+
+/// Who has handed on a connection that is another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Via {
+    pub proxy: SocketAddr,
+    /// What the client had connected to, as the proxy says.
+    pub destination: SocketAddr,
 }
 
 /// A connection that lives long, for its trace: what it has done so far.
@@ -77,6 +90,10 @@ pub struct Parent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     pub endpoint: SocketAddr,
+    /// What the endpoint is called in its cluster.
+    pub pod: Option<Name>,
+    /// From where it connected; `None` too where nobody has looked, because no traces are kept.
+    pub local: Option<SocketAddr>,
     /// Since the connection was accepted.
     pub started: Duration,
     /// When it was connected and its TLS handshake began, if it came to that.
@@ -138,7 +155,11 @@ pub struct Timeline {
     pub connect_ended: Option<Duration>,
     pub first_byte_downstream: Option<Duration>,
     pub first_byte_upstream: Option<Duration>,
-    /// From when on it was to end by itself, because the process or its endpoint was leaving.
+    /// When the end of the client's stream was passed on to the endpoint.
+    pub half_close_downstream: Option<Duration>,
+    /// When the end of the endpoint's was passed on to the client.
+    pub half_close_upstream: Option<Duration>,
+    /// From when on it was to end: the process, its listener or its endpoint was leaving, or a table does not permit it.
     pub drain_started: Option<Duration>,
     pub ended: Duration,
 }
@@ -154,6 +175,12 @@ impl ConnectionRecord {
     /// Whether it is worth a line whatever the sample: it failed, or it took more than one attempt.
     pub fn is_notable(&self) -> bool {
         self.outcome.is_error() || self.attempts.len() > 1
+    }
+
+    /// What the endpoint that carried it is called in its cluster.
+    pub fn pod(&self) -> Option<&Name> {
+        let of_it = |attempt: &&Attempt| Some(attempt.endpoint) == self.endpoint && attempt.failure.is_none();
+        self.attempts.iter().find(of_it)?.pod.as_ref()
     }
 
     /// How long its client had to wait: for an endpoint, or then for the first answer.
@@ -183,12 +210,16 @@ impl ConnectionRecord {
             worker: 0,
             client: ([127, 0, 0, 1], 1).into(),
             via: None,
+            local: None,
             listener: "a".into(),
             route: Some("a".into()),
             upstream: Some("a".into()),
+            service: None,
             endpoint: Some(endpoint),
             attempts: vec![Attempt {
                 endpoint,
+                pod: None,
+                local: None,
                 started: milliseconds(1),
                 handshake_started: None,
                 ended: milliseconds(2),
@@ -206,6 +237,8 @@ impl ConnectionRecord {
                 connect_ended: Some(milliseconds(2)),
                 first_byte_downstream: Some(milliseconds(3)),
                 first_byte_upstream: Some(milliseconds(4)),
+                half_close_downstream: None,
+                half_close_upstream: None,
                 drain_started: None,
                 ended: milliseconds(5),
             },

@@ -70,7 +70,9 @@ async fn look(worker: &Worker, table: &RouteTable) -> Vec<(Rc<Live>, Option<Box<
     let mut looked_at = 0;
     for live in worker.context.registry.all() {
         looked_at += if live.has_chain() { CERTIFICATE } else { 1 };
-        if let Some(listener) = forbids(&live) {
+        let forbidding = forbids(&live);
+        live.note_permission(forbidding.is_none());
+        if let Some(listener) = forbidding {
             let distrust = live.distrust(listener);
             forbidden.push((live, distrust));
         }

@@ -70,7 +70,7 @@ impl<'a> Attempts<'a> {
         {
             probe.failed(Instant::now());
         }
-        self.recorder.attempted(chosen.endpoint.address, started, Some(outcome));
+        self.recorder.attempted(chosen.endpoint, started, Err(outcome));
         drop(chosen);
         self.upstream.state.freed();
     }

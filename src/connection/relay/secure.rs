@@ -333,7 +333,7 @@ impl SecureHalf<'_> {
         }
         // With one whose engine has failed there is nothing more to talk about.
         if self.to.is_some() && !self.from.is_some_and(Secure::has_failed) {
-            return half.to.finish_writing();
+            return half.pass_end_on();
         }
         while !half.to.has_sent_all() && !half.relay.live.is_ending() {
             runtime::sleep(LOOK_INTERVAL).await;

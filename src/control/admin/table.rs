@@ -119,6 +119,8 @@ pub(super) struct Problem {
 #[serde(rename_all = "camelCase")]
 struct Endpoint {
     address: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
     weight: u32,
     /// Absent where it is 0, the first.
     #[serde(skip_serializing_if = "is_first")]
@@ -243,7 +245,7 @@ impl From<&routing::Upstream> for Upstream {
                 LoadBalancer::ConsistentHash { .. } => "ConsistentHash",
             },
             nearness: upstream.selection.nearness().map(|nearness| nearness.label()),
-            service: upstream.service.as_ref().map(Service::from),
+            service: upstream.service.as_deref().map(Service::from),
             proxy_protocol: upstream.proxy.as_ref().map(|proxy| match proxy.version {
                 ProxyVersion::V1 => "V1",
                 ProxyVersion::V2 => "V2",
@@ -295,6 +297,7 @@ impl From<&routing::Endpoint> for Endpoint {
         let has_hints = !(topology.for_zones.is_empty() && topology.for_nodes.is_empty());
         Self {
             address: endpoint.address,
+            pod: endpoint.pod.as_deref().map(Into::into),
             weight: endpoint.weight,
             priority: endpoint.priority,
             active: state.active(),

@@ -55,6 +55,7 @@ pub(super) struct SlicePort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SliceMember {
     pub(super) address: IpAddr,
+    pub(super) pod: Option<Name>,
     pub(super) condition: Condition,
     pub(super) topology: Arc<Topology>,
 }
@@ -152,8 +153,10 @@ impl SliceMember {
             for_zones: zones.collect(),
             for_nodes: nodes.collect(),
         };
+        let is_pod = |target: &core::ObjectReference| target.kind.as_deref() == Some("Pod");
         Some(Self {
             address,
+            pod: endpoint.target_ref.filter(is_pod).and_then(|target| target.name).map(Into::into),
             condition: Condition::new(conditions.ready, conditions.serving, conditions.terminating),
             topology: shared(topology, topologies),
         })

@@ -169,6 +169,7 @@ fn usable<'a>(
         let usable: Vec<Member> = usable
             .map(|(address, member)| Member {
                 address: *address,
+                pod: member.pod.clone(),
                 weight: 1,
                 topology: member.topology.clone(),
                 priority: 0,

@@ -44,6 +44,8 @@ fn record() -> ConnectionRecord {
     let attempt = |port: u16, failure| Attempt {
         endpoint: ([127, 0, 0, 1], port).into(),
         started: seconds(0),
+        pod: None,
+        local: None,
         handshake_started: None,
         ended: seconds(1),
         failure,
@@ -71,6 +73,8 @@ fn record() -> ConnectionRecord {
             connect_ended: Some(seconds(1)),
             first_byte_downstream: None,
             first_byte_upstream: Some(seconds(2)),
+            half_close_downstream: None,
+            half_close_upstream: None,
             drain_started: None,
             ended: seconds(5),
         },

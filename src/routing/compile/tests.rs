@@ -175,8 +175,9 @@ fn what_leaves_the_table_knows_how_long_it_may_stay() {
     assert_eq!((first.departures, second.departures), (0, 1));
     let endpoints: Vec<_> = first.upstreams["u"].endpoints.iter().map(|e| e.state.leave_by()).collect();
     assert_eq!(endpoints, [Some(now + Duration::from_secs(7)), None]);
-    assert_eq!(first.listeners[0].state.leave_by.get(), Some(&(now + Duration::from_secs(60))));
-    assert_eq!(second.listeners[0].state.leave_by.get(), None);
+    let state = &first.listeners[0].state;
+    assert_eq!((state.left_at(), state.leave_by()), (Some(now), Some(now + Duration::from_secs(60))));
+    assert_eq!(second.listeners[0].state.leave_by(), None);
     let mut third = compile(&changed, &none(), &second, Instant::now());
     third.succeed(&second, now);
     assert_eq!(third.departures, 1, "nothing more left");
@@ -219,8 +220,8 @@ fn a_listener_that_comes_back_is_another() {
     second.succeed(&first, Instant::now());
     let mut third = compile(&config(), &none(), &second, Instant::now());
     third.succeed(&second, Instant::now());
-    assert!(first.listeners[0].state.leave_by.get().is_some());
-    assert!(third.listeners[0].state.leave_by.get().is_none());
+    assert!(first.listeners[0].state.leave_by().is_some());
+    assert!(third.listeners[0].state.leave_by().is_none());
 }
 
 fn followed(name: &str) -> config::Upstream {
@@ -231,6 +232,7 @@ fn followed(name: &str) -> config::Upstream {
 fn found(addresses: &[&str]) -> Found {
     let member = |address: &&str| Member {
         address: address.parse().unwrap(),
+        pod: None,
         weight: 1,
         topology: Arc::default(),
         priority: 0,

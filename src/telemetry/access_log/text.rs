@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::telemetry::logging::rfc3339;
 use crate::telemetry::record::Attempt;
-use crate::telemetry::{ConnectionRecord, Negotiated, Outcome, TlsRecord};
+use crate::telemetry::{ClientIdentity, ConnectionRecord, Negotiated, Outcome, TlsRecord};
 
 /// What does not apply.
 const NONE: &[u8] = b"-";
@@ -25,7 +25,9 @@ pub(super) fn write_line(record: &ConnectionRecord, output: &mut Vec<u8>) -> io:
     let connected = timeline.connect_ended;
     let connect = connected.zip(timeline.connect_started).map(|(end, start)| end.saturating_sub(start));
     let first_byte = timeline.first_byte_upstream.zip(connected).map(|(byte, end)| byte.saturating_sub(end));
-    for (at, time) in [timeline.routed, connect, first_byte, Some(timeline.ended)].into_iter().enumerate() {
+    let ends = [timeline.half_close_downstream, timeline.half_close_upstream];
+    let timers = [timeline.routed, connect, first_byte, Some(timeline.ended)];
+    for (at, time) in timers.into_iter().chain(ends).enumerate() {
         output.extend_from_slice(if at == 0 { b"" } else { b"/" });
         match time {
             Some(time) => milliseconds(output, time)?,
@@ -36,8 +38,8 @@ pub(super) fn write_line(record: &ConnectionRecord, output: &mut Vec<u8>) -> io:
     attempts(output, &record.attempts)?;
     field(output, record.route.as_deref())?;
     write!(output, "{} {} {} ", record.worker, record.id, record.trace)?;
-    shown(output, record.via)?;
-    details(output, record.tls.as_deref())?;
+    shown(output, record.via.as_deref().map(|via| via.proxy))?;
+    details(output, record)?;
     output.push(b'\n');
     Ok(())
 }
@@ -65,48 +67,69 @@ fn attempts(output: &mut Vec<u8>, attempts: &[Attempt]) -> io::Result<()> {
 }
 
 /// `key=value;...`: the last field, because what there is to tell differs.
-fn details(output: &mut Vec<u8>, tls: Option<&TlsRecord>) -> io::Result<()> {
-    let start = output.len();
-    let mut detail = |key: &str, write: &dyn Fn(&mut Vec<u8>) -> io::Result<()>| {
-        output.extend_from_slice(if output.len() == start { b"" } else { b";" });
-        output.extend_from_slice(key.as_bytes());
-        output.push(b'=');
-        write(output)
-    };
-    let Some(tls) = tls else {
-        output.extend_from_slice(NONE);
-        return Ok(());
-    };
-    if let Some(name) = &tls.server_name {
-        detail("server_name", &|output| escaped(output, name))?;
+fn details(output: &mut Vec<u8>, record: &ConnectionRecord) -> io::Result<()> {
+    let mut details = Details { start: output.len(), output };
+    if let Some(pod) = record.pod() {
+        details.add("pod", |output| escaped(output, pod))?;
     }
-    if let Some(time) = tls.handshake_ended {
-        detail("handshake_ms", &|output| milliseconds(output, time))?;
+    if let Some(time) = record.timeline.drain_started {
+        details.add("drain_start_ms", |output| milliseconds(output, time))?;
     }
-    for (key, side) in [("downstream", &tls.downstream), ("upstream", &tls.upstream)] {
-        if let Some(side) = side {
-            detail(key, &|output| negotiated(output, side))?;
-        }
+    if let Some(tls) = record.tls.as_deref() {
+        details.tls(tls)?;
     }
-    if let Some(client) = &tls.client {
-        for name in &client.names {
-            detail("client_name", &|output| escaped(output, &name.to_string()))?;
-        }
-        if let Some(name) = &client.common_name {
-            detail("client_common_name", &|output| escaped(output, name))?;
-        }
-        let fingerprint = |output: &mut Vec<u8>| {
-            client.fingerprint.iter().try_for_each(|byte| write!(output, "{byte:02x}"))
-        };
-        detail("client_fingerprint", &fingerprint)?;
-    }
-    if let Some(failure) = &tls.failure {
-        detail("failure", &|output| escaped(output, failure))?;
-    }
-    if output.len() == start {
-        output.extend_from_slice(NONE);
+    if details.output.len() == details.start {
+        details.output.extend_from_slice(NONE);
     }
     Ok(())
+}
+
+struct Details<'a> {
+    output: &'a mut Vec<u8>,
+    /// Where they begin.
+    start: usize,
+}
+
+impl Details<'_> {
+    fn add(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+        self.output.extend_from_slice(if self.output.len() == self.start { b"" } else { b";" });
+        self.output.extend_from_slice(key.as_bytes());
+        self.output.push(b'=');
+        write(self.output)
+    }
+
+    fn tls(&mut self, tls: &TlsRecord) -> io::Result<()> {
+        if let Some(name) = &tls.server_name {
+            self.add("server_name", |output| escaped(output, name))?;
+        }
+        if let Some(time) = tls.handshake_ended {
+            self.add("handshake_ms", |output| milliseconds(output, time))?;
+        }
+        for (key, side) in [("downstream", &tls.downstream), ("upstream", &tls.upstream)] {
+            if let Some(side) = side {
+                self.add(key, |output| negotiated(output, side))?;
+            }
+        }
+        if let Some(client) = &tls.client {
+            self.client(client)?;
+        }
+        if let Some(failure) = &tls.failure {
+            self.add("failure", |output| escaped(output, failure))?;
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, client: &ClientIdentity) -> io::Result<()> {
+        for name in &client.names {
+            self.add("client_name", |output| escaped(output, &name.to_string()))?;
+        }
+        if let Some(name) = &client.common_name {
+            self.add("client_common_name", |output| escaped(output, name))?;
+        }
+        self.add("client_fingerprint", |output| {
+            client.fingerprint.iter().try_for_each(|byte| write!(output, "{byte:02x}"))
+        })
+    }
 }
 
 /// `TLSv1.3/TLS_AES_128_GCM_SHA256/full/h2`.

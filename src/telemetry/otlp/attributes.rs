@@ -8,7 +8,7 @@ use opentelemetry::{KeyValue, Value};
 use crate::telemetry::{Attempt, ClientIdentity, ConnectionRecord, LongLived, Negotiated, TlsRecord};
 
 /// More than the most that a span has.
-const EXPECTED: usize = 28;
+const EXPECTED: usize = 34;
 
 pub(super) struct Attributes(Vec<KeyValue>);
 
@@ -23,9 +23,12 @@ impl Attributes {
         let mut attributes = Self(Vec::with_capacity(EXPECTED));
         attributes.put("client.address", client.to_string());
         attributes.put("client.port", i64::from(record.client.port()));
-        attributes.peer(record.via.unwrap_or(record.client));
-        attributes.put("network.transport", "tcp");
-        attributes.put("network.type", if client.is_ipv4() { "ipv4" } else { "ipv6" });
+        let via = record.via.as_deref();
+        attributes.peer(via.map_or(record.client, |via| via.proxy));
+        attributes.local(record.local);
+        attributes.transport(record.client);
+        let server_name = record.tls.as_deref().and_then(|tls| tls.server_name.as_deref());
+        attributes.server(server_name, via.map(|via| via.destination).or(record.local));
         if let Some(tls) = record.tls.as_deref() {
             attributes.tls(tls);
         }
@@ -70,14 +73,23 @@ impl Attributes {
         number: usize,
         hedged: bool,
     ) -> Self {
-        let mut attributes = Self(Vec::with_capacity(12));
+        let mut attributes = Self(Vec::with_capacity(17));
         let address = attempt.endpoint.ip().to_canonical().to_string();
         attributes.put("server.address", address);
         attributes.put("server.port", i64::from(attempt.endpoint.port()));
         attributes.peer(attempt.endpoint);
-        attributes.put("network.transport", "tcp");
+        attributes.local(attempt.local);
+        attributes.transport(attempt.endpoint);
         if let Some(upstream) = &record.upstream {
             attributes.put("service.peer.name", Value::String(upstream.clone().into()));
+        }
+        if let Some(service) = record.service.as_deref() {
+            attributes.put("service.peer.namespace", Value::String(service.namespace.clone().into()));
+            attributes.put("k8s.namespace.name", Value::String(service.namespace.clone().into()));
+            attributes.put("k8s.service.name", Value::String(service.name.clone().into()));
+        }
+        if let Some(pod) = &attempt.pod {
+            attributes.put("k8s.pod.name", Value::String(pod.clone().into()));
         }
         attributes.put("sheave.attempt", whole(number as u64));
         attributes.put("sheave.hedged", hedged);
@@ -110,10 +122,32 @@ impl Attributes {
         self.put("network.peer.port", i64::from(peer.port()));
     }
 
-    fn tls(&mut self, tls: &TlsRecord) {
-        if let Some(name) = &tls.server_name {
-            self.put("server.address", name.to_string());
+    fn local(&mut self, local: Option<SocketAddr>) {
+        if let Some(local) = local {
+            self.put("network.local.address", local.ip().to_canonical().to_string());
+            self.put("network.local.port", i64::from(local.port()));
         }
+    }
+
+    /// How it is spoken with `other`.
+    fn transport(&mut self, other: SocketAddr) {
+        self.put("network.transport", "tcp");
+        self.put("network.type", if other.ip().to_canonical().is_ipv4() { "ipv4" } else { "ipv6" });
+    }
+
+    /// What the client wanted: by the name that it asked for, or else by the address that it connected to.
+    fn server(&mut self, name: Option<&str>, address: Option<SocketAddr>) {
+        match (name, address) {
+            (Some(name), _) => self.put("server.address", name.to_owned()),
+            (None, Some(address)) => self.put("server.address", address.ip().to_canonical().to_string()),
+            (None, None) => {}
+        }
+        if let Some(address) = address {
+            self.put("server.port", i64::from(address.port()));
+        }
+    }
+
+    fn tls(&mut self, tls: &TlsRecord) {
         if let Some(made) = &tls.downstream {
             self.negotiated(made);
         }
@@ -130,6 +164,15 @@ impl Attributes {
         self.put("tls.resumed", made.resumed);
         if let Some(alpn) = &made.alpn {
             self.put("tls.next_protocol", alpn.to_string());
+            let (protocol, version) = match &**alpn {
+                "h2" => ("http", Some("2")),
+                "http/1.1" => ("http", Some("1.1")),
+                other => (other, None),
+            };
+            self.put("network.protocol.name", protocol.to_lowercase());
+            if let Some(version) = version {
+                self.put("network.protocol.version", version);
+            }
         }
     }
 

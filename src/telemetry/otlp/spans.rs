@@ -183,6 +183,8 @@ impl<'a> Trace<'a> {
         let events = [
             event("first_byte_downstream", timeline.first_byte_downstream),
             event("first_byte_upstream", timeline.first_byte_upstream),
+            event("half_close_downstream", timeline.half_close_downstream),
+            event("half_close_upstream", timeline.half_close_upstream),
         ];
         let span = self.child("relay", (begun, timeline.ended), attributes);
         span.events.events.extend(events.into_iter().flatten());
@@ -190,7 +192,7 @@ impl<'a> Trace<'a> {
         fail(span, failure, None);
     }
 
-    /// The time in which it was to end by itself.
+    /// The time in which it was to end.
     fn drain(&mut self) {
         let timeline = &self.record.timeline;
         if let Some(begun) = timeline.drain_started {

@@ -188,6 +188,11 @@ impl SocketHandle {
         abort(&self.0);
     }
 
+    /// `None`: it has been reset.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        SockRef::from(&self.0).local_addr().ok()?.as_socket()
+    }
+
     /// Writes what the socket takes at once, if it takes anything.
     pub(crate) fn try_write(&self, bytes: &[u8]) {
         let _full_or_gone = rustix::net::send(&self.0, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

@@ -162,6 +162,8 @@ mod tests {
             Attempt {
                 endpoint: ([127, 0, 0, 1], 9).into(),
                 started: milliseconds(1),
+                pod: None,
+                local: None,
                 handshake_started: None,
                 ended: milliseconds(1),
                 failure: Some(Outcome::ConnectRefused),

@@ -187,6 +187,26 @@ fn where_an_endpoint_runs_is_kept() {
 }
 
 #[test]
+fn only_pods_have_the_name_of_one() {
+    let named = |target: serde_json::Value| {
+        let slice = json!({
+            "metadata": {"name": "a", "labels": {"kubernetes.io/service-name": "pg"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": target}],
+        });
+        let pod = Slice::new(serde_json::from_value(slice).unwrap()).unwrap().members[0].pod.clone();
+        pod.map(|pod| pod.to_string())
+    };
+    let pod = json!({"kind": "Pod", "namespace": "db", "name": "pg-0", "uid": "1"});
+    assert_eq!(named(pod).as_deref(), Some("pg-0"));
+    for other in
+        [json!(null), json!({"kind": "Node", "name": "n"}), json!({"name": "x"}), json!({"kind": "Pod"})]
+    {
+        assert_eq!(named(other.clone()), None, "{other}");
+    }
+}
+
+#[test]
 fn what_nobody_says_is_ready_and_serving_and_not_terminating() {
     let object = |conditions: serde_json::Value| {
         let slice = json!({

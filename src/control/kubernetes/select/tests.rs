@@ -33,6 +33,7 @@ fn slice(name: &str, ports: &[(&str, Option<u16>)], members: &[(&str, Condition)
     });
     let members = members.iter().map(|(address, condition)| SliceMember {
         address: address.parse().unwrap(),
+        pod: Some(address.replace(['.', ':'], "-").into()),
         condition: *condition,
         topology: Arc::default(),
     });
@@ -70,6 +71,9 @@ fn a_port_leads_by_its_name_to_each_slices_own_number() {
     let expected = (vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:8081".to_owned()], None);
     assert_eq!(selected(&number(80), &service, &slices, REACHABLE), expected);
     assert_eq!(selected(&wanted(PortRef::Name("web".into())), &service, &slices, REACHABLE), expected);
+    let found = select(&number(80), Some(&service), slices.iter(), REACHABLE);
+    let pods: Vec<_> = found.members.iter().filter_map(|member| member.pod.as_deref()).collect();
+    assert_eq!(pods, ["10-0-0-1", "10-0-0-2"]);
     let (addresses, _) = selected(&number(81), &service, &slices, REACHABLE);
     assert_eq!(addresses, ["10.0.0.1:9000"]);
 }

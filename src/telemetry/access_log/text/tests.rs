@@ -68,7 +68,7 @@ fn read(value: &str) -> Option<String> {
 #[test]
 fn an_ordinary_line_is_short() {
     let expected = "1970-01-01T00:00:00.000000Z a 127.0.0.1:1 a 127.0.0.1:2 downstream_closed downstream \
-                    1.000/1.000/2.000/5.000 0 0 127.0.0.1:2@1.000+1.000=connected a 0 1 ";
+                    1.000/1.000/2.000/5.000/-1/-1 0 0 127.0.0.1:2@1.000+1.000=connected a 0 1 ";
     let record = ConnectionRecord::example();
     assert_eq!(line(&record), format!("{expected}{} - -\n", record.trace));
 }
@@ -84,6 +84,8 @@ fn what_did_not_happen_is_told_from_what_was_quick() {
         connect_ended: None,
         first_byte_downstream: None,
         first_byte_upstream: None,
+        half_close_downstream: Some(Duration::from_millis(1_200)),
+        half_close_upstream: None,
         drain_started: None,
         ended: Duration::from_micros(1_234_567),
     };
@@ -92,7 +94,7 @@ fn what_did_not_happen_is_told_from_what_was_quick() {
     record.outcome = Outcome::NoRoute;
     let fields = fields(&line(&record));
     let expected = [
-        ("timers", "0.000/-1/-1/1234.567"),
+        ("timers", "0.000/-1/-1/1234.567/1200.000/-1"),
         ("attempts", "-"),
         ("route", "-"),
         ("upstream", "-"),
@@ -111,12 +113,16 @@ fn attempts_and_tls_are_told_in_full() {
     let failed = Attempt {
         endpoint: "[2001:db8::1]:443".parse().unwrap(),
         started: Duration::from_micros(1_250),
+        pod: None,
+        local: None,
         handshake_started: None,
         ended: Duration::from_micros(1_550),
         failure: Some(Outcome::TlsUpstreamFailed),
         reason: Some("the certificate (of b) expired".into()),
     };
     record.attempts.insert(0, failed);
+    record.attempts[1].pod = Some("pg-0".into());
+    record.timeline.drain_started = Some(Duration::from_millis(4));
     record.tls = Some(Box::new(TlsRecord {
         server_name: Some("db.example".into()),
         downstream: Some(Negotiated {
@@ -141,7 +147,7 @@ fn attempts_and_tls_are_told_in_full() {
          127.0.0.1:2@1.000+1.000=connected"
     );
     let expected = format!(
-        "server_name=db.example;handshake_ms=3.200;downstream=TLSv1.3/TLS_AES_128_GCM_SHA256/resumed/http/1.1;\
+        "pod=pg-0;drain_start_ms=4.000;server_name=db.example;handshake_ms=3.200;downstream=TLSv1.3/TLS_AES_128_GCM_SHA256/resumed/http/1.1;\
          upstream=TLSv1.2/C/full/-;client_name=spiffe://example.org/web;client_name=a\\x3bb;client_common_name=web;\
          client_fingerprint={}",
         "ab".repeat(32)
@@ -170,6 +176,8 @@ prop_compose! {
         Attempt {
             endpoint: SocketAddr::from((address, port)),
             started,
+            pod: None,
+            local: None,
             handshake_started: None,
             ended: started + took,
             failure: failed.then_some(Outcome::ConnectRefused),
@@ -239,6 +247,8 @@ fn read_attempt(text: &str) -> Attempt {
     Attempt {
         endpoint: endpoint.parse().unwrap(),
         started: time(started),
+        pod: None,
+        local: None,
         handshake_started: None,
         ended: time(started) + time(took),
         failure: Outcome::ALL.into_iter().find(|outcome| outcome.label() == result),
@@ -260,7 +270,7 @@ proptest! {
         prop_assert_eq!(fields["bytes_received"].parse::<u64>(), Ok(record.bytes_received));
         prop_assert_eq!(fields["bytes_sent"].parse::<u64>(), Ok(record.bytes_sent));
         let timers: Vec<&str> = fields["timers"].split('/').collect();
-        prop_assert_eq!(timers.len(), 4);
+        prop_assert_eq!(timers.len(), 6);
         prop_assert_eq!(microseconds(timers[3]), record.timeline.ended.as_micros());
         match record.timeline.routed {
             Some(routed) => prop_assert_eq!(microseconds(timers[0]), routed.as_micros()),

@@ -1,5 +1,9 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use super::*;
-use crate::telemetry::{Negotiated, Parent, TlsRecord};
+use crate::config::{PortRef, ServicePort};
+use crate::telemetry::{Negotiated, Parent, TlsRecord, Via};
 use opentelemetry::Value;
 
 fn scope() -> InstrumentationScope {
@@ -58,6 +62,8 @@ fn attempt(port: u16, started: u64, ended: u64, failure: Option<Outcome>) -> Att
     Attempt {
         endpoint: ([127, 0, 0, 1], port).into(),
         started: ms(started),
+        pod: None,
+        local: None,
         handshake_started: None,
         ended: ms(ended),
         failure,
@@ -67,7 +73,10 @@ fn attempt(port: u16, started: u64, ended: u64, failure: Option<Outcome>) -> Att
 
 #[test]
 fn a_clean_connection_is_a_small_tree() {
-    let record = ConnectionRecord { bytes_sent: 7, ..ConnectionRecord::example() };
+    let mut record = ConnectionRecord { bytes_sent: 7, ..ConnectionRecord::example() };
+    record.local = Some(([127, 0, 0, 3], 80).into());
+    record.timeline.half_close_downstream = Some(Duration::from_micros(3_500));
+    record.timeline.half_close_upstream = Some(ms(5));
     let spans = check(
         &record,
         &[
@@ -88,6 +97,10 @@ fn a_clean_connection_is_a_small_tree() {
         ("network.peer.address", "127.0.0.1"),
         ("network.transport", "tcp"),
         ("network.type", "ipv4"),
+        ("network.local.address", "127.0.0.3"),
+        ("network.local.port", "80"),
+        ("server.address", "127.0.0.3"),
+        ("server.port", "80"),
         ("sheave.listener", "a"),
         ("sheave.endpoint", "127.0.0.1:2"),
         ("sheave.bytes.sent", "7"),
@@ -98,8 +111,10 @@ fn a_clean_connection_is_a_small_tree() {
     }
     assert_eq!(text(&spans[2], "server.port"), "2");
     let events: Vec<&str> = spans[3].events.iter().map(|event| &*event.name).collect();
-    assert_eq!(events, ["first_byte_downstream", "first_byte_upstream"]);
-    assert_eq!(spans[3].events[1].timestamp, record.timeline.accepted + ms(4));
+    let expected =
+        ["first_byte_downstream", "half_close_downstream", "first_byte_upstream", "half_close_upstream"];
+    assert_eq!(events, expected);
+    assert_eq!(spans[3].events[2].timestamp, record.timeline.accepted + ms(4));
 }
 
 #[test]
@@ -154,8 +169,10 @@ fn tls_on_both_sides_has_its_handshakes() {
         ..TlsRecord::default()
     };
     let parent = Some(Parent { span: 0xAB, is_sampled: true });
-    let via = Some(([127, 0, 0, 9], 9).into());
-    let record = ConnectionRecord { attempts, tls: Some(Box::new(tls)), parent, via, ..record };
+    let address = |last, port| SocketAddr::from(([127, 0, 0, last], port));
+    let via = Some(Arc::new(Via { proxy: address(9, 9), destination: address(8, 443) }));
+    let local = Some(address(7, 8443));
+    let record = ConnectionRecord { attempts, tls: Some(Box::new(tls)), parent, via, local, ..record };
     let spans = check(
         &record,
         &[
@@ -172,7 +189,12 @@ fn tls_on_both_sides_has_its_handshakes() {
     assert_eq!((root.parent_span_id, root.parent_span_is_remote), (SpanId::from(0xAB_u64), true));
     for (key, expected) in [
         ("server.address", "example.com"),
+        ("server.port", "443"),
         ("network.peer.address", "127.0.0.9"),
+        ("network.local.address", "127.0.0.7"),
+        ("network.local.port", "8443"),
+        ("network.protocol.name", "http"),
+        ("network.protocol.version", "2"),
         ("tls.protocol.version", "1.3"),
         ("tls.next_protocol", "h2"),
         ("tls.resumed", "true"),
@@ -243,4 +265,30 @@ fn resets_and_drains_are_the_relays() {
             ("drain", "tcp a", 3, 5, ""),
         ],
     );
+}
+
+#[test]
+fn an_attempt_says_which_pod_of_which_service() {
+    let mut record = ConnectionRecord::example();
+    record.service = Some(Arc::new(ServicePort {
+        namespace: "db".into(),
+        name: "pg".into(),
+        port: PortRef::Number(5432),
+    }));
+    record.attempts[0].pod = Some("pg-0".into());
+    record.attempts[0].local = Some(([127, 0, 0, 3], 40_000).into());
+    let spans = of_ended(&record, &scope());
+    for (key, expected) in [
+        ("k8s.namespace.name", "db"),
+        ("k8s.service.name", "pg"),
+        ("k8s.pod.name", "pg-0"),
+        ("service.peer.name", "a"),
+        ("service.peer.namespace", "db"),
+        ("network.local.address", "127.0.0.3"),
+        ("network.local.port", "40000"),
+        ("network.type", "ipv4"),
+    ] {
+        assert_eq!(text(&spans[2], key), expected, "{key}");
+    }
+    assert!(spans.iter().all(|span| span.name == "connect a" || value(span, "k8s.pod.name").is_none()));
 }
