@@ -92,11 +92,11 @@ impl Instance {
         let table = Arc::new(compile(config, &findings, &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
-        let sinks = Sinks::start(
-            &config.access_log,
-            Settings::new(&config.tracing, variables()),
-            options.access_log,
-        )?;
+        let otlp = Settings::new(&config.tracing, &config.metrics.otlp, variables());
+        for complaint in &otlp.complaints {
+            tracing::warn!("OTLP: {complaint}");
+        }
+        let sinks = Sinks::start(&config.access_log, otlp.traces, options.access_log)?;
         let capacity = limits::plan(config.limits.max_connections, cores.len(), limits::watches(config))?;
         let (publisher, subscribers) = Publisher::new(cores.len());
         let (live, inboxes) = LiveDirectory::new(cores.len());
@@ -119,6 +119,7 @@ impl Instance {
             counters: started.counters,
             live,
             telemetry: sinks.views().clone(),
+            metrics: otlp.metrics,
             log: options.log,
             drain: drain.clone(),
             events: events_sender.clone(),

@@ -154,6 +154,30 @@ pub struct AccessLog {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metrics {
     pub per_endpoint: bool,
+    pub otlp: MetricsOtlp,
+}
+
+/// What `/metrics` says, sent by OTLP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsOtlp {
+    pub enabled: bool,
+    /// A URL; a path is for HTTP only.
+    pub endpoint: String,
+    pub protocol: OtlpProtocol,
+    /// From one time to the next.
+    pub interval: Duration,
+}
+
+#[cfg(test)]
+impl MetricsOtlp {
+    pub(crate) fn off() -> Self {
+        Self {
+            enabled: false,
+            endpoint: "http://localhost:4317".to_owned(),
+            protocol: OtlpProtocol::Grpc,
+            interval: Duration::from_secs(60),
+        }
+    }
 }
 
 /// One trace per connection, sent by OTLP.
@@ -162,7 +186,7 @@ pub struct Tracing {
     pub enabled: bool,
     /// A URL; a path is for HTTP only.
     pub endpoint: String,
-    pub protocol: TracingProtocol,
+    pub protocol: OtlpProtocol,
     /// Share of ordinary connections, 0 to 1; failed, retried and slow ones are always kept.
     pub sample: f64,
     /// `None`: none counts as slow.
@@ -175,7 +199,7 @@ impl Tracing {
         Self {
             enabled: false,
             endpoint: "http://localhost:4317".to_owned(),
-            protocol: TracingProtocol::Grpc,
+            protocol: OtlpProtocol::Grpc,
             sample: 0.1,
             slower_than: None,
         }
@@ -183,7 +207,7 @@ impl Tracing {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TracingProtocol {
+pub enum OtlpProtocol {
     Grpc,
     HttpProtobuf,
 }

@@ -35,6 +35,7 @@ use crate::routing::publish::{BoundListener, Publisher};
 use crate::routing::{Places, RouteTable};
 use crate::shutdown::Drain;
 use crate::telemetry::logging::Level;
+use crate::telemetry::otlp::MetricSettings;
 use crate::telemetry::{LiveDirectory, Views, WorkerCounters};
 use crate::tls::Credentials;
 
@@ -63,6 +64,8 @@ const TRIGGERS_MAX: usize = 16;
 const OBSERVATIONS_MAX: usize = 256;
 /// How long [`Handle::stop`] waits for the thread.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it then waits for the last metrics to be sent.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the control side works with.
 pub struct Parts {
@@ -82,6 +85,8 @@ pub struct Parts {
     pub live: LiveDirectory,
     /// What the telemetry thread keeps, and by what.
     pub telemetry: Views,
+    /// How metrics are sent by OTLP, if they are.
+    pub metrics: Option<MetricSettings>,
     /// Of the process's own log.
     pub log: Level,
     pub drain: Drain,
@@ -122,6 +127,8 @@ pub struct Handle {
     triggers: flume::Sender<Trigger>,
     stop: flume::Sender<()>,
     finished: flume::Receiver<()>,
+    /// Of the thread that sends metrics.
+    pushed: Option<flume::Receiver<()>>,
     admin: SocketAddr,
 }
 
@@ -133,7 +140,10 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     start_with(parts, Tuning::default())
 }
 
-fn start_with(parts: Parts, tuning: Tuning) -> io::Result<Handle> {
+fn start_with(mut parts: Parts, tuning: Tuning) -> io::Result<Handle> {
+    let metrics = parts.metrics.take();
+    let (ticks, ticked) = flume::bounded(1);
+    let ticker = metrics::tick(metrics.as_ref().map(|settings| settings.interval), ticks);
     let admin = parts.admin.local_addr()?;
     let (triggers, triggered) = flume::bounded(TRIGGERS_MAX);
     let (stop, stopped) = flume::bounded(1);
@@ -146,7 +156,7 @@ fn start_with(parts: Parts, tuning: Tuning) -> io::Result<Handle> {
         match Side::new(parts, tuning) {
             Ok((runtime, side)) => {
                 let _starter_waits = ready.send(Ok(Arc::clone(&side.shared)));
-                runtime.block_on(side.run(again, triggered, stopped));
+                runtime.block_on(side.run(again, triggered, stopped, ticker));
             }
             Err(error) => {
                 let _starter_waits = ready.send(Err(error));
@@ -158,7 +168,9 @@ fn start_with(parts: Parts, tuning: Tuning) -> io::Result<Handle> {
     let shared = started.recv().map_err(|_| {
         io::Error::other("the control thread ended while it started; the log above says why")
     })??;
-    Ok(Handle { shared, triggers, stop, finished, admin })
+    let push = |settings| metrics::push(Arc::clone(&shared), settings, ticked);
+    let pushed = metrics.map(push).transpose()?;
+    Ok(Handle { shared, triggers, stop, finished, pushed, admin })
 }
 
 impl Handle {
@@ -183,10 +195,13 @@ impl Handle {
         answer.recv().map_err(|_| gone)?
     }
 
-    /// Ends the control side; waits for it, but never longer than a second.
+    /// Ends the control side; waits for it, but never longer than a second, and two for the last metrics to be sent.
     pub fn stop(self) {
         let _ended_already = self.stop.try_send(());
         let _disconnected_or_too_slow = self.finished.recv_timeout(STOP_TIMEOUT);
+        if let Some(pushed) = self.pushed {
+            let _disconnected_or_too_slow = pushed.recv_timeout(PUSH_TIMEOUT);
+        }
     }
 }
 
@@ -257,6 +272,7 @@ impl Side {
         triggers: flume::Sender<Trigger>,
         triggered: flume::Receiver<Trigger>,
         stopped: flume::Receiver<()>,
+        ticker: impl Future<Output = ()>,
     ) {
         let events = &self.shared.events;
         tokio::select! {
@@ -269,6 +285,7 @@ impl Side {
             () = self.shared.propagation.follow(&self.shared.publisher, &self.shared.generations) => {}
             () = history::follow(&self.shared) => {}
             () = memory::watch(&self.shared) => {}
+            () = ticker => {}
             () = signals::forward(self.signals, events, &triggers) => {}
             () = watch_file(self.config_file, &self.shared.tuning, &triggers) => {}
             () = admin::serve(self.admin, Arc::clone(&self.shared)) => {}

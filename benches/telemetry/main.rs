@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use sheave::config::{AccessLog, LogFormat, Tracing, TracingProtocol};
+use sheave::config::{AccessLog, LogFormat, MetricsOtlp, OtlpProtocol, Tracing};
 use sheave::telemetry::otlp::Settings;
 use sheave::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Sinks, Timeline, Wants, trace_id};
 
@@ -44,11 +44,17 @@ fn measure(log: bool, share: Option<f64>, receiver: SocketAddr) -> Result<String
     let tracing = Tracing {
         enabled: share.is_some(),
         endpoint: format!("http://{receiver}"),
-        protocol: TracingProtocol::HttpProtobuf,
+        protocol: OtlpProtocol::HttpProtobuf,
         sample: share.unwrap_or_default(),
         slower_than: None,
     };
-    let sinks = Sinks::start(&log, Settings::new(&tracing, []), File::create("/dev/null")?)?;
+    let metrics = MetricsOtlp {
+        enabled: false,
+        endpoint: String::new(),
+        protocol: OtlpProtocol::Grpc,
+        interval: Duration::from_secs(60),
+    };
+    let sinks = Sinks::start(&log, Settings::new(&tracing, &metrics, []).traces, File::create("/dev/null")?)?;
     let (records, sampling) = (sinks.sender(), &sinks.views().sampling);
     let (started, before) = (Instant::now(), THREADS.map(cpu));
     let (mut made, mut lost, mut early) = (0, 0, 0.0);

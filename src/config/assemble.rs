@@ -42,7 +42,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     let limits = process::limits(&cx, file.limits.or_default());
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
-    let metrics = process::metrics(file.metrics.or_default());
+    let metrics = process::metrics(&cx, file.metrics.or_default());
     let tracing = process::tracing(&cx, file.tracing.or_default());
     let (kubernetes, cluster) = process::kubernetes(file.kubernetes.or_default(), &options.location);
 

@@ -22,8 +22,8 @@ pub(super) use health::{
 };
 pub(super) use listener::{Connection, Listener, Protocol, TcpKeepalive, TcpTimeout, WhenFull};
 pub(super) use process::{
-    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, Tracing,
-    TracingProtocol, Workers,
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Log, LogFormat, LogLevel, Metrics, MetricsOtlp,
+    OtlpProtocol, Tracing, Workers,
 };
 pub(super) use proxy::{ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, Tlv, UpstreamProxyProtocol};
 pub(super) use route::{BackendRef, Route};

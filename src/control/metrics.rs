@@ -1,4 +1,4 @@
-//! Every metric: one list from which both the exposition and docs/metrics.md are made.
+//! Every metric: one list from which the exposition, what is sent by OTLP, and docs/metrics.md are made.
 //!
 //! Values are read at scrape, from what the workers write anyway. A scrape takes each worker's ledger by
 //! swapping it for an empty one, so that a worker never waits for more than that. It does not run on the control
@@ -7,7 +7,10 @@
 mod certificates;
 mod config;
 mod kubernetes;
+mod otlp;
 mod process;
+mod push;
+mod samples;
 mod text;
 mod traces;
 mod traffic;
@@ -22,10 +25,12 @@ use crate::telemetry::Ledger;
 
 use super::shared::Shared;
 use super::status::Report;
-use text::{Number, Samples};
+use samples::{Number, Output, Samples};
+use text::Text;
 use traffic::EndpointRow;
 
 pub(super) use process::thread_cpu;
+pub(super) use push::{Pushes, push, tick};
 pub(super) use text::Dialect;
 
 const PREFIX: &str = "sheave";
@@ -68,13 +73,14 @@ struct Group {
     per_endpoint: bool,
 }
 
-static GROUPS: [Group; 9] = [
+static GROUPS: [Group; 10] = [
     group("Process", process::FAMILIES),
     group("Workers", workers::FAMILIES),
     group("Listeners and routes", traffic::LISTENERS),
     group("Upstreams", traffic::UPSTREAMS),
     Group { title: "Endpoints", families: traffic::ENDPOINTS, per_endpoint: true },
     group("Traces", traces::FAMILIES),
+    group("Metrics sent by OTLP", push::FAMILIES),
     group("Table and configuration", config::FAMILIES),
     group("Certificates", certificates::FAMILIES),
     group("Kubernetes", kubernetes::FAMILIES),
@@ -104,6 +110,13 @@ pub(super) fn expose(
     dialect: Dialect,
     to: &mut dyn Write,
 ) -> fmt::Result {
+    let mut text = Text::new(dialect, to);
+    read(shared, control_cpu, &mut text)?;
+    text.end()
+}
+
+/// Puts out every sample there is.
+fn read(shared: &Shared, control_cpu: Duration, output: &mut dyn Output) -> fmt::Result {
     let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
     let table = shared.publisher.current();
     collect(shared, &table, &mut ledger);
@@ -121,10 +134,8 @@ pub(super) fn expose(
         left_out: if wanted && !per_endpoint { endpoints } else { 0 },
     };
     let exposed = GROUPS.iter().filter(|group| per_endpoint || !group.per_endpoint);
-    for family in exposed.flat_map(|group| group.families) {
-        (family.samples)(&scrape, &mut Samples::begin(family, dialect, to)?)?;
-    }
-    dialect.end(to)
+    let mut families = exposed.flat_map(|group| group.families);
+    families.try_for_each(|family| (family.samples)(&scrape, &mut Samples::begin(family, output)?))
 }
 
 /// Drops the series of what has left the table. `false`: a scrape is under way, whose ledger it is; it has done so
@@ -173,6 +184,14 @@ impl Unit {
         match self {
             Self::Bytes => "bytes",
             Self::Seconds => "seconds",
+        }
+    }
+
+    /// As OTLP has it.
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::Bytes => "By",
+            Self::Seconds => "s",
         }
     }
 }
@@ -228,6 +247,8 @@ const INTRODUCTION: &str = "\
 the older format of Prometheus: `curl -H 'Accept: text/plain' localhost:9901/metrics | promtool check metrics`.
 
 - Every name starts with `sheave_`; times are seconds and sizes bytes.
+- By OTLP (docs/observability.md) the same is sent under the same names, but for `_total`: that is added by Prometheus and by
+  the collector, to every sum that only grows.
 - `outcome` and `side` are the words of the access log; docs/operations.md says what they mean.
 - `direction` is `received` (from the client, handed to the endpoint) or `sent` (from the endpoint, handed to
   the client).

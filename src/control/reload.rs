@@ -211,6 +211,7 @@ fn restart_needed(running: &Config, next: &Config) -> Vec<&'static str> {
         ("limits", running.limits != next.limits),
         ("log", running.log != next.log),
         ("accessLog", running.access_log != next.access_log),
+        ("metrics.otlp", running.metrics.otlp != next.metrics.otlp),
         ("tracing", running.tracing != next.tracing),
         ("kubernetes", running.kubernetes != next.kubernetes),
     ]

@@ -18,6 +18,7 @@ use crate::telemetry::{Ledger, LiveDirectory, Views, WorkerCounters, process_clo
 use super::certificates::Certificates;
 use super::generations::{Cause, Generations};
 use super::history::History;
+use super::metrics::Pushes;
 use super::probes::Tally;
 use super::propagation::Propagation;
 use super::status::Status;
@@ -56,6 +57,8 @@ pub(super) struct Shared {
     /// The last minutes.
     pub(super) history: History,
     pub(super) compilations: Count,
+    /// Metrics that were sent by OTLP.
+    pub(super) pushes: Pushes,
     /// The generation of the table that was published last.
     pub(super) published: watch::Sender<u64>,
     pub(super) probes: Tally,
@@ -124,6 +127,7 @@ impl Shared {
             generations,
             history: History::default(),
             compilations: Count::default(),
+            pushes: Pushes::default(),
             published: watch::Sender::new(0),
             probes: Tally::default(),
             configs: watch::Sender::new(Arc::clone(&started_with)),

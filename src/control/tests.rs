@@ -107,6 +107,7 @@ impl Builder {
             counters: counters.clone(),
             live,
             telemetry,
+            metrics: None,
             drain: drain.clone(),
             events: to_main,
             handle_signals: false,
@@ -203,7 +204,7 @@ fn config(endpoints: &[&str]) -> Config {
         },
         log: config::Log { level: config::LogLevel::Info, format: config::LogFormat::Json },
         access_log: config::AccessLog { enabled: true, sample: 1.0, format: config::LogFormat::Json },
-        metrics: config::Metrics { per_endpoint: true },
+        metrics: config::Metrics { per_endpoint: true, otlp: config::MetricsOtlp::off() },
         tracing: config::Tracing::off(),
         kubernetes: config::Kubernetes { kubeconfig: None },
         listeners: vec![config::Listener {

@@ -1,12 +1,15 @@
-//! Traces: one for each connection that is kept, made of its record and sent by OTLP.
+//! What is sent by OTLP: traces, one for each connection that is kept, made of its record; and metrics.
 //!
 //! The telemetry thread makes the spans and puts them into a queue that is bounded, drops and counts; a thread of its
-//! own sends them. A collector that is slow or gone costs spans, and nothing else.
+//! own sends them. A collector that is slow or gone costs spans, and nothing else. Metrics are the control side's, whose
+//! thread for it finds here what they become and how they are sent.
 
 mod attributes;
 mod client;
 mod environment;
 mod exporter;
+mod http;
+mod metrics;
 mod resource;
 mod spans;
 
@@ -17,10 +20,11 @@ use std::time::Duration;
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::trace::SpanData;
 
-use super::{ConnectionRecord, LongLived, TraceRules};
+use super::{ConnectionRecord, LongLived};
 use exporter::Exporter;
 
-pub use environment::{Batches, Settings};
+pub use environment::{Batches, MetricSettings, Settings, TraceSettings};
+pub use metrics::{Description, MetricKind, MetricSender, MetricValue, Requests, Starts};
 
 /// What the attributes' names are from.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -64,7 +68,10 @@ pub(super) struct Sending {
 ///
 /// # Errors
 /// What is wrong with the settings, or with what they name, for people.
-pub(super) fn start(settings: Settings, counters: &Arc<SpanCounters>) -> Result<(Traces, Sending), String> {
+pub(super) fn start(
+    settings: TraceSettings,
+    counters: &Arc<SpanCounters>,
+) -> Result<(Traces, Sending), String> {
     let queue_max = settings.batches.queue_max;
     // Each trace has one span at least.
     let (sender, queue) = flume::bounded(queue_max);
@@ -103,12 +110,5 @@ impl Sending {
     /// Waits until what is queued was sent, but never longer than `timeout`. The telemetry thread has ended by then.
     pub(super) fn finish(self, timeout: Duration) {
         let _too_slow = self.finished.recv_timeout(timeout);
-    }
-}
-
-impl Settings {
-    /// What is kept.
-    pub fn rules(&self) -> TraceRules {
-        self.rules
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::AccessLog as LogConfig;
 
 use super::access_log::AccessLog;
-use super::otlp::{self, Sending, Settings, SpanCounters, Traces};
+use super::otlp::{self, Sending, SpanCounters, TraceSettings, Traces};
 use super::{ConnectionRecord, Failures, Report, Sampling};
 
 /// Records that may wait, of all workers together.
@@ -45,13 +45,13 @@ impl Sinks {
     /// Starts the thread; the access log goes to `output`. Without `traces` none are made, as when they cannot be sent.
     pub fn start(
         log: &LogConfig,
-        traces: Option<Settings>,
+        traces: Option<TraceSettings>,
         output: impl Write + Send + 'static,
     ) -> io::Result<Self> {
         let (records, queue) = flume::bounded(QUEUE_MAX);
         let (finish, finished) = flume::bounded(1);
         let spans = Arc::default();
-        let rules = traces.as_ref().map(Settings::rules);
+        let rules = traces.as_ref().map(|settings| settings.rules);
         let (traces, sending) = traces.and_then(|settings| start_traces(settings, &spans)).unzip();
         let sampling = Arc::new(Sampling::new(log, rules.filter(|_| sending.is_some())));
         let failures = Failures::default();
@@ -87,11 +87,8 @@ impl Sinks {
 }
 
 /// `None`: they cannot be sent, which is no reason not to carry connections.
-fn start_traces(settings: Settings, spans: &Arc<SpanCounters>) -> Option<(Traces, Sending)> {
-    for complaint in &settings.complaints {
-        tracing::warn!("tracing: {complaint}");
-    }
-    let receiver = settings.receiver().to_owned();
+fn start_traces(settings: TraceSettings, spans: &Arc<SpanCounters>) -> Option<(Traces, Sending)> {
+    let receiver = settings.receiver();
     let started = otlp::start(settings, spans);
     match &started {
         Ok(_) => tracing::info!(receiver, "traces are sent"),

@@ -27,6 +27,7 @@ mod garbage;
 mod half_close;
 mod hedging;
 mod logging;
+mod metrics_by_otlp;
 mod near;
 mod overload;
 mod page;

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use super::{Context, seconds, unless_zero};
 use crate::config::errors::quoted;
-use crate::config::raw;
+use crate::config::raw::{self, Field};
 use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration};
 use crate::config::{
-    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics, Name,
-    Overload, Tracing, TracingProtocol, Workers,
+    AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics,
+    MetricsOtlp, Name, OtlpProtocol, Overload, Tracing, Workers,
 };
 
 /// More threads than any machine has cores.
 const MAX_WORKERS: usize = 1024;
 const LOOP_LAG: Duration = Duration::from_millis(500);
 const MIN_LOOP_LAG: Duration = Duration::from_millis(10);
+/// Making all of them costs something.
+const MIN_METRICS_INTERVAL: Duration = Duration::from_secs(1);
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
@@ -96,20 +98,7 @@ pub(super) fn access_log(cx: &Context<'_>, raw: raw::AccessLog) -> AccessLog {
 }
 
 pub(super) fn tracing(cx: &Context<'_>, raw: raw::Tracing) -> Tracing {
-    let (protocol, default) = match raw.protocol.or(raw::TracingProtocol::Grpc) {
-        raw::TracingProtocol::Grpc => (TracingProtocol::Grpc, "http://localhost:4317"),
-        raw::TracingProtocol::HttpProtobuf => (TracingProtocol::HttpProtobuf, "http://localhost:4318"),
-    };
-    let endpoint = raw.endpoint.or(default.to_owned());
-    if !is_url(&endpoint) {
-        let written = quoted(&endpoint);
-        cx.report.add(
-            "tracing.endpoint",
-            format_args!(
-                "{written} is not the URL of a receiver; write one like {default}, or with https://"
-            ),
-        );
-    }
+    let (endpoint, protocol) = receiver(cx, "tracing.endpoint", raw.endpoint, raw.protocol);
     Tracing {
         enabled: raw.enabled.or(false),
         endpoint,
@@ -117,6 +106,30 @@ pub(super) fn tracing(cx: &Context<'_>, raw: raw::Tracing) -> Tracing {
         sample: share(cx, raw.sample.or(0.1), "tracing.sample"),
         slower_than: unless_zero(seconds(raw.slower_than, 1)),
     }
+}
+
+/// Of OTLP: its URL, and how it is spoken to.
+fn receiver(
+    cx: &Context<'_>,
+    path: &str,
+    endpoint: Field<String>,
+    protocol: Field<raw::OtlpProtocol>,
+) -> (String, OtlpProtocol) {
+    let (protocol, default) = match protocol.or(raw::OtlpProtocol::Grpc) {
+        raw::OtlpProtocol::Grpc => (OtlpProtocol::Grpc, "http://localhost:4317"),
+        raw::OtlpProtocol::HttpProtobuf => (OtlpProtocol::HttpProtobuf, "http://localhost:4318"),
+    };
+    let endpoint = endpoint.or(default.to_owned());
+    if !is_url(&endpoint) {
+        let written = quoted(&endpoint);
+        cx.report.add(
+            path,
+            format_args!(
+                "{written} is not the URL of a receiver; write one like {default}, or with https://"
+            ),
+        );
+    }
+    (endpoint, protocol)
 }
 
 fn share(cx: &Context<'_>, share: f64, path: &str) -> f64 {
@@ -141,8 +154,20 @@ fn is_url(text: &str) -> bool {
     !host.is_empty() && port.is_some_and(|port: u16| port > 0) && rest.chars().all(is_plain)
 }
 
-pub(super) fn metrics(raw: raw::Metrics) -> Metrics {
-    Metrics { per_endpoint: raw.per_endpoint.or(true) }
+pub(super) fn metrics(cx: &Context<'_>, raw: raw::Metrics) -> Metrics {
+    Metrics { per_endpoint: raw.per_endpoint.or(true), otlp: metrics_otlp(cx, raw.otlp.or_default()) }
+}
+
+fn metrics_otlp(cx: &Context<'_>, raw: raw::MetricsOtlp) -> MetricsOtlp {
+    let (endpoint, protocol) = receiver(cx, "metrics.otlp.endpoint", raw.endpoint, raw.protocol);
+    let interval = seconds(raw.interval, 60);
+    if interval < MIN_METRICS_INTERVAL {
+        cx.report.add(
+            "metrics.otlp.interval",
+            format_args!("{} is too often; write 1s or more", GatewayDuration(interval)),
+        );
+    }
+    MetricsOtlp { enabled: raw.enabled.or(false), endpoint, protocol, interval }
 }
 
 /// What upstreams have to know of the cluster.

@@ -126,13 +126,33 @@ pub(in crate::config) struct AccessLog {
     pub(in crate::config) format: Field<LogFormat>,
 }
 
-/// What the metrics distinguish.
+/// What the metrics distinguish, and where they go.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Metrics {
     /// Also count per endpoint: more series, but a broken endpoint is seen at once.
     #[schemars(extend("default" = true))]
     pub(in crate::config) per_endpoint: Field<bool>,
+    /// Sent by OTLP as well. The OTEL_* environment variables win over these fields.
+    pub(in crate::config) otlp: Field<MetricsOtlp>,
+}
+
+/// The metrics of /metrics, sent by OTLP. The OTEL_* environment variables win over these fields.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(in crate::config) struct MetricsOtlp {
+    /// Whether they are sent.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) enabled: Field<bool>,
+    /// The OTLP receiver: port 4317 for grpc, 4318 for http/protobuf, which is the default there.
+    #[schemars(extend("default" = "http://localhost:4317"))]
+    pub(in crate::config) endpoint: Field<String>,
+    /// How they are sent.
+    #[schemars(extend("default" = "grpc"))]
+    pub(in crate::config) protocol: Field<OtlpProtocol>,
+    /// From one time to the next, at least 1s.
+    #[schemars(extend("default" = "1m"))]
+    pub(in crate::config) interval: Field<GatewayDuration>,
 }
 
 /// One trace per connection, sent by OTLP. The OTEL_* environment variables win over these fields.
@@ -147,7 +167,7 @@ pub(in crate::config) struct Tracing {
     pub(in crate::config) endpoint: Field<String>,
     /// How traces are sent.
     #[schemars(extend("default" = "grpc"))]
-    pub(in crate::config) protocol: Field<TracingProtocol>,
+    pub(in crate::config) protocol: Field<OtlpProtocol>,
     /// Share of ordinary connections, 0 to 1; failed, retried and slow ones are always kept.
     #[schemars(range(min = 0, max = 1), extend("default" = 0.1))]
     pub(in crate::config) sample: Field<f64>,
@@ -158,7 +178,7 @@ pub(in crate::config) struct Tracing {
 
 /// A transport of OTLP.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-pub(in crate::config) enum TracingProtocol {
+pub(in crate::config) enum OtlpProtocol {
     #[serde(rename = "grpc")]
     Grpc,
     #[serde(rename = "http/protobuf")]

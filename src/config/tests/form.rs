@@ -72,6 +72,10 @@ fn wrong_types_in_the_process() {
             r#"t.yaml:1: tracing.endpoint: "localhost:4317" is not the URL of a receiver; write one like http://localhost:4317, or with https://"#,
             "t.yaml:1: tracing.sample: 2 is not a share; write a number from 0 (none) to 1 (all)",
         ]),
+        (top("metrics: {otlp: {endpoint: otel, interval: 100ms}}"), &[
+            r#"t.yaml:1: metrics.otlp.endpoint: "otel" is not the URL of a receiver; write one like http://localhost:4317, or with https://"#,
+            "t.yaml:1: metrics.otlp.interval: 100ms is too often; write 1s or more",
+        ]),
         (top("tracing: {protocol: http/json}"), &[
             r#"t.yaml:1: tracing.protocol: "http/json" is not a known value; write grpc or http/protobuf"#,
         ]),

@@ -29,11 +29,17 @@ fn defaults_of_the_process() {
     assert_eq!(config.limits.overload, Overload { memory_percent: NonZeroU32::new(95), loop_lag });
     assert_eq!(config.log, log);
     assert_eq!(config.access_log, access_log);
-    assert!(config.metrics.per_endpoint);
+    let otlp = MetricsOtlp {
+        enabled: false,
+        endpoint: "http://localhost:4317".to_owned(),
+        protocol: OtlpProtocol::Grpc,
+        interval: seconds(60),
+    };
+    assert_eq!(config.metrics, Metrics { per_endpoint: true, otlp });
     let tracing = Tracing {
         enabled: false,
         endpoint: "http://localhost:4317".to_owned(),
-        protocol: TracingProtocol::Grpc,
+        protocol: OtlpProtocol::Grpc,
         sample: 0.1,
         slower_than: Some(seconds(1)),
     };
@@ -209,11 +215,20 @@ fn either_bound_of_overload_can_be_off() {
 fn traces_go_where_the_file_says() {
     let tracing = |text: &str| config(&top(&format!("tracing: {text}"))).tracing;
     let http = tracing("{enabled: true, protocol: http/protobuf, sample: 1, slowerThan: 0s}");
-    assert_eq!((http.enabled, http.protocol), (true, TracingProtocol::HttpProtobuf));
+    assert_eq!((http.enabled, http.protocol), (true, OtlpProtocol::HttpProtobuf));
     assert_eq!((&*http.endpoint, http.sample, http.slower_than), ("http://localhost:4318", 1.0, None));
     for endpoint in ["https://otel.example.com", "http://[::1]:4317", "http://[fd00::1]/", "http://a:1/b/c"] {
         assert_eq!(tracing(&format!("{{endpoint: \"{endpoint}\"}}")).endpoint, endpoint);
     }
+}
+
+#[test]
+fn metrics_go_where_the_file_says() {
+    let otlp = |text: &str| config(&top(&format!("metrics: {{otlp: {text}}}"))).metrics.otlp;
+    let http = otlp("{enabled: true, protocol: http/protobuf, interval: 1s}");
+    assert_eq!((http.enabled, http.protocol), (true, OtlpProtocol::HttpProtobuf));
+    assert_eq!((&*http.endpoint, http.interval), ("http://localhost:4318", seconds(1)));
+    assert_eq!(otlp("{endpoint: \"https://otel.example.com\"}").endpoint, "https://otel.example.com");
 }
 
 #[test]

@@ -4,10 +4,11 @@
 //! crate there is has exemplars only for histograms that it keeps itself, behind a lock that workers would share.)
 
 use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use crate::telemetry::{Exemplar, Histogram};
 
+use super::samples::{Number, Output};
 use super::{Family, Kind};
 
 /// What clients understand.
@@ -26,91 +27,37 @@ impl Dialect {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
-
-    /// The end of everything.
-    pub(super) fn end(self, to: &mut dyn Write) -> fmt::Result {
-        match self {
-            Self::OpenMetrics => to.write_str("# EOF\n"),
-            Self::Prometheus => Ok(()),
-        }
-    }
 }
 
-#[derive(Clone, Copy)]
-pub(super) enum Number {
-    Whole(u64),
-    Real(f64),
-}
-
-/// Where a family puts its samples; label values go with the family's labels by position.
-pub(super) struct Samples<'a> {
-    family: &'static Family,
-    name: String,
+/// The text that is written.
+pub(super) struct Text<'a> {
     dialect: Dialect,
     to: &'a mut dyn Write,
+    /// Of the family that is written.
+    name: String,
 }
 
-impl<'a> Samples<'a> {
-    /// Begins a family.
-    pub(super) fn begin(
-        family: &'static Family,
-        dialect: Dialect,
-        to: &'a mut dyn Write,
-    ) -> Result<Self, fmt::Error> {
-        let name = family.exposed_name();
-        let kind = family.kind.label();
-        match dialect {
-            Dialect::OpenMetrics => {
-                write!(to, "# HELP {name} ")?;
-                escape(to, family.help)?;
-                write!(to, "\n# TYPE {name} {kind}\n")?;
-                if let Some(unit) = family.unit {
-                    writeln!(to, "# UNIT {name} {}", unit.label())?;
-                }
-            }
-            // There the suffixes are part of the name, and an info is a gauge.
-            Dialect::Prometheus => {
-                let (name, kind) =
-                    (family.queried_name(), if family.kind == Kind::Info { "gauge" } else { kind });
-                // Quotes stand for themselves there.
-                writeln!(to, "# HELP {name} {}\n# TYPE {name} {kind}", family.help)?;
-            }
+impl<'a> Text<'a> {
+    pub(super) fn new(dialect: Dialect, to: &'a mut dyn Write) -> Self {
+        Self { dialect, to, name: String::new() }
+    }
+
+    /// The end of everything.
+    pub(super) fn end(self) -> fmt::Result {
+        match self.dialect {
+            Dialect::OpenMetrics => self.to.write_str("# EOF\n"),
+            Dialect::Prometheus => Ok(()),
         }
-        Ok(Self { family, name, dialect, to })
     }
 
-    pub(super) fn put(&mut self, values: &[&str], number: impl Into<Number>) -> fmt::Result {
-        let suffix = self.family.kind.suffix();
-        self.sample(suffix, values, None, number.into())?;
-        self.to.write_str("\n")
-    }
-
-    pub(super) fn info(&mut self, values: &[&str]) -> fmt::Result {
-        self.put(values, 1_u64)
-    }
-
-    pub(super) fn histogram(&mut self, values: &[&str], histogram: &Histogram) -> fmt::Result {
-        let mut up_to = 0;
-        for (index, (bound, count)) in histogram.buckets().into_iter().enumerate() {
-            up_to += count;
-            self.sample("_bucket", values, Some(bound), up_to.into())?;
-            if let Some(exemplar) = histogram.exemplar(index) {
-                self.exemplar(exemplar)?;
-            }
-            self.to.write_str("\n")?;
-        }
-        self.summary(values, histogram.sum(), histogram.count())
-    }
-
-    /// Only a sum, in seconds, and a count.
-    pub(super) fn summary(&mut self, values: &[&str], sum: f64, count: u64) -> fmt::Result {
-        self.sample("_sum", values, None, sum.into())?;
-        self.to.write_str("\n")?;
-        self.sample("_count", values, None, count.into())?;
-        self.to.write_str("\n")
-    }
-
-    fn sample(&mut self, suffix: &str, values: &[&str], bound: Option<f64>, number: Number) -> fmt::Result {
+    fn sample(
+        &mut self,
+        family: &Family,
+        suffix: &str,
+        values: &[&str],
+        bound: Option<f64>,
+        number: Number,
+    ) -> fmt::Result {
         self.to.write_str(&self.name)?;
         self.to.write_str(suffix)?;
         let mut before = "{";
@@ -118,7 +65,7 @@ impl<'a> Samples<'a> {
             write!(self.to, "{{le=\"{}\"", Number::Real(bound))?;
             before = ",";
         }
-        for (name, value) in self.family.labels.iter().zip(values) {
+        for (name, value) in family.labels.iter().zip(values) {
             self.to.write_str(before)?;
             self.to.write_str(name)?;
             self.to.write_str("=\"")?;
@@ -138,6 +85,56 @@ impl<'a> Samples<'a> {
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         write!(self.to, " # {{trace_id=\"{trace}\"}} {} ", Number::Real(*seconds))?;
         write!(self.to, "{}.{:03}", at.as_secs(), at.subsec_millis())
+    }
+}
+
+impl Output for Text<'_> {
+    fn begin(&mut self, family: &'static Family) -> fmt::Result {
+        self.name = family.exposed_name();
+        let (name, kind) = (&self.name, family.kind.label());
+        match self.dialect {
+            Dialect::OpenMetrics => {
+                write!(self.to, "# HELP {name} ")?;
+                escape(self.to, family.help)?;
+                write!(self.to, "\n# TYPE {name} {kind}\n")?;
+                match family.unit {
+                    Some(unit) => writeln!(self.to, "# UNIT {name} {}", unit.label()),
+                    None => Ok(()),
+                }
+            }
+            // There the suffixes are part of the name, and an info is a gauge.
+            Dialect::Prometheus => {
+                let (name, kind) =
+                    (family.queried_name(), if family.kind == Kind::Info { "gauge" } else { kind });
+                // Quotes stand for themselves there.
+                writeln!(self.to, "# HELP {name} {}\n# TYPE {name} {kind}", family.help)
+            }
+        }
+    }
+
+    fn number(&mut self, family: &'static Family, values: &[&str], number: Number) -> fmt::Result {
+        self.sample(family, family.kind.suffix(), values, None, number)?;
+        self.to.write_str("\n")
+    }
+
+    fn histogram(&mut self, family: &'static Family, values: &[&str], histogram: &Histogram) -> fmt::Result {
+        let mut up_to = 0;
+        for (index, (bound, count)) in histogram.buckets().into_iter().enumerate() {
+            up_to += count;
+            self.sample(family, "_bucket", values, Some(bound), up_to.into())?;
+            if let Some(exemplar) = histogram.exemplar(index) {
+                self.exemplar(exemplar)?;
+            }
+            self.to.write_str("\n")?;
+        }
+        self.summary(family, values, histogram.sum(), histogram.count())
+    }
+
+    fn summary(&mut self, family: &'static Family, values: &[&str], sum: f64, count: u64) -> fmt::Result {
+        self.sample(family, "_sum", values, None, sum.into())?;
+        self.to.write_str("\n")?;
+        self.sample(family, "_count", values, None, count.into())?;
+        self.to.write_str("\n")
     }
 }
 
@@ -168,47 +165,13 @@ fn escape(to: &mut dyn Write, value: &str) -> fmt::Result {
     to.write_str(rest)
 }
 
-impl From<u64> for Number {
-    fn from(number: u64) -> Self {
-        Self::Whole(number)
-    }
-}
-
-impl From<usize> for Number {
-    fn from(number: usize) -> Self {
-        Self::Whole(number as u64)
-    }
-}
-
-impl From<bool> for Number {
-    fn from(yes: bool) -> Self {
-        Self::Whole(yes.into())
-    }
-}
-
-impl From<f64> for Number {
-    fn from(number: f64) -> Self {
-        Self::Real(number)
-    }
-}
-
-impl From<Duration> for Number {
-    fn from(duration: Duration) -> Self {
-        Self::Real(duration.as_secs_f64())
-    }
-}
-
-impl From<SystemTime> for Number {
-    fn from(time: SystemTime) -> Self {
-        time.duration_since(UNIX_EPOCH).unwrap_or_default().into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Unit;
+    use super::super::samples::Samples;
     use super::*;
     use crate::telemetry::{Traced, trace_id};
+    use std::time::Duration;
 
     static SECONDS: Family = Family {
         name: "wait",
@@ -232,11 +195,11 @@ mod tests {
         let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_250);
         histogram.observe_traced(Duration::from_millis(2), Some(Traced { trace: trace_id(7), at }));
         histogram.observe_traced(Duration::from_millis(2), None);
-        let mut samples = Samples::begin(&SECONDS, dialect, &mut text).unwrap();
-        samples.histogram(&["a"], &histogram).unwrap();
-        let mut samples = Samples::begin(&COUNT, dialect, &mut text).unwrap();
+        let mut output = Text::new(dialect, &mut text);
+        Samples::begin(&SECONDS, &mut output).unwrap().histogram(&["a"], &histogram).unwrap();
+        let mut samples = Samples::begin(&COUNT, &mut output).unwrap();
         samples.put(&["quote \" slash \\ line \n"], 3_u64).unwrap();
-        dialect.end(&mut text).unwrap();
+        output.end().unwrap();
         text
     }
 

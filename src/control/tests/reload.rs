@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Files of these tests list an upstream's endpoints, one per line; `restart` is a change of two sections.
+/// Files of these tests list an upstream's endpoints, one per line; `restart` is a change of three sections.
 fn parse(file: &Path) -> Result<Config, String> {
     let text = fs::read_to_string(file)
         .map_err(|error| format!("{}: {error}; does the file exist?", file.display()))?;
@@ -20,6 +20,7 @@ fn parse(file: &Path) -> Result<Config, String> {
     if !notes.is_empty() {
         config.log.level = config::LogLevel::Debug;
         config.workers.pin = false;
+        config.metrics.otlp.enabled = true;
     }
     Ok(config)
 }
@@ -166,11 +167,11 @@ fn sections_that_need_a_restart_are_named_and_the_rest_goes_on() {
     let control = Builder { config_file: None, ..watching(&file) }.start();
     fs::write(&file, "restart\n127.0.0.1:2").unwrap();
     let reloaded = control.handle.reload().unwrap();
-    assert_eq!(reloaded.restart_needed, ["workers", "log"]);
+    assert_eq!(reloaded.restart_needed, ["workers", "log", "metrics.otlp"]);
     assert_eq!(endpoints(&control), ["127.0.0.1:2"]);
     let ready = control.get("/readyz?verbose");
     assert_eq!(ready.status, 200);
-    assert!(ready.body.contains("restart: needed for changes of: workers, log"));
+    assert!(ready.body.contains("restart: needed for changes of: workers, log, metrics.otlp"));
     assert_eq!(control.metric("sheave_config_restart_needed{section=\"log\"}"), Some(1.0));
     fs::write(&file, "127.0.0.1:2").unwrap();
     assert!(control.handle.reload().unwrap().restart_needed.is_empty());

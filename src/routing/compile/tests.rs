@@ -33,7 +33,7 @@ fn config() -> Config {
         limits: Limits { max_connections: None, overload: Overload { memory_percent: None, loop_lag: None } },
         log: Log { level: LogLevel::Info, format: LogFormat::Json },
         access_log: AccessLog { enabled: true, sample: 1.0, format: LogFormat::Json },
-        metrics: Metrics { per_endpoint: true },
+        metrics: Metrics { per_endpoint: true, otlp: config::MetricsOtlp::off() },
         tracing: config::Tracing::off(),
         kubernetes: Kubernetes { kubeconfig: None },
         listeners: vec![listener("a", "127.0.0.1:80")],

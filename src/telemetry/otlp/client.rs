@@ -1,59 +1,69 @@
-//! How the receiver is spoken to: gRPC or HTTP, with TLS where its URL says so.
+//! How a receiver is spoken to: gRPC or HTTP, with TLS where its URL says so.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use hyper_rustls::HttpsConnectorBuilder;
-use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::transport::{Certificate, ClientTlsConfig};
 
-use crate::config::TracingProtocol;
+use crate::config::OtlpProtocol;
 
-use super::Settings;
-use super::environment::Endpoint;
+use super::TraceSettings;
+use super::environment::Receiver;
+use super::http::{HttpSender, Trouble};
 
-/// To be called where tokio runs.
-pub(super) fn build(settings: &Settings) -> Result<SpanExporter, String> {
-    match settings.protocol {
-        TracingProtocol::Grpc => grpc(settings),
-        TracingProtocol::HttpProtobuf => http(settings),
+/// What sends spans, and what then went wrong with HTTP. To be called where tokio runs.
+pub(super) fn spans(settings: &TraceSettings) -> Result<(SpanExporter, Trouble), String> {
+    let receiver = &settings.receiver;
+    match receiver.protocol {
+        OtlpProtocol::Grpc => Ok((spans_by_grpc(receiver)?, Trouble::default())),
+        OtlpProtocol::HttpProtobuf => spans_by_http(receiver),
     }
 }
 
-fn grpc(settings: &Settings) -> Result<SpanExporter, String> {
-    let mut builder = SpanExporter::builder().with_tonic().with_timeout(settings.timeout);
-    if let Endpoint::Url(url) = &settings.endpoint {
-        builder = builder.with_endpoint(url);
-    }
-    // One without a scheme may come to mean https (OTEL_EXPORTER_OTLP_INSECURE).
-    if !settings.receiver().starts_with("http://") {
-        let tls = ClientTlsConfig::new();
-        builder = builder.with_tls_config(match &settings.certificate {
-            Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
-            None => tls.with_native_roots(),
-        });
-    }
+fn spans_by_grpc(receiver: &Receiver) -> Result<SpanExporter, String> {
+    let builder = SpanExporter::builder().with_tonic().with_timeout(receiver.timeout);
+    let builder = builder.with_endpoint(&receiver.url);
+    let builder = match grpc_tls(receiver)? {
+        Some(tls) => builder.with_tls_config(tls),
+        None => builder,
+    };
     builder.build().map_err(|error| error.to_string())
 }
 
-fn http(settings: &Settings) -> Result<SpanExporter, String> {
+fn spans_by_http(receiver: &Receiver) -> Result<(SpanExporter, Trouble), String> {
+    let sender = http(receiver)?;
+    let trouble = sender.trouble().clone();
+    let builder = SpanExporter::builder().with_http().with_http_client(sender);
+    let builder = builder.with_timeout(receiver.timeout).with_endpoint(&receiver.url);
+    let protocol = opentelemetry_otlp::Protocol::HttpBinary;
+    let exporter = builder.with_protocol(protocol).build().map_err(|error| error.to_string())?;
+    Ok((exporter, trouble))
+}
+
+/// `None`: without TLS.
+pub(super) fn grpc_tls(receiver: &Receiver) -> Result<Option<ClientTlsConfig>, String> {
+    if receiver.url.starts_with("http://") {
+        return Ok(None);
+    }
+    let tls = ClientTlsConfig::new();
+    Ok(Some(match &receiver.certificate {
+        Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+        None => tls.with_native_roots(),
+    }))
+}
+
+pub(super) fn http(receiver: &Receiver) -> Result<HttpSender, String> {
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls(settings.certificate.as_deref())?)
+        .with_tls_config(tls(receiver.certificate.as_deref())?)
         .https_or_http()
         .enable_http1()
         .build();
-    let client = HyperClient::new(connector, settings.timeout, None);
-    let mut builder =
-        SpanExporter::builder().with_http().with_http_client(client).with_timeout(settings.timeout);
-    if let Endpoint::Url(url) = &settings.endpoint {
-        builder = builder.with_endpoint(url);
-    }
-    let protocol = opentelemetry_otlp::Protocol::HttpBinary;
-    builder.with_protocol(protocol).build().map_err(|error| error.to_string())
+    Ok(HttpSender::new(connector, receiver.timeout))
 }
 
 fn tls(certificate: Option<&Path>) -> Result<ClientConfig, String> {

@@ -1,89 +1,80 @@
-//! How traces are sent: what the file says, and the OTEL_* variables of the OpenTelemetry specification, which win
+//! What is sent where, and how: what the file says, and the OTEL_* variables of the OpenTelemetry specification, which win
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
-//! Pure: the variables are an argument. The exporter itself reads those for headers and compression.
+//! Pure: the variables are an argument. The exporter of spans itself reads those for headers and compression.
+
+mod metrics;
+mod pairs;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Tracing, TracingProtocol};
-use crate::telemetry::{Parents, TraceRules};
+use crate::config::{MetricsOtlp, OtlpProtocol, Tracing};
 
-/// How traces are sent.
+use pairs::pairs;
+
+pub use metrics::MetricSettings;
+pub use traces::{Batches, TraceSettings};
+
+/// What is sent by OTLP.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    pub(super) endpoint: Endpoint,
-    pub(super) protocol: TracingProtocol,
-    /// For one request, and for trying again.
-    pub(super) timeout: Duration,
-    /// Of the authorities to trust in place of the system's.
-    pub(super) certificate: Option<PathBuf>,
-    pub(super) rules: TraceRules,
-    pub batches: Batches,
-    /// Of `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
-    pub(super) resource: Vec<(String, String)>,
+    /// `None`: no traces are sent.
+    pub traces: Option<TraceSettings>,
+    /// `None`: they are scraped, and nothing else.
+    pub metrics: Option<MetricSettings>,
     /// What is set and not heeded, for the log.
     pub complaints: Vec<String>,
 }
 
-/// Where they go.
+/// Who takes one kind of telemetry, and how it is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    /// As the file says.
-    Url(String),
-    /// The exporter reads it from the environment.
-    Environment(String),
+pub(super) struct Receiver {
+    /// With the path, where HTTP has one.
+    pub(super) url: String,
+    pub(super) protocol: OtlpProtocol,
+    /// For one request.
+    pub(super) timeout: Duration,
+    /// Of the authorities to trust in place of the system's.
+    pub(super) certificate: Option<PathBuf>,
 }
 
-/// How spans are sent together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batches {
-    /// Spans that may wait.
-    pub queue_max: usize,
-    /// Spans in one request, as far as traces are not torn.
-    pub batch_max: usize,
-    /// How long the first of a batch waits for others.
-    pub delay: Duration,
-    /// For a batch, with trying again.
-    pub timeout: Duration,
+/// What the file says of a receiver.
+#[derive(Clone, Copy)]
+struct Written<'a> {
+    endpoint: &'a str,
+    protocol: OtlpProtocol,
 }
 
-impl Default for Batches {
-    fn default() -> Self {
-        Self {
-            queue_max: 16_384,
-            batch_max: 512,
-            delay: Duration::from_secs(1),
-            timeout: Duration::from_secs(30),
-        }
-    }
+/// A kind of telemetry, as names of variables and paths have it.
+#[derive(Clone, Copy)]
+struct Signal {
+    name: &'static str,
+    path: &'static str,
 }
+
+const TRACES: Signal = Signal { name: "TRACES", path: "/v1/traces" };
+const METRICS: Signal = Signal { name: "METRICS", path: "/v1/metrics" };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// More spans than any batch or queue has use for.
-const SPANS_MAX: u64 = 1 << 20;
 
-/// The variables that are heeded here or by the exporter.
+/// Those of `OTEL_EXPORTER_OTLP_...` that are heeded here or by the exporter, for each signal and for all.
+const OF_RECEIVERS: &[&str] =
+    &["CERTIFICATE", "COMPRESSION", "ENDPOINT", "HEADERS", "INSECURE", "PROTOCOL", "TIMEOUT"];
+
+/// The other variables that are heeded.
 const HEEDED: &[&str] = &[
     "OTEL_BSP_EXPORT_TIMEOUT",
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
     "OTEL_BSP_MAX_QUEUE_SIZE",
     "OTEL_BSP_SCHEDULE_DELAY",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_COMPRESSION",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_HEADERS",
-    "OTEL_EXPORTER_OTLP_INSECURE",
-    "OTEL_EXPORTER_OTLP_PROTOCOL",
-    "OTEL_EXPORTER_OTLP_TIMEOUT",
-    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
-    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-    "OTEL_EXPORTER_OTLP_TRACES_INSECURE",
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
-    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+    "OTEL_METRICS_EXPORTER",
+    "OTEL_METRIC_EXPORT_INTERVAL",
+    "OTEL_METRIC_EXPORT_TIMEOUT",
     "OTEL_RESOURCE_ATTRIBUTES",
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
@@ -93,38 +84,37 @@ const HEEDED: &[&str] = &[
 ];
 
 impl Settings {
-    /// `None`: no traces are sent.
-    pub fn new(file: &Tracing, variables: impl IntoIterator<Item = (String, String)>) -> Option<Self> {
+    pub fn new(
+        tracing: &Tracing,
+        metrics: &MetricsOtlp,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
         let mut environment = Environment::new(variables);
-        if !environment.enables(file.enabled) {
-            return None;
+        let traces = environment.traces(tracing);
+        let metrics = environment.metrics(metrics);
+        if traces.is_some() || metrics.is_some() {
+            environment.complain_of_unknown();
         }
-        let protocol = environment.protocol(file.protocol);
-        let batches = Batches::default();
-        let timeout = ["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"];
-        let rules = environment.rules(file)?;
-        let settings = Self {
-            endpoint: environment.endpoint(&file.endpoint, file.protocol, protocol),
-            protocol,
-            timeout: environment.milliseconds(&timeout, TIMEOUT),
-            certificate: environment.either("CERTIFICATE").map(PathBuf::from),
-            rules,
-            batches: Batches {
-                queue_max: environment.spans("OTEL_BSP_MAX_QUEUE_SIZE", batches.queue_max),
-                batch_max: environment.spans("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", batches.batch_max),
-                delay: environment.milliseconds(&["OTEL_BSP_SCHEDULE_DELAY"], batches.delay),
-                timeout: environment.milliseconds(&["OTEL_BSP_EXPORT_TIMEOUT"], batches.timeout),
-            },
-            resource: environment.resource(),
-            complaints: Vec::new(),
-        };
-        Some(Self { complaints: environment.complaints(), ..settings })
+        Self { traces, metrics, complaints: environment.complaints }
     }
+}
 
-    /// For the log.
-    pub fn receiver(&self) -> &str {
-        let (Endpoint::Url(url) | Endpoint::Environment(url)) = &self.endpoint;
-        url
+impl Receiver {
+    /// For the log: without what may be secret in it.
+    pub(super) fn shown(&self) -> String {
+        shown(&self.url)
+    }
+}
+
+/// A URL without user, password and query.
+pub(super) fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = url.split_once("://").map_or((None, url), |(scheme, rest)| (Some(scheme), rest));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    match scheme {
+        Some(scheme) => format!("{scheme}://{host}{path}"),
+        None => format!("{host}{path}"),
     }
 }
 
@@ -145,113 +135,114 @@ impl Environment {
         self.variables.get(name).map(|value| value.trim())
     }
 
-    /// The variable of this name for traces, or else the one for everything.
-    fn either(&self, name: &str) -> Option<&str> {
-        let of_traces = self.get(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"));
-        of_traces.or_else(|| self.get(&format!("OTEL_EXPORTER_OTLP_{name}")))
+    /// The name of the variable that says it: the one for this signal, or else the one for all.
+    fn either(&self, signal: Signal, name: &str) -> Option<String> {
+        let names =
+            [format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.name), format!("OTEL_EXPORTER_OTLP_{name}")];
+        names.into_iter().find(|name| self.variables.contains_key(name))
+    }
+
+    /// What that one says.
+    fn value(&self, signal: Signal, name: &str) -> Option<&str> {
+        self.get(&self.either(signal, name)?)
     }
 
     /// The value is one that is not known here: what is said instead holds.
     fn complain(&mut self, name: &str, instead: &str) {
         let value = self.variables.get(name).map_or("", String::as_str);
-        self.complaints.push(format!("{name}={value} is not heeded; {instead}"));
+        self.complain_once(format!("{name}={value} is not heeded; {instead}"));
     }
 
-    fn enables(&mut self, file: bool) -> bool {
+    /// The same, of one whose value is secret.
+    fn complain_in_secret(&mut self, name: &str, instead: &str) {
+        self.complain_once(format!("{name} is not heeded; {instead}"));
+    }
+
+    /// Two signals may say the same of what is for all.
+    fn complain_once(&mut self, complaint: String) {
+        if !self.complaints.contains(&complaint) {
+            self.complaints.push(complaint);
+        }
+    }
+
+    /// Whether the signal is sent. `elsewhere`: who gets it otherwise, without any doing of ours.
+    fn enables(&mut self, signal: Signal, file: bool, elsewhere: &[&str]) -> bool {
         if self.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
             return false;
         }
-        match self.get("OTEL_TRACES_EXPORTER") {
+        let name = format!("OTEL_{}_EXPORTER", signal.name);
+        match self.get(&name) {
             Some("otlp") => true,
             Some("none") => false,
+            Some(other) if elsewhere.contains(&other) => false,
             None => file,
             Some(_) => {
-                self.complain("OTEL_TRACES_EXPORTER", "write otlp or none");
+                self.complain(&name, "write otlp or none");
                 file
             }
         }
     }
 
-    fn protocol(&mut self, file: TracingProtocol) -> TracingProtocol {
-        for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-            match self.get(name) {
-                Some("grpc") => return TracingProtocol::Grpc,
-                Some("http/protobuf") => return TracingProtocol::HttpProtobuf,
+    fn receiver(&mut self, signal: Signal, file: Written<'_>) -> Receiver {
+        let protocol = self.protocol(signal, file.protocol);
+        let timeout = self.either(signal, "TIMEOUT");
+        Receiver {
+            url: self.url(signal, file, protocol),
+            protocol,
+            timeout: timeout.map_or(TIMEOUT, |name| self.milliseconds(&name, TIMEOUT)),
+            certificate: self.value(signal, "CERTIFICATE").map(PathBuf::from),
+        }
+    }
+
+    fn protocol(&mut self, signal: Signal, file: OtlpProtocol) -> OtlpProtocol {
+        let names = [
+            format!("OTEL_EXPORTER_OTLP_{}_PROTOCOL", signal.name),
+            "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(),
+        ];
+        for name in names {
+            match self.get(&name) {
+                Some("grpc") => return OtlpProtocol::Grpc,
+                Some("http/protobuf") => return OtlpProtocol::HttpProtobuf,
                 None => {}
-                Some(_) => self.complain(name, "write grpc or http/protobuf"),
+                Some(_) => self.complain(&name, "write grpc or http/protobuf"),
             }
         }
         file
     }
 
-    fn endpoint(&self, file: &str, written_for: TracingProtocol, protocol: TracingProtocol) -> Endpoint {
-        if let Some(url) = self.either("ENDPOINT") {
-            return Endpoint::Environment(url.to_owned());
-        }
-        let url = match (protocol, written_for) {
+    fn url(&self, signal: Signal, file: Written<'_>, protocol: OtlpProtocol) -> String {
+        let name = self.either(signal, "ENDPOINT");
+        let said = name.as_deref().and_then(|name| Some((name, self.get(name)?)));
+        let with_path = |url: &str| format!("{}{}", url.trim_end_matches('/'), signal.path);
+        match (protocol, said) {
+            (OtlpProtocol::Grpc, Some((_, url))) if url.contains("://") => url.to_owned(),
+            (OtlpProtocol::Grpc, Some((_, host))) => {
+                let insecure = self.value(signal, "INSECURE");
+                let insecure = insecure.is_some_and(|value| value.eq_ignore_ascii_case("true"));
+                format!("{}://{host}", if insecure { "http" } else { "https" })
+            }
+            // Only what is for all signals is a base.
+            (OtlpProtocol::HttpProtobuf, Some(("OTEL_EXPORTER_OTLP_ENDPOINT", url))) => with_path(url),
+            (OtlpProtocol::HttpProtobuf, Some((_, url))) => url.to_owned(),
             // Each has a port of its own, where nobody says where.
-            (TracingProtocol::HttpProtobuf, TracingProtocol::Grpc) if file == "http://localhost:4317" => {
-                "http://localhost:4318"
-            }
-            (TracingProtocol::Grpc, TracingProtocol::HttpProtobuf) if file == "http://localhost:4318" => {
-                "http://localhost:4317"
-            }
-            _ => file,
-        };
-        let path = url.splitn(4, '/').nth(3).unwrap_or_default();
-        Endpoint::Url(match protocol {
-            TracingProtocol::HttpProtobuf if path.is_empty() => {
-                format!("{}/v1/traces", url.trim_end_matches('/'))
-            }
-            _ => url.to_owned(),
-        })
-    }
-
-    /// `None`: no trace is kept at all.
-    fn rules(&mut self, file: &Tracing) -> Option<TraceRules> {
-        let share = match self.get("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>) {
-            Some(Ok(share)) if (0.0..=1.0).contains(&share) => share,
-            None => 1.0,
-            Some(_) => {
-                self.complain("OTEL_TRACES_SAMPLER_ARG", "write a number from 0 (none) to 1 (all)");
-                1.0
-            }
-        };
-        let rules = |sample, parents| TraceRules { sample, slower_than: file.slower_than, parents };
-        Some(match self.get("OTEL_TRACES_SAMPLER") {
-            None => rules(file.sample, Parents::Kept),
-            Some("always_on") => rules(1.0, Parents::Ignored),
-            Some("always_off") => return None,
-            Some("traceidratio") => rules(share, Parents::Ignored),
-            Some("parentbased_always_on") => rules(1.0, Parents::Followed),
-            Some("parentbased_always_off") => rules(0.0, Parents::Followed),
-            Some("parentbased_traceidratio") => rules(share, Parents::Followed),
-            Some(_) => {
-                let instead = "write always_on, always_off, traceidratio, or one of them with parentbased_";
-                self.complain("OTEL_TRACES_SAMPLER", instead);
-                rules(file.sample, Parents::Kept)
-            }
-        })
-    }
-
-    /// The first of these variables that is set.
-    fn milliseconds(&mut self, names: &[&str], default: Duration) -> Duration {
-        for name in names {
-            match self.get(name).map(str::parse::<u32>) {
-                Some(Ok(milliseconds)) => return Duration::from_millis(milliseconds.into()),
-                Some(Err(_)) => self.complain(name, "write milliseconds, as a whole number"),
-                None => {}
-            }
+            (OtlpProtocol::HttpProtobuf, None) => match (file.protocol, file.endpoint) {
+                (OtlpProtocol::Grpc, "http://localhost:4317") => with_path("http://localhost:4318"),
+                (_, url) if url.splitn(4, '/').nth(3).unwrap_or_default().is_empty() => with_path(url),
+                (_, url) => url.to_owned(),
+            },
+            (OtlpProtocol::Grpc, None) => match (file.protocol, file.endpoint) {
+                (OtlpProtocol::HttpProtobuf, "http://localhost:4318") => "http://localhost:4317".to_owned(),
+                (_, url) => url.to_owned(),
+            },
         }
-        default
     }
 
-    fn spans(&mut self, name: &str, default: usize) -> usize {
-        match self.get(name).map(str::parse::<u64>) {
-            Some(Ok(spans)) if (1..=SPANS_MAX).contains(&spans) => usize::try_from(spans).unwrap_or(default),
+    fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
+        match self.get(name).map(str::parse::<u32>) {
+            Some(Ok(milliseconds)) => Duration::from_millis(milliseconds.into()),
             None => default,
-            Some(_) => {
-                self.complain(name, &format!("write a whole number from 1 to {SPANS_MAX}"));
+            Some(Err(_)) => {
+                self.complain(name, "write milliseconds, as a whole number");
                 default
             }
         }
@@ -259,7 +250,7 @@ impl Environment {
 
     fn resource(&mut self) -> Vec<(String, String)> {
         const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
-        let parsed = self.get(ATTRIBUTES).map(|text| attributes(text).ok_or(()));
+        let parsed = self.get(ATTRIBUTES).map(|text| pairs(text).ok_or(()));
         let mut resource = parsed.unwrap_or(Ok(Vec::new())).unwrap_or_else(|()| {
             self.complain(ATTRIBUTES, "write key=value,key=value, percent-encoded");
             Vec::new()
@@ -270,44 +261,26 @@ impl Environment {
         resource
     }
 
-    /// With those about variables that nobody here looks at.
-    fn complaints(mut self) -> Vec<String> {
+    /// Those that nobody here looks at.
+    fn complain_of_unknown(&mut self) {
         let is_unknown = |name: &&String| {
             // Those of other signals that are switched off ask for nothing.
             let is_off = self.variables.get(*name).is_some_and(|value| value == "none");
-            !HEEDED.contains(&name.as_str()) && !is_off
+            !is_heeded(name) && !is_off
         };
         let unknown: Vec<&str> = self.variables.keys().filter(is_unknown).map(String::as_str).collect();
         if !unknown.is_empty() {
             self.complaints.push(format!("these variables are not supported: {}", unknown.join(", ")));
         }
-        self.complaints
     }
 }
 
-/// `key=value` by commas, percent-encoded. `None`: something else.
-fn attributes(text: &str) -> Option<Vec<(String, String)>> {
-    let pairs = text.split(',').filter(|pair| !pair.trim().is_empty());
-    pairs
-        .map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            let (key, value) = (decode(key.trim())?, decode(value.trim())?);
-            (!key.is_empty()).then_some((key, value))
-        })
-        .collect()
-}
-
-/// Undoes percent-encoding.
-fn decode(text: &str) -> Option<String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at_checked(2)?;
-        let is_number = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        bytes.push(is_number.then(|| u8::from_str_radix(digits, 16).ok()).flatten()?);
-        bytes.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8(bytes).ok()
+fn is_heeded(name: &str) -> bool {
+    let of_receiver = name.strip_prefix("OTEL_EXPORTER_OTLP_").map(|rest| {
+        let of_signal = rest.strip_prefix("TRACES_").or_else(|| rest.strip_prefix("METRICS_"));
+        of_signal.unwrap_or(rest)
+    });
+    HEEDED.contains(&name) || of_receiver.is_some_and(|rest| OF_RECEIVERS.contains(&rest))
 }
 
 #[cfg(test)]

@@ -9,13 +9,14 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Settings, SpanCounters, client, resource};
+use super::http::Trouble;
+use super::{SpanCounters, TraceSettings, client, resource};
 
 /// The log says at most once in this time that spans are lost.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Exporter {
-    pub(super) settings: Settings,
+    pub(super) settings: TraceSettings,
     pub(super) queue: flume::Receiver<Vec<SpanData>>,
     pub(super) counters: Arc<SpanCounters>,
 }
@@ -35,11 +36,11 @@ impl Exporter {
                 }
             };
             runtime.block_on(async {
-                match client::build(&self.settings) {
-                    Ok(mut exporter) => {
+                match client::spans(&self.settings) {
+                    Ok((mut exporter, trouble)) => {
                         exporter.set_resource(&resource::of_this_process(&self.settings.resource));
                         let _starter_waits = ready.send(Ok(()));
-                        self.run(&exporter).await;
+                        self.run(&exporter, &trouble).await;
                     }
                     Err(error) => {
                         let _starter_waits = ready.send(Err(error));
@@ -54,12 +55,12 @@ impl Exporter {
     }
 
     /// Until nobody is left who makes spans, and all of them are sent.
-    async fn run(&self, exporter: &SpanExporter) {
+    async fn run(&self, exporter: &SpanExporter, trouble: &Trouble) {
         let mut log = Log::default();
         while let Some(batch) = self.next().await {
             let count = batch.len() as u64;
             let result = match timeout(self.settings.batches.timeout, exporter.export(batch)).await {
-                Ok(result) => result.map_err(|error| error.to_string()),
+                Ok(result) => result.map_err(|error| trouble.take().unwrap_or_else(|| error.to_string())),
                 Err(_) => Err("it takes too long".to_owned()),
             };
             match &result {

@@ -1,4 +1,4 @@
-//! What the traces are of: this process, its host, and the pod that it runs in.
+//! What the traces and metrics are of: this process, its host, and the pod that it runs in.
 //!
 //! The chart says the pod's names in `OTEL_RESOURCE_ATTRIBUTES`, as any injected environment does.
 
@@ -13,10 +13,14 @@ use crate::telemetry::identity;
 
 /// `environment` wins over what is known here.
 pub(super) fn of_this_process(environment: &[(String, String)]) -> Resource {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let attributes = attributes(host.trim(), environment);
+    let attributes = attributes_of_this_process(environment);
     let attributes = attributes.into_iter().map(|(key, value)| KeyValue::new(key, value));
     Resource::builder_empty().with_schema_url(attributes, SCHEMA).build()
+}
+
+pub(super) fn attributes_of_this_process(environment: &[(String, String)]) -> BTreeMap<String, String> {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    attributes(host.trim(), environment)
 }
 
 fn attributes(host: &str, environment: &[(String, String)]) -> BTreeMap<String, String> {

@@ -1,12 +1,16 @@
 //! A receiver of OTLP that keeps what it gets: gRPC, or protobuf over HTTP.
 
+mod metrics;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -14,6 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 
 use super::{Endpoint, eventually_some};
+use metrics::Metrics;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speech {
@@ -25,11 +30,13 @@ pub(crate) struct Collector {
     endpoint: Endpoint,
     speech: Speech,
     seen: Arc<Mutex<Seen>>,
+    refuses: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Seen {
     spans: Vec<Span>,
+    metrics: Metrics,
     resource: BTreeMap<String, String>,
     /// Of the last request.
     headers: BTreeMap<String, String>,
@@ -42,13 +49,20 @@ pub(crate) struct Trace(pub(crate) Vec<Span>);
 impl Collector {
     pub(crate) fn start(speech: Speech) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let keep = Arc::clone(&seen);
+        let refuses = Arc::new(AtomicBool::new(false));
+        let (keep, refuse) = (Arc::clone(&seen), Arc::clone(&refuses));
         let endpoint = Endpoint::start(move |stream| {
-            let keep = Arc::clone(&keep);
+            let (keep, refuse) = (Arc::clone(&keep), Arc::clone(&refuse));
             // Reading protobuf takes more stack than an endpoint's thread has.
-            thread::spawn(move || serve(stream, speech, &keep)).join().unwrap();
+            let serve = move || serve(stream, speech, &Taker { seen: &keep, refuses: &refuse });
+            thread::spawn(serve).join().unwrap();
         });
-        Self { endpoint, speech, seen }
+        Self { endpoint, speech, seen, refuses }
+    }
+
+    /// From now on it takes nothing, and says so; or takes all again.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
     }
 
     /// Lines of the configuration that send all traces here, soon.
@@ -56,8 +70,18 @@ impl Collector {
         settings(self.speech, self.endpoint.address, more)
     }
 
+    /// Lines of the configuration that send all metrics here, each second.
+    pub(crate) fn metric_settings(&self) -> String {
+        metric_settings(self.speech, self.endpoint.address, "1s")
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.endpoint.address
+    }
+
+    /// The newest of all series, and what else is known of them.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.seen.lock().unwrap().metrics.clone()
     }
 
     /// All spans of the trace with this root, once it is there.
@@ -85,11 +109,26 @@ impl Collector {
 
 /// As [`Collector::settings`], for any address.
 pub(crate) fn settings(speech: Speech, address: SocketAddr, more: &str) -> String {
-    let protocol = match speech {
-        Speech::Grpc => "grpc",
-        Speech::Http => "http/protobuf",
-    };
+    let protocol = speech.protocol();
     format!("tracing: {{enabled: true, endpoint: \"http://{address}\", protocol: {protocol}, {more}}}\n")
+}
+
+/// As [`Collector::metric_settings`], for any address and interval.
+pub(crate) fn metric_settings(speech: Speech, address: SocketAddr, interval: &str) -> String {
+    let protocol = speech.protocol();
+    format!(
+        "metrics: {{otlp: {{enabled: true, endpoint: \"http://{address}\", protocol: {protocol}, \
+         interval: {interval}}}}}\n"
+    )
+}
+
+impl Speech {
+    pub(crate) fn protocol(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http/protobuf",
+        }
+    }
 }
 
 impl Trace {
@@ -137,8 +176,25 @@ fn text(attribute: &KeyValue) -> String {
     }
 }
 
+/// What a connection is served with.
+struct Taker<'a> {
+    seen: &'a Mutex<Seen>,
+    refuses: &'a AtomicBool,
+}
+
+impl Taker<'_> {
+    /// Whether the request is taken.
+    fn take(&self, path: &str, bytes: &[u8], headers: BTreeMap<String, String>) -> bool {
+        let takes = !self.refuses.load(Ordering::Relaxed);
+        if takes {
+            self.seen.lock().unwrap().take(path, bytes, headers);
+        }
+        takes
+    }
+}
+
 impl Seen {
-    fn take(&mut self, bytes: &[u8], headers: BTreeMap<String, String>) {
+    fn take(&mut self, path: &str, bytes: &[u8], headers: BTreeMap<String, String>) {
         let encoding = ["grpc-encoding", "content-encoding"].into_iter().find_map(|name| headers.get(name));
         let mut plain = Vec::new();
         match encoding.map(String::as_str) {
@@ -147,36 +203,50 @@ impl Seen {
             }
             _ => plain.extend(bytes),
         }
-        let request = ExportTraceServiceRequest::decode(&*plain).unwrap();
         self.headers = headers;
-        for of_resource in request.resource_spans {
-            let attributes = of_resource.resource.unwrap().attributes;
-            self.resource =
-                attributes.iter().map(|attribute| (attribute.key.clone(), text(attribute))).collect();
-            self.spans.extend(of_resource.scope_spans.into_iter().flat_map(|of_scope| of_scope.spans));
+        match path {
+            "/v1/traces" | "/opentelemetry.proto.collector.trace.v1.TraceService/Export" => {
+                for of_resource in ExportTraceServiceRequest::decode(&*plain).unwrap().resource_spans {
+                    self.resource = texts(&of_resource.resource.unwrap().attributes);
+                    self.spans.extend(of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+                }
+            }
+            "/v1/metrics" | "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export" => {
+                self.metrics.requests.push(plain.len());
+                for of_resource in ExportMetricsServiceRequest::decode(&*plain).unwrap().resource_metrics {
+                    self.resource = texts(&of_resource.resource.unwrap().attributes);
+                    let metrics = of_resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics);
+                    metrics.for_each(|metric| self.metrics.take(&metric));
+                }
+            }
+            _ => panic!("{path}"),
         }
     }
 }
 
-fn serve(stream: TcpStream, speech: Speech, seen: &Mutex<Seen>) {
+fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    attributes.iter().map(|attribute| (attribute.key.clone(), text(attribute))).collect()
+}
+
+fn serve(stream: TcpStream, speech: Speech, taker: &Taker<'_>) {
     match speech {
         Speech::Grpc => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             // Who has gone hears nothing any more.
-            runtime.block_on(serve_grpc(stream, seen)).ok();
+            runtime.block_on(serve_grpc(stream, taker)).ok();
         }
-        Speech::Http => serve_http(stream, seen).unwrap_or_default(),
+        Speech::Http => serve_http(stream, taker).unwrap_or_default(),
     }
 }
 
-fn serve_http(stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()> {
+fn serve_http(stream: TcpStream, taker: &Taker<'_>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
             return Ok(());
         }
-        assert_eq!(line, "POST /v1/traces HTTP/1.1\r\n");
+        let path = line.strip_prefix("POST ").and_then(|line| line.strip_suffix(" HTTP/1.1\r\n")).unwrap();
         let mut headers = BTreeMap::new();
         loop {
             let mut line = String::new();
@@ -187,18 +257,19 @@ fn serve_http(stream: TcpStream, seen: &Mutex<Seen>) -> std::io::Result<()> {
         let mut body = vec![0; headers["content-length"].parse().unwrap()];
         reader.read_exact(&mut body)?;
         assert_eq!(headers["content-type"], "application/x-protobuf");
-        seen.lock().unwrap().take(&body, headers);
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
+        let status = if taker.take(path, &body, headers) { "200 OK" } else { "503 Service Unavailable" };
+        let head =
+            format!("HTTP/1.1 {status}\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
         reader.get_mut().write_all(head.as_bytes())?;
     }
 }
 
-async fn serve_grpc(stream: TcpStream, seen: &Mutex<Seen>) -> Result<(), h2::Error> {
+async fn serve_grpc(stream: TcpStream, taker: &Taker<'_>) -> Result<(), h2::Error> {
     stream.set_nonblocking(true).unwrap();
     let mut connection = h2::server::handshake(tokio::net::TcpStream::from_std(stream).unwrap()).await?;
     while let Some(request) = connection.accept().await {
         let (request, respond) = request?;
-        let answer = answer_grpc(request, respond, seen);
+        let answer = answer_grpc(request, respond, taker);
         let closed = poll_fn(|context| connection.poll_closed(context));
         // The connection has to be driven on while the body comes.
         match futures_util::future::select(std::pin::pin!(answer), closed).await {
@@ -212,9 +283,9 @@ async fn serve_grpc(stream: TcpStream, seen: &Mutex<Seen>) -> Result<(), h2::Err
 async fn answer_grpc(
     request: hyper::Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<hyper::body::Bytes>,
-    seen: &Mutex<Seen>,
+    taker: &Taker<'_>,
 ) -> Result<(), h2::Error> {
-    assert_eq!(request.uri().path(), "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+    let path = request.uri().path().to_owned();
     let headers = request.headers().iter();
     let headers = headers
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
@@ -227,11 +298,13 @@ async fn answer_grpc(
         message.extend_from_slice(&chunk);
     }
     // Whether it is compressed, and its length, come first.
-    seen.lock().unwrap().take(&message[5..], headers);
+    let code = if taker.take(&path, &message[5..], headers) { "0" } else { "14" };
     let head = hyper::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut sending = respond.send_response(head, false)?;
     sending.send_data(vec![0; 5].into(), false)?;
-    let status =
-        (hyper::header::HeaderName::from_static("grpc-status"), hyper::header::HeaderValue::from_static("0"));
+    let status = (
+        hyper::header::HeaderName::from_static("grpc-status"),
+        hyper::header::HeaderValue::from_static(code),
+    );
     sending.send_trailers([status].into_iter().collect())
 }

@@ -11,7 +11,12 @@ use crate::support::{
     metric, on_both_drivers,
 };
 
-on_both_drivers!(a_receiver_that_is_gone, a_receiver_that_never_answers, the_last_spans_are_sent_at_the_end);
+on_both_drivers!(
+    a_receiver_that_is_gone,
+    the_log_says_what_went_wrong,
+    a_receiver_that_never_answers,
+    the_last_spans_are_sent_at_the_end
+);
 
 /// For the exit, beside what cutting connections takes.
 const BOUNDED: Duration = Duration::from_secs(10);
@@ -43,6 +48,34 @@ fn a_receiver_that_is_gone(driver: Driver) {
         assert_eq!(proxy.metric("sheave_worker_records_dropped_total", &[]), 0.0);
         assert_eq!(proxy.records(100).len(), 100);
         ends_soon(proxy);
+    }
+}
+
+fn the_log_says_what_went_wrong(driver: Driver) {
+    let (echo, gone) = (Endpoint::polite(), closed_port());
+    let refusing = Collector::start(Speech::Http);
+    refusing.refuse(true);
+    for (speech, receiver, expected) in [
+        (Speech::Grpc, gone, "Connection refused".to_owned()),
+        (Speech::Http, gone, format!("http://{gone}/v1/traces: ")),
+        (Speech::Http, gone, "Connection refused".to_owned()),
+        (Speech::Http, refusing.address(), format!("http://{}/v1/traces answers 503", refusing.address())),
+    ] {
+        let top = sent_to(speech, receiver, "sample: 1");
+        let process = Process::start(&Settings::new(driver, &[echo.address]).top(&top), |command| {
+            command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20letmein");
+        });
+        exchange(process.listener("main")).unwrap();
+        let why = || {
+            let lines = process.log.json();
+            let is_it = |line: &&serde_json::Value| {
+                line["message"] == "traces cannot be sent, and their spans are dropped"
+            };
+            lines.iter().find(is_it).map(|line| line["error"].as_str().unwrap().to_owned())
+        };
+        let why = eventually("a word of it", why, Option::is_some).unwrap();
+        assert!(why.contains(&expected), "{why}");
+        assert!(!process.log.get().contains("letmein"));
     }
 }
 

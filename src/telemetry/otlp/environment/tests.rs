@@ -1,23 +1,44 @@
 use super::*;
+use crate::telemetry::{Parents, TraceRules};
 
-fn settings(file: &Tracing, variables: &[(&str, &str)]) -> Option<Settings> {
-    Settings::new(file, variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+/// Of traces and of metrics that the file says nothing of.
+fn both(file: &Tracing, variables: &[(&str, &str)]) -> Settings {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::new(file, &MetricsOtlp::off(), variables)
 }
 
-fn on(variables: &[(&str, &str)]) -> Settings {
-    settings(&Tracing { enabled: true, ..Tracing::off() }, variables).unwrap()
+fn settings(file: &Tracing, variables: &[(&str, &str)]) -> Option<TraceSettings> {
+    both(file, variables).traces
+}
+
+fn enabled() -> Tracing {
+    Tracing { enabled: true, ..Tracing::off() }
+}
+
+fn on(variables: &[(&str, &str)]) -> TraceSettings {
+    settings(&enabled(), variables).unwrap()
+}
+
+fn complaints(variables: &[(&str, &str)]) -> Vec<String> {
+    both(&enabled(), variables).complaints
+}
+
+fn metrics(file: &MetricsOtlp, variables: &[(&str, &str)]) -> Option<MetricSettings> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::new(&Tracing::off(), file, variables).metrics
 }
 
 #[test]
 fn the_file_holds_where_the_environment_says_nothing() {
     let file = Tracing { enabled: true, slower_than: Some(Duration::from_secs(7)), ..Tracing::off() };
-    let settings = settings(&file, &[("PATH", "/bin"), ("OTEL_SERVICE_NAME", " ")]).unwrap();
+    let variables = [("PATH", "/bin"), ("OTEL_SERVICE_NAME", " ")];
+    let settings = settings(&file, &variables).unwrap();
     let rules = TraceRules { sample: 0.1, slower_than: file.slower_than, parents: Parents::Kept };
     assert_eq!(settings.rules, rules);
-    assert_eq!(settings.endpoint, Endpoint::Url("http://localhost:4317".to_owned()));
-    assert_eq!((settings.timeout, settings.batches), (TIMEOUT, Batches::default()));
-    assert_eq!(settings.complaints, Vec::<String>::new());
-    assert_eq!(self::settings(&Tracing::off(), &[]), None);
+    assert_eq!(settings.receiver.url, "http://localhost:4317");
+    assert_eq!((settings.receiver.timeout, settings.batches), (TIMEOUT, Batches::default()));
+    assert_eq!(both(&file, &variables).complaints, Vec::<String>::new());
+    assert_eq!(both(&Tracing::off(), &[]), Settings { traces: None, metrics: None, complaints: Vec::new() });
 }
 
 #[test]
@@ -40,16 +61,20 @@ fn the_environment_switches_traces_on_and_off() {
 fn traces_go_where_the_environment_says() {
     let endpoint = |variables: &[(&str, &str)]| {
         let settings = on(variables);
-        (settings.protocol, settings.receiver().to_owned())
+        (settings.receiver.protocol, settings.receiver.url)
     };
     const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-    let (grpc, http) = (TracingProtocol::Grpc, TracingProtocol::HttpProtobuf);
+    let (grpc, http) = (OtlpProtocol::Grpc, OtlpProtocol::HttpProtobuf);
     assert_eq!(endpoint(&[HTTP]), (http, "http://localhost:4318/v1/traces".to_owned()));
     let of_traces = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
     assert_eq!(endpoint(&[HTTP, of_traces]), (grpc, "http://localhost:4317".to_owned()));
     let (all, traces) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     assert_eq!(endpoint(&[(all, "http://a"), (traces, "http://b")]), (grpc, "http://b".to_owned()));
-    assert_eq!(on(&[(all, "http://a")]).endpoint, Endpoint::Environment("http://a".to_owned()));
+    assert_eq!(endpoint(&[HTTP, (all, "http://a/b/")]), (http, "http://a/b/v1/traces".to_owned()));
+    assert_eq!(endpoint(&[HTTP, (traces, "http://a/b/")]), (http, "http://a/b/".to_owned()));
+    assert_eq!(endpoint(&[(all, "a:4317")]), (grpc, "https://a:4317".to_owned()));
+    let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "True");
+    assert_eq!(endpoint(&[(all, "a:4317"), insecure]), (grpc, "http://a:4317".to_owned()));
     let file =
         |url: &str| Tracing { enabled: true, protocol: http, endpoint: url.to_owned(), ..Tracing::off() };
     for (url, expected) in [
@@ -57,8 +82,37 @@ fn traces_go_where_the_environment_says() {
         ("http://a:4318/", "http://a:4318/v1/traces"),
         ("https://a/otlp/v1/traces", "https://a/otlp/v1/traces"),
     ] {
-        assert_eq!(settings(&file(url), &[]).unwrap().receiver(), expected);
+        assert_eq!(settings(&file(url), &[]).unwrap().receiver.url, expected);
     }
+}
+
+#[test]
+fn the_log_is_not_told_secrets() {
+    for (url, expected) in [
+        ("https://user:word@a:4318/b?key=secret", "https://a:4318/b"),
+        ("http://a", "http://a"),
+        ("user@a:4317", "a:4317"),
+        ("http://[::1]:4317/b@c", "http://[::1]:4317/b@c"),
+    ] {
+        assert_eq!(shown(url), expected);
+    }
+    let said = both(
+        &Tracing::off(),
+        &[
+            ("OTEL_METRICS_EXPORTER", "otlp"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "token=letmein"),
+            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "letmein"),
+        ],
+    );
+    let instead =
+        "OTEL_EXPORTER_OTLP_METRICS_HEADERS is not heeded; write key=value,key=value, percent-encoded";
+    assert_eq!(said.complaints, [instead]);
+    let headers = metrics(
+        &MetricsOtlp::off(),
+        &[("OTEL_METRICS_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_HEADERS", "token=letmein")],
+    );
+    let shown = format!("{headers:?}");
+    assert!(shown.contains("token") && !shown.contains("letmein"), "{shown}");
 }
 
 #[test]
@@ -93,9 +147,8 @@ fn batches_and_times_are_as_the_environment_says() {
         delay: Duration::from_millis(250),
         timeout: Duration::from_secs(2),
     };
-    assert_eq!((settings.batches, settings.timeout), (batches, Duration::from_secs(4)));
-    assert_eq!(settings.certificate, Some("/ca.crt".into()));
-    assert_eq!(settings.complaints, Vec::<String>::new());
+    assert_eq!((settings.batches, settings.receiver.timeout), (batches, Duration::from_secs(4)));
+    assert_eq!(settings.receiver.certificate, Some("/ca.crt".into()));
 }
 
 #[test]
@@ -119,7 +172,7 @@ fn attributes_of_the_resource_are_decoded() {
 
 #[test]
 fn what_is_not_heeded_is_named() {
-    let complaints = on(&[
+    let complaints = complaints(&[
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "1s"),
@@ -128,8 +181,7 @@ fn what_is_not_heeded_is_named() {
         ("OTEL_RESOURCE_ATTRIBUTES", "a"),
         ("OTEL_SPAN_EVENT_COUNT_LIMIT", "1"),
         ("OTEL_TRACES_SAMPLER_ARG", "2"),
-    ])
-    .complaints;
+    ]);
     for (name, instead) in [
         ("OTEL_BSP_MAX_QUEUE_SIZE=0", "a whole number from 1 to 1048576"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL=http/json", "grpc or http/protobuf"),
@@ -142,4 +194,81 @@ fn what_is_not_heeded_is_named() {
     let unknown = "these variables are not supported: OTEL_PROPAGATORS, OTEL_SPAN_EVENT_COUNT_LIMIT";
     assert_eq!(complaints.last().map(String::as_str), Some(unknown));
     assert_eq!(complaints.len(), 6);
+}
+
+#[test]
+fn metrics_are_sent_where_the_file_or_the_environment_says() {
+    let file = MetricsOtlp { enabled: true, ..MetricsOtlp::off() };
+    let settings = metrics(&file, &[]).unwrap();
+    assert_eq!((&*settings.receiver.url, settings.interval), ("http://localhost:4317", file.interval));
+    let (otlp, http) =
+        (("OTEL_METRICS_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf"));
+    for (file, variables, url) in [
+        (MetricsOtlp::off(), &[][..], None),
+        (MetricsOtlp::off(), &[otlp], Some("http://localhost:4317")),
+        (MetricsOtlp::off(), &[otlp, http], Some("http://localhost:4318/v1/metrics")),
+        (file.clone(), &[("OTEL_METRICS_EXPORTER", "none")], None),
+        (file.clone(), &[("OTEL_METRICS_EXPORTER", "prometheus")], None),
+        (file.clone(), &[("OTEL_SDK_DISABLED", "true")], None),
+        (file.clone(), &[("OTEL_TRACES_EXPORTER", "none")], Some("http://localhost:4317")),
+        (file.clone(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"), http], Some("http://a/v1/metrics")),
+        (file, &[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://b:1/x"), http], Some("http://b:1/x")),
+    ] {
+        let settings = metrics(&file, variables);
+        assert_eq!(settings.map(|settings| settings.receiver.url).as_deref(), url, "{variables:?}");
+    }
+}
+
+#[test]
+fn metrics_are_sent_as_the_environment_says() {
+    let file = MetricsOtlp { enabled: true, ..MetricsOtlp::off() };
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/all.crt"),
+        ("OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE", "/ca.crt"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "X-Tenant=a%20b,token=c=="),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Cumulative"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "1500"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "5000"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "2000"),
+    ];
+    let settings = metrics(&file, &variables).unwrap();
+    assert_eq!(settings.receiver.certificate, Some("/ca.crt".into()));
+    let times = (settings.receiver.timeout, settings.interval, settings.timeout);
+    assert_eq!(times, (Duration::from_millis(1_500), Duration::from_secs(5), Duration::from_secs(2)));
+    assert_eq!(
+        (&settings.headers["x-tenant"], &settings.headers["token"]),
+        (&"a b".parse().unwrap(), &"c==".parse().unwrap())
+    );
+    assert!(settings.is_compressed);
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(Settings::new(&Tracing::off(), &file, variables).complaints, Vec::<String>::new());
+}
+
+#[test]
+fn what_metrics_cannot_be_is_said() {
+    let file = MetricsOtlp { enabled: true, ..MetricsOtlp::off() };
+    let histograms = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+        (histograms, "base2_exponential_bucket_histogram"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+        ("OTEL_METRICS_EXPORTER", "console"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "999"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = Settings::new(&enabled(), &file, variables);
+    let expected = [
+        "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not heeded; write grpc or http/protobuf",
+        "OTEL_METRICS_EXPORTER=console is not heeded; write otlp or none",
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not heeded; metrics are cumulative; the collector's \
+         processor cumulativetodelta makes deltas of them",
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram is not heeded; \
+         histograms have the buckets that they have on /metrics",
+        "OTEL_METRIC_EXPORT_INTERVAL=999 is not heeded; write milliseconds, 1000 or more",
+        "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
+    ];
+    assert_eq!(settings.complaints, expected, "each once, though both signals are sent");
+    assert_eq!(settings.metrics, metrics(&file, &[]), "and nothing else comes of them");
 }
