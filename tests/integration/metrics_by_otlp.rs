@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::collector::metric_settings;
+use crate::support::collector::{Mood, metric_settings};
 use crate::support::{
-    Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, admin_get, ask, closed_port, eventually,
-    exchange, metric, on_both_drivers,
+    Authority, Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, admin_get, ask, closed_port,
+    eventually, exchange, metric, on_both_drivers,
 };
 
 on_both_drivers!(
@@ -19,6 +19,8 @@ on_both_drivers!(
     variables_switch_them_off,
     ten_thousand_endpoints,
     a_receiver_that_refuses,
+    a_receiver_that_rejects_some,
+    a_receiver_behind_tls,
     a_receiver_that_is_gone,
     a_receiver_that_never_answers,
     the_last_numbers_are_sent_at_the_end,
@@ -94,7 +96,8 @@ fn the_numbers_are_those_of_the_admin_port(driver: Driver) {
         let logged: BTreeSet<String> =
             records.iter().map(|record| record["trace_id"].as_str().unwrap().to_owned()).collect();
         assert!(!pushed.traces.is_empty() && pushed.traces.is_subset(&logged), "{:?}", pushed.traces);
-        assert!(proxy.metric("sheave_metrics_exports_total", &[]) >= 1.0);
+        let exports = || proxy.metric("sheave_metrics_exports_total", &[]);
+        eventually("counted exports", exports, |exports| *exports >= 1.0);
         assert_eq!(proxy.metric("sheave_metrics_export_failures_total", &[]), 0.0);
         assert_eq!(collector.resource()["service.version"], version);
     }
@@ -193,31 +196,83 @@ fn said(process: &Process, message: &str) -> usize {
     process.log.json().iter().filter(|line| line["message"] == message).count()
 }
 
+/// Why the log says that metrics cannot be sent: once, however often they cannot.
+fn complaint(process: &Process) -> String {
+    const MESSAGE: &str = "metrics cannot be sent";
+    eventually("a word of it", || said(process, MESSAGE), |said| *said > 0);
+    let lines = process.log.json();
+    let complaints: Vec<_> = lines.iter().filter(|line| line["message"] == MESSAGE).collect();
+    let [complaint] = complaints[..] else { panic!("not once: {complaints:?}") };
+    complaint["error"].as_str().unwrap().to_owned()
+}
+
 fn a_receiver_that_refuses(driver: Driver) {
     let echo = Endpoint::polite();
     for speech in BOTH {
         let collector = Collector::start(speech);
-        collector.refuse(true);
+        collector.set_mood(Mood::Refuses);
         let process = start(driver, &echo, &collector.metric_settings(), &[]);
         let admin = process.admin();
         let failed = || metric(admin, "sheave_metrics_export_failures_total", &[]);
         eventually("two failures", failed, |failed| *failed >= 2.0);
-        collector.refuse(false);
+        collector.set_mood(Mood::Takes);
         let sent = || metric(admin, "sheave_metrics_exports_total", &[]);
         eventually("two successes", sent, |sent| *sent >= 2.0);
         eventually("one word of each", || said(&process, "metrics are sent again"), |said| *said == 1);
-        let lines = process.log.json();
-        let why: Vec<&str> = lines
-            .iter()
-            .filter(|line| line["message"] == "metrics cannot be sent")
-            .map(|line| line["error"].as_str().unwrap())
-            .collect();
         let address = collector.address();
         let expected = match speech {
             Speech::Grpc => format!("http://{address}: gRPC code Unavailable"),
             Speech::Http => format!("http://{address}/v1/metrics answers 503 Service Unavailable"),
         };
-        assert_eq!(why, [expected], "once for each change");
+        assert_eq!(complaint(&process), expected);
+    }
+}
+
+fn a_receiver_that_rejects_some(driver: Driver) {
+    let echo = Endpoint::polite();
+    for speech in BOTH {
+        let collector = Collector::start(speech);
+        collector.set_mood(Mood::Rejects);
+        let process = start(driver, &echo, &collector.metric_settings(), &[]);
+        let failed = || metric(process.admin(), "sheave_metrics_export_failures_total", &[]);
+        eventually("a failure", failed, |failed| *failed >= 1.0);
+        let why = complaint(&process);
+        assert!(why.ends_with(" rejects 3 points: \"too old\""), "{why}");
+    }
+}
+
+/// Traces go there too, with the same settings. What ends TLS in front of the collector is a Sheave.
+fn a_receiver_behind_tls(driver: Driver) {
+    let (echo, authority) = (Endpoint::polite(), Authority::new());
+    let certificate = authority.certify(&["localhost"]);
+    for speech in BOTH {
+        let collector = Collector::start(speech);
+        let ends = format!(
+            "protocol: TLS, tls: {{mode: Terminate, alpnProtocols: [h2, http/1.1], certificateRefs: [{}]}}",
+            certificate.reference()
+        );
+        let front = Proxy::start(&Settings::new(driver, &[collector.address()]).listener(&ends));
+        let url = format!("https://localhost:{}", front.address.port());
+        let known = authority.file().display().to_string();
+        let start = |variables: &[(&str, &str)]| {
+            let all = [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", &*url),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", speech.protocol()),
+                ("OTEL_METRICS_EXPORTER", "otlp"),
+                ("OTEL_TRACES_EXPORTER", "otlp"),
+                ("OTEL_TRACES_SAMPLER", "always_on"),
+            ];
+            start(driver, &echo, "", &[&all, variables].concat())
+        };
+        let stranger = start(&[]);
+        let failed = || metric(stranger.admin(), "sheave_metrics_export_failures_total", &[]);
+        eventually("an authority that nobody knows", failed, |failed| *failed == 1.0);
+        let why = complaint(&stranger);
+        assert!(why.contains(&url) && why.contains("invalid peer certificate"), "{why}");
+        let process = start(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", &known)]);
+        exchange(process.listener("main")).unwrap();
+        let arrived = || (collector.spans().len(), collector.metrics().samples.len());
+        eventually("traces and metrics", arrived, |(spans, samples)| *spans == 4 && *samples > 100);
     }
 }
 
@@ -234,11 +289,7 @@ fn a_receiver_that_is_gone(driver: Driver) {
         eventually("two failures", failed, |failed| *failed >= 2.0);
         assert_eq!(metric(admin, "sheave_metrics_exports_total", &[]), 0.0);
         assert_eq!(metric(admin, "sheave_worker_records_dropped_total", &[]), 0.0);
-        let lines = process.log.json();
-        let complaints: Vec<_> =
-            lines.iter().filter(|line| line["message"] == "metrics cannot be sent").collect();
-        let [complaint] = complaints[..] else { panic!("once: {complaints:?}") };
-        let why = complaint["error"].as_str().unwrap();
+        let why = complaint(&process);
         assert!(why.starts_with(&format!("http://{gone}")) && why.contains("Connection refused"), "{why}");
     }
 }
@@ -257,8 +308,8 @@ fn a_receiver_that_never_answers(driver: Driver) {
             metric(admin, "sheave_metrics_export_failures_total", &[])
         };
         eventually("a failure", failed, |failed| *failed >= 1.0);
-        let log = process.log.get();
-        assert!(log.contains("no answer after 1s"), "{log}");
+        let why = complaint(&process);
+        assert!(why.contains("no answer after 1s"), "{why}");
         let asked = Instant::now();
         process.signal(Signal::TERM);
         assert!(process.wait().success());

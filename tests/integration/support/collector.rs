@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -26,11 +27,22 @@ pub(crate) enum Speech {
     Http,
 }
 
+/// What it does with a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Mood {
+    #[default]
+    Takes,
+    /// All of it: it is not available.
+    Refuses,
+    /// Three points of each, as they are too old.
+    Rejects,
+}
+
 pub(crate) struct Collector {
     endpoint: Endpoint,
     speech: Speech,
     seen: Arc<Mutex<Seen>>,
-    refuses: Arc<AtomicBool>,
+    mood: Arc<Mutex<Mood>>,
 }
 
 #[derive(Default)]
@@ -49,20 +61,20 @@ pub(crate) struct Trace(pub(crate) Vec<Span>);
 impl Collector {
     pub(crate) fn start(speech: Speech) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let refuses = Arc::new(AtomicBool::new(false));
-        let (keep, refuse) = (Arc::clone(&seen), Arc::clone(&refuses));
+        let mood = Arc::<Mutex<Mood>>::default();
+        let (keep, follow) = (Arc::clone(&seen), Arc::clone(&mood));
         let endpoint = Endpoint::start(move |stream| {
-            let (keep, refuse) = (Arc::clone(&keep), Arc::clone(&refuse));
+            let (keep, follow) = (Arc::clone(&keep), Arc::clone(&follow));
             // Reading protobuf takes more stack than an endpoint's thread has.
-            let serve = move || serve(stream, speech, &Taker { seen: &keep, refuses: &refuse });
+            let serve = move || serve(stream, speech, &Taker { seen: &keep, mood: &follow });
             thread::spawn(serve).join().unwrap();
         });
-        Self { endpoint, speech, seen, refuses }
+        Self { endpoint, speech, seen, mood }
     }
 
-    /// From now on it takes nothing, and says so; or takes all again.
-    pub(crate) fn refuse(&self, refuses: bool) {
-        self.refuses.store(refuses, Ordering::Relaxed);
+    /// From now on it does this.
+    pub(crate) fn set_mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
     }
 
     /// Lines of the configuration that send all traces here, soon.
@@ -179,17 +191,25 @@ fn text(attribute: &KeyValue) -> String {
 /// What a connection is served with.
 struct Taker<'a> {
     seen: &'a Mutex<Seen>,
-    refuses: &'a AtomicBool,
+    mood: &'a Mutex<Mood>,
 }
 
 impl Taker<'_> {
-    /// Whether the request is taken.
-    fn take(&self, path: &str, bytes: &[u8], headers: BTreeMap<String, String>) -> bool {
-        let takes = !self.refuses.load(Ordering::Relaxed);
-        if takes {
-            self.seen.lock().unwrap().take(path, bytes, headers);
+    /// What it says to the request; `None`: it is not available.
+    fn take(&self, path: &str, bytes: &[u8], headers: BTreeMap<String, String>) -> Option<Vec<u8>> {
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Takes => {
+                self.seen.lock().unwrap().take(path, bytes, headers);
+                Some(Vec::new())
+            }
+            Mood::Refuses => None,
+            Mood::Rejects => {
+                let error_message = "too old".to_owned();
+                let part = ExportMetricsPartialSuccess { rejected_data_points: 3, error_message };
+                Some(ExportMetricsServiceResponse { partial_success: Some(part) }.encode_to_vec())
+            }
         }
-        takes
     }
 }
 
@@ -257,10 +277,12 @@ fn serve_http(stream: TcpStream, taker: &Taker<'_>) -> std::io::Result<()> {
         let mut body = vec![0; headers["content-length"].parse().unwrap()];
         reader.read_exact(&mut body)?;
         assert_eq!(headers["content-type"], "application/x-protobuf");
-        let status = if taker.take(path, &body, headers) { "200 OK" } else { "503 Service Unavailable" };
-        let head =
-            format!("HTTP/1.1 {status}\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n");
-        reader.get_mut().write_all(head.as_bytes())?;
+        let answer = taker.take(path, &body, headers);
+        let status = if answer.is_some() { "200 OK" } else { "503 Service Unavailable" };
+        let answer = answer.unwrap_or_default();
+        let length = format!("content-type: application/x-protobuf\r\ncontent-length: {}", answer.len());
+        let head = format!("HTTP/1.1 {status}\r\n{length}\r\n\r\n");
+        reader.get_mut().write_all(&[head.as_bytes(), &answer].concat())?;
     }
 }
 
@@ -298,10 +320,13 @@ async fn answer_grpc(
         message.extend_from_slice(&chunk);
     }
     // Whether it is compressed, and its length, come first.
-    let code = if taker.take(&path, &message[5..], headers) { "0" } else { "14" };
+    let answer = taker.take(&path, &message[5..], headers);
+    let code = if answer.is_some() { "0" } else { "14" };
+    let answer = answer.unwrap_or_default();
     let head = hyper::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut sending = respond.send_response(head, false)?;
-    sending.send_data(vec![0; 5].into(), false)?;
+    let length = u32::try_from(answer.len()).unwrap().to_be_bytes();
+    sending.send_data([&[0][..], &length, &answer].concat().into(), false)?;
     let status = (
         hyper::header::HeaderName::from_static("grpc-status"),
         hyper::header::HeaderValue::from_static(code),

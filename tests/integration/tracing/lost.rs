@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::collector::settings as sent_to;
+use crate::support::collector::{Mood, settings as sent_to};
 use crate::support::{
     Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, ask, closed_port, eventually, exchange,
     metric, on_both_drivers,
@@ -54,7 +54,7 @@ fn a_receiver_that_is_gone(driver: Driver) {
 fn the_log_says_what_went_wrong(driver: Driver) {
     let (echo, gone) = (Endpoint::polite(), closed_port());
     let refusing = Collector::start(Speech::Http);
-    refusing.refuse(true);
+    refusing.set_mood(Mood::Refuses);
     for (speech, receiver, expected) in [
         (Speech::Grpc, gone, "Connection refused".to_owned()),
         (Speech::Http, gone, format!("http://{gone}/v1/traces: ")),
