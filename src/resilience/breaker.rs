@@ -54,6 +54,7 @@ impl Breaker {
         let watch = Watch::new(now);
         let open_for = OpenTimes {
             next: policy.base_interval.min(policy.max_interval),
+            base: policy.base_interval.min(policy.max_interval),
             max: policy.max_interval,
             random: fastrand::Rng::default(),
             watch: watch.clone(),
@@ -85,9 +86,15 @@ impl Breaker {
         }
     }
 
-    /// Whether it may let an attempt through by `deadline`: its time is over then, or its probe has a verdict.
-    pub fn may_permit_by(&self, deadline: Instant) -> bool {
-        self.state() != BreakerState::Open || self.watch.is_over(deadline)
+    /// Whether it may let an attempt through by `deadline`: its time is over then, or its probe has a verdict. One that was
+    /// last closed longer ago than `patience` is not waited for.
+    pub fn may_permit_by(&self, deadline: Instant, now: Instant, patience: Duration) -> bool {
+        match self.state() {
+            BreakerState::Closed => true,
+            _ if self.watch.is_closed_no_longer(now, patience) => false,
+            BreakerState::Open => self.watch.is_over(deadline),
+            BreakerState::HalfOpen => true,
+        }
     }
 
     /// Asks leave for an attempt. `None`: open, or half-open with its probe under way.
@@ -139,6 +146,16 @@ impl Permit<'_> {
 
     /// The attempt failed, and that was the endpoint's doing. Whether that opened the breaker.
     pub fn failed(self, now: Instant) -> bool {
+        self.fail(now, false)
+    }
+
+    /// The same of a probe where no other endpoint lets attempts through: a longer time would spare nobody an attempt, and hold
+    /// up the return of all.
+    pub fn failed_alone(self, now: Instant) -> bool {
+        self.fail(now, true)
+    }
+
+    fn fail(self, now: Instant, alone: bool) -> bool {
         let inner = self.breaker.inner();
         let before = self.breaker.state();
         // What began before the breaker opened says nothing about its probe.
@@ -146,10 +163,11 @@ impl Permit<'_> {
             return false;
         }
         self.breaker.watch.0.failing.store(true, Ordering::Release);
+        self.breaker.watch.0.alone.store(alone, Ordering::Release);
         inner.machine.on_error();
         let opens = before != BreakerState::Open && self.breaker.state() == BreakerState::Open;
         if opens {
-            self.breaker.watch.opened(now);
+            self.breaker.watch.opened(now, before == BreakerState::Closed);
         }
         opens
     }
@@ -184,6 +202,7 @@ impl BreakerState {
 #[derive(Clone)]
 struct OpenTimes {
     next: Duration,
+    base: Duration,
     max: Duration,
     random: fastrand::Rng,
     watch: Watch,
@@ -193,7 +212,7 @@ impl Iterator for OpenTimes {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let whole = self.next;
+        let whole = if self.watch.0.alone.load(Ordering::Acquire) { self.base } else { self.next };
         self.next = whole.saturating_mul(2).min(self.max);
         let open_for = whole.mul_f64(f64::midpoint(1.0, self.random.f64()));
         self.watch.0.open_for.store(microseconds(open_for), Ordering::Release);
@@ -210,11 +229,15 @@ struct Seen {
     probing: AtomicBool,
     /// Something failed since the last success.
     failing: AtomicBool,
+    /// What failed last had no other endpoint beside it.
+    alone: AtomicBool,
     /// How long it opens for, in microseconds.
     open_for: AtomicU64,
     born: Instant,
     /// Until when it stays open, in microseconds since `born`.
     until: AtomicU64,
+    /// When it was last closed, in the same.
+    closed_until: AtomicU64,
     openings: AtomicU64,
 }
 
@@ -236,20 +259,31 @@ impl Watch {
             state: AtomicU8::new(Self::CLOSED),
             probing: AtomicBool::new(false),
             failing: AtomicBool::new(false),
+            alone: AtomicBool::new(false),
             open_for: AtomicU64::new(0),
             born: now,
             until: AtomicU64::new(0),
+            closed_until: AtomicU64::new(0),
             openings: AtomicU64::new(0),
         }))
     }
 
-    fn opened(&self, now: Instant) {
-        let until = self.since_birth(now).saturating_add(self.0.open_for.load(Ordering::Acquire));
+    fn opened(&self, now: Instant, was_closed: bool) {
+        let now = self.since_birth(now);
+        if was_closed {
+            self.0.closed_until.store(now, Ordering::Release);
+        }
+        let until = now.saturating_add(self.0.open_for.load(Ordering::Acquire));
         self.0.until.store(until, Ordering::Release);
     }
 
     fn is_over(&self, now: Instant) -> bool {
         self.since_birth(now) > self.0.until.load(Ordering::Acquire)
+    }
+
+    fn is_closed_no_longer(&self, now: Instant, patience: Duration) -> bool {
+        let until = self.0.closed_until.load(Ordering::Acquire);
+        self.since_birth(now) > until.saturating_add(microseconds(patience))
     }
 
     fn since_birth(&self, now: Instant) -> u64 {

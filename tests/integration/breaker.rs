@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use serde_json::Value;
 
 use crate::support::{
-    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, closed_port, connect, eventually,
-    on_both_drivers,
+    Bound, Driver, Endpoint, Fault, FaultyEndpoint, FullEndpoint, Proxy, Settings, admin_get, ask,
+    closed_port, connect, eventually, on_both_drivers,
 };
 
 on_both_drivers!(
@@ -15,6 +15,7 @@ on_both_drivers!(
     without_another_endpoint_clients_are_reset_at_once,
     a_probe_finds_what_is_back,
     a_failed_probe_keeps_it_open,
+    an_outage_of_all_is_looked_at_often_and_waited_for_no_longer,
     a_client_that_leaves_is_no_verdict,
     a_reload_keeps_it_unless_its_policy_changes,
 );
@@ -94,6 +95,37 @@ fn a_failed_probe_keeps_it_open(driver: Driver) {
         records.iter().all(|record| record["outcome"] == "connect_refused"),
         "who can wait is not cut short"
     );
+}
+
+/// Where nobody else is, a longer time would only hold up the return; and who comes late in an outage is not kept waiting.
+fn an_outage_of_all_is_looked_at_often_and_waited_for_no_longer(driver: Driver) {
+    const LOOKS: f64 = 40.0;
+    let dead = [FaultyEndpoint::start(Fault::Refuse), FaultyEndpoint::start(Fault::Refuse)];
+    let upstream = "retry: {numRetries: 0}, timeout: {tcp: {connectTimeout: 200ms}}, circuitBreaker: {perEndpoint: \
+                    {consecutiveFailures: 1, openFor: {baseInterval: 50ms, maxInterval: 1h}}}";
+    let addresses = dead.each_ref().map(|endpoint| endpoint.address);
+    let proxy = Proxy::start(&Settings::new(driver, &addresses).upstream(upstream));
+    let mut asked = 0;
+    let openings = || {
+        asked += 1;
+        assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+        proxy.metric("sheave_endpoint_breaker_openings_total", &[])
+    };
+    // Doubled each time, the last of these would be half a day away.
+    eventually("many looks", openings, |openings| *openings >= LOOKS);
+    let records = proxy.records(asked);
+    let attempted: usize = records.iter().map(|record| attempts(record).len()).sum();
+    assert_eq!(attempted as f64, proxy.metric("sheave_endpoint_failures_total", &[]));
+    assert!(attempted < LOOKS as usize + 2, "one attempt for each time that they opened: {attempted}");
+    let at_once = |record: &&Value| {
+        record["outcome"] == "breaker_open" && record["duration_ms"].as_f64().unwrap() < 20.0
+    };
+    let refused = records.iter().filter(at_once).count();
+    assert!(refused >= 5, "{refused} of {asked}");
+    dead[1].set(Fault::None);
+    let answer = || ask(proxy.address, "hello");
+    eventually("an answer", answer, |answer| *answer == Ok("hello".to_owned())).unwrap();
+    assert_eq!(breakers(&proxy)[1], "closed");
 }
 
 /// The probe goes to an endpoint that never answers; who waits for its verdict is the next one when its client has left.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::support::{
-    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, eventually, on_both_drivers,
-    until_still,
+    Bound, Driver, Endpoint, FullEndpoint, Proxy, Settings, admin_get, ask, eventually, eventually_some,
+    on_both_drivers, until_still,
 };
 
 on_both_drivers!(
@@ -185,8 +185,10 @@ fn await_answer(proxy: &Proxy) {
 fn reset_with_no_endpoint(proxy: &Proxy) {
     let answer = || ask(proxy.address, "hello");
     eventually("a reset", answer, |answer| *answer == Err(ErrorKind::ConnectionReset)).unwrap_err();
-    let is_so = |records: &Vec<Value>| records.iter().any(|record| record["outcome"] == "no_endpoint");
-    eventually("its outcome", || proxy.lines.all(), is_so);
+    let is_so = |record: &&Value| record["outcome"] == "no_endpoint";
+    let record = || proxy.lines.all().iter().find(is_so).cloned();
+    let record = eventually_some("its outcome", record);
+    assert!(record["duration_ms"].as_f64().unwrap() < 1_000.0, "there is nobody to wait for: {record:#}");
 }
 
 fn upstream(proxy: &Proxy) -> Value {

@@ -4,14 +4,26 @@
 
 use std::time::Instant;
 
-use crate::resilience::Permit;
+use crate::resilience::{Breaker, BreakerState, Permit};
 use crate::routing::{Endpoint, Upstream};
 use crate::telemetry::{Outcome, Side};
 
-/// Whether some endpoint may be tried by then: one that has a breaker, as all that could be chosen have.
+/// Whether some endpoint may be tried by then: one that has a breaker, as all that could be chosen have. When none was let be tried
+/// for as long as a connection may take, those who come learn at once that there is none.
 pub(super) fn may_permit_by(upstream: &Upstream, deadline: Instant) -> bool {
-    let mut breakers = upstream.endpoints.iter().filter_map(|endpoint| endpoint.breaker.as_ref());
-    breakers.any(|breaker| breaker.may_permit_by(deadline))
+    let (now, patience) = (Instant::now(), upstream.timeouts.connect);
+    breakers(upstream).any(|breaker| breaker.may_permit_by(deadline, now, patience))
+}
+
+/// Of the endpoints that may be chosen.
+fn breakers(upstream: &Upstream) -> impl Iterator<Item = &Breaker> {
+    let panics = upstream.selection.panics();
+    let is_member =
+        move |endpoint: &&Endpoint| endpoint.weight > 0 && (panics || endpoint.state.is_healthy());
+    upstream.endpoints.iter().filter(is_member).filter_map(|endpoint| {
+        let breaker: &Breaker = endpoint.breaker.as_ref()?;
+        Some(breaker)
+    })
 }
 
 /// Whether that closed the breaker.
@@ -33,8 +45,11 @@ pub(super) fn failed(permit: Option<Permit<'_>>, upstream: &Upstream, endpoint: 
         return;
     }
     let Some(permit) = permit else { return };
-    let is_news = !permit.is_probe();
-    if permit.failed(Instant::now()) && is_news {
+    let is_probe = permit.is_probe();
+    let alone = is_probe && breakers(upstream).all(|breaker| breaker.state() != BreakerState::Closed);
+    let now = Instant::now();
+    let opens = if alone { permit.failed_alone(now) } else { permit.failed(now) };
+    if opens && !is_probe {
         tracing::warn!(
             upstream = %upstream.name,
             endpoint = %endpoint.address,

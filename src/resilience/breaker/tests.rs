@@ -176,3 +176,36 @@ proptest! {
         prop_assert_eq!(breaker.state(), BreakerState::Closed, "no permit was lost");
     }
 }
+
+/// Asks again as soon as its time is over, so many times, and says how long it was open each time.
+fn times_open(breaker: &Breaker, failures: usize, alone: bool) -> Vec<Duration> {
+    let open_for = |_| {
+        half_open(breaker).fail(Instant::now(), alone);
+        Duration::from_micros(breaker.watch.0.open_for.load(Ordering::Relaxed))
+    };
+    (0..failures).map(open_for).collect()
+}
+
+#[test]
+fn while_nobody_else_is_there_its_time_does_not_grow() {
+    let breaker = breaker(1, 4, 64);
+    breaker.permit().unwrap().failed(Instant::now());
+    let alone = times_open(&breaker, 6, true);
+    assert!(alone.iter().all(|time| *time <= Duration::from_millis(4)), "{alone:?}");
+    let beside_others = times_open(&breaker, 6, false);
+    assert!(beside_others[5] >= Duration::from_millis(32), "{beside_others:?}");
+    let alone = times_open(&breaker, 2, true);
+    assert!(alone[1] <= Duration::from_millis(4), "{alone:?}");
+}
+
+#[test]
+fn it_is_waited_for_only_some_time() {
+    let breaker = breaker(1, 60_000, 60_000);
+    let (now, hour, patience) = (Instant::now(), Duration::from_secs(3_600), Duration::from_secs(5));
+    assert!(breaker.may_permit_by(now, now + hour, patience), "it is closed");
+    breaker.permit().unwrap().failed(now + hour);
+    let after = |seconds| now + hour + Duration::from_secs(seconds);
+    assert!(breaker.may_permit_by(after(60), after(4), patience));
+    assert!(!breaker.may_permit_by(after(29), after(4), patience), "it is still open by then");
+    assert!(!breaker.may_permit_by(after(66), after(6), patience), "it is no hiccup any more");
+}
