@@ -12,10 +12,10 @@ SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .c
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench profile clean
+.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench bench-faults profile clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install the system packages that are missing
 	@scripts/setup test
@@ -86,6 +86,10 @@ audit: ## Check dependencies for known vulnerabilities (fetches the RustSec data
 bench: ## Compare Sheave with HAProxy, nginx, Envoy, Traefik: CPU, latency, memory
 	@scripts/setup python
 	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench compare -- $(ARGS)
+
+bench-faults: ## Compare it with HAProxy and Envoy while endpoints fail (as root)
+	@scripts/setup python
+	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench faults -- $(ARGS)
 
 profile: ## A flame graph of Sheave under one case: `make profile CASE=rr64`
 	@scripts/setup profile

@@ -11,6 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::{Context, Result};
 
+/// Of the benchmark that this is compiled into.
+const NAME: &str = env!("CARGO_CRATE_NAME");
+
 static LEFT: Mutex<Left> = Mutex::new(Left { children: Vec::new(), directory: None });
 
 struct Left {
@@ -37,7 +40,7 @@ pub(super) fn directory() -> Result<PathBuf> {
     if let Some(directory) = &left.directory {
         return Ok(directory.clone());
     }
-    let directory = std::env::temp_dir().join(format!("sheave-compare-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("sheave-{NAME}-{}", std::process::id()));
     fs::create_dir(&directory).context(directory.display())?;
     left.directory = Some(directory.clone());
     Ok(directory)
@@ -55,7 +58,7 @@ pub(super) fn clean_up() {
     if let Some(directory) = left.directory.take()
         && let Err(error) = fs::remove_dir_all(&directory)
     {
-        eprintln!("compare: {}: {error}", directory.display());
+        eprintln!("{NAME}: {}: {error}", directory.display());
     }
 }
 
@@ -74,8 +77,8 @@ pub(super) fn start(limit: Duration) -> Result<()> {
             })
         });
         match reason {
-            Ok(reason) => eprintln!("compare: {reason}"),
-            Err(error) => eprintln!("compare: watch for signals: {error}"),
+            Ok(reason) => eprintln!("{NAME}: {reason}"),
+            Err(error) => eprintln!("{NAME}: watch for signals: {error}"),
         }
         clean_up();
         std::process::exit(2);
