@@ -88,7 +88,7 @@ bench: ## Compare Sheave with HAProxy, nginx, Envoy, Traefik: CPU, latency, memo
 	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench compare -- $(ARGS)
 
 bench-faults: ## Compare it with HAProxy and Envoy while endpoints fail (as root)
-	@scripts/setup python
+	@scripts/setup faults
 	@peers=$$(scripts/install-bench-peers) && set -x && PATH="$$peers:$$PATH" $(CARGO) bench --locked --bench faults -- $(ARGS)
 
 profile: ## A flame graph of Sheave under one case: `make profile CASE=rr64`
