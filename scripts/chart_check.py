@@ -125,6 +125,7 @@ AT_START = [
     ("config.log.level", "debug"),
     ("config.workers.count", 2),
     ("config.admin.address", "[::]:9902"),
+    ("metrics.annotations.enabled", True),
     ("config.drain.timeout", "61s"),
     ("config.listeners.0.address", "[::]:80"),
     ("resources.limits.memory", "1Gi"),

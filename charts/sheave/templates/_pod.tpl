@@ -12,7 +12,8 @@ metadata:
   annotations:
     kubectl.kubernetes.io/default-container: sheave
     checksum/start-config: {{ include "sheave.startConfig" . | sha256sum }}
-    {{- with .Values.podAnnotations }}
+    {{- $scraped := dict "prometheus.io/scrape" "true" "prometheus.io/port" (include "sheave.adminPort" .) "prometheus.io/path" "/metrics" }}
+    {{- with merge (dict) .Values.podAnnotations (ternary $scraped (dict) .Values.metrics.annotations.enabled) }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
