@@ -3,7 +3,8 @@
 //! A file per promise. They need KUBECONFIG, SHEAVE_IMAGE, WORKLOAD_IMAGE, and helm and kubectl on PATH; `make e2e`
 //! makes a cluster and sets them. One at a time (`--test-threads 1`): each would disturb the others' numbers, which it
 //! prints in a line that begins with `e2e:`. SHEAVE_E2E_FULL=1 takes the sizes and times of the promises. What a cluster
-//! cannot show fails, unless SHEAVE_E2E_SKIP names it: `apiserver-outage`, `ipv6`, `jaeger`, `seccomp`, `silence`.
+//! cannot show fails, unless SHEAVE_E2E_SKIP names it: `apiserver-outage`, `ipv6`, `jaeger`, `prometheus`, `seccomp`,
+//! `silence`.
 
 #![allow(
     clippy::expect_used,
@@ -25,4 +26,5 @@ mod scale;
 mod seccomp;
 mod silence;
 mod support;
+mod telemetry;
 mod tracing;

@@ -6,6 +6,7 @@ mod admin;
 pub(crate) mod cluster;
 pub(crate) mod endpoints;
 mod eventually;
+mod jaeger;
 mod load;
 mod metrics;
 mod namespace;
@@ -19,13 +20,14 @@ mod tools;
 pub(crate) use admin::Table;
 pub(crate) use endpoints::{Endpoints, Wish};
 pub(crate) use eventually::{eventually, eventually_some, glimpse, within};
+pub(crate) use jaeger::{Jaeger, Span};
 pub(crate) use load::Load;
 pub(crate) use metrics::{Metrics, names};
 pub(crate) use namespace::Namespace;
 pub(crate) use release::Release;
 pub(crate) use settings::{is_full, is_own_cluster, is_skipped, skip_or_fail};
 pub(crate) use stage::{PORT, Stage};
-pub(crate) use tools::{run, try_run};
+pub(crate) use tools::{get_json, run, try_run};
 
 /// The load's report, as the load itself writes it.
 #[path = "../workload/report.rs"]

@@ -2,17 +2,15 @@
 //!
 //! Jaeger and this Sheave are processes beside the cluster: what is proven is what leaves Sheave and what Jaeger makes of it.
 
-mod jaeger;
 mod scene;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::Value;
 
-use crate::support::{figures, skip_or_fail};
+use crate::support::{Jaeger, Span, figures, skip_or_fail};
 
-use jaeger::{Jaeger, Span};
 use scene::{Scene, connect, is_over};
 
 /// The span that a connection is a part of, in a trace of each protocol's own.
@@ -22,7 +20,7 @@ const PROTOCOLS: [(&str, &str); 2] =
 
 #[test]
 fn every_kind_of_connection_is_a_trace_in_jaeger() {
-    let Some(jaeger) = Jaeger::start() else {
+    let Some(jaeger) = Jaeger::start(Ipv4Addr::LOCALHOST.into()) else {
         skip_or_fail("jaeger", "there is no program `jaeger` on PATH (tests/cluster/build jaeger makes it)");
         return;
     };
@@ -125,7 +123,7 @@ const EXPECTED: &[(&str, &[Row])] = &[
 fn tree(spans: &[Span]) -> Vec<(&str, &str, &str)> {
     let name = |id: &str| spans.iter().find(|span| span.id == id).map_or("", |span| &*span.name);
     let parent = |span: &'_ Span| span.parent.clone().unwrap_or_default();
-    spans.iter().map(|span| (&*span.name, name(&parent(span)), &*span.error)).collect()
+    spans.iter().map(|span| (&*span.name, name(&parent(span)), span.tag("error.type"))).collect()
 }
 
 /// How far the times of trace and access log are apart at most, in milliseconds.

@@ -1,7 +1,11 @@
 //! Programs of others: helm, kubectl, and the test cluster's own.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use serde_json::Value;
 
 /// What it wrote to standard output; a failure of the program is the test's.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
@@ -23,4 +27,14 @@ pub(crate) fn try_run(program: &str, arguments: &[&str]) -> Result<String, Strin
 /// The repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// What a program beside the test says. `None`: it does not, or has nothing (yet).
+pub(crate) fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
 }

@@ -13,9 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{eventually, eventually_some};
-
-use super::jaeger::Jaeger;
+use crate::support::{Jaeger, eventually, eventually_some};
 
 const SOON: Duration = Duration::from_secs(30);
 

@@ -1,19 +1,20 @@
 //! A Jaeger all-in-one of the test's own, and what its query API says.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{eventually, eventually_some};
+use super::tools::get_json;
+use super::{eventually, eventually_some};
 
 const STARTS: Duration = Duration::from_secs(60);
 const ARRIVES: Duration = Duration::from_secs(30);
 
 /// Ends with its value.
-pub(super) struct Jaeger {
+pub(crate) struct Jaeger {
     process: Child,
     grpc: SocketAddr,
     http: SocketAddr,
@@ -22,21 +23,25 @@ pub(super) struct Jaeger {
 
 /// Times are milliseconds.
 #[derive(Clone, Debug)]
-pub(super) struct Span {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) parent: Option<String>,
-    pub(super) start: f64,
-    pub(super) duration: f64,
-    /// Empty: none.
-    pub(super) error: String,
+pub(crate) struct Span {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) parent: Option<String>,
+    pub(crate) start: f64,
+    pub(crate) duration: f64,
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Who made it: what its resource says.
+    pub(crate) process: BTreeMap<String, String>,
+    /// What that is called.
+    pub(crate) service: String,
 }
 
 impl Jaeger {
-    /// `None`: there is no such program.
-    pub(super) fn start() -> Option<Self> {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (grpc, http, query) = (free(), free(), free());
+    /// It takes traces at this address of the machine. `None`: there is no such program.
+    pub(crate) fn start(receiver: IpAddr) -> Option<Self> {
+        let free_at = |ip: IpAddr| TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
+        let free = || free_at(Ipv4Addr::LOCALHOST.into());
+        let (grpc, http, query) = (free_at(receiver), free_at(receiver), free());
         let anywhere = "127.0.0.1:0";
         let mut command = Command::new("jaeger");
         command.args([
@@ -54,20 +59,21 @@ impl Jaeger {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().ok()?;
         let jaeger = Self { process, grpc, http, query };
-        eventually("jaeger answers", STARTS, || get(query, "/api/services"), Option::is_some);
+        eventually("jaeger answers", STARTS, || get_json(query, "/api/services"), Option::is_some);
         Some(jaeger)
     }
 
-    pub(super) fn endpoint(&self, protocol: &str) -> SocketAddr {
+    pub(crate) fn endpoint(&self, protocol: &str) -> SocketAddr {
         if protocol == "grpc" { self.grpc } else { self.http }
     }
 
     /// The spans of a trace, once all that Sheave said of it are there: those that began first come first.
-    pub(super) fn trace(&self, id: &str) -> Vec<Span> {
+    pub(crate) fn trace(&self, id: &str) -> Vec<Span> {
         eventually_some(&format!("trace {id} in jaeger"), ARRIVES, || {
-            let answer = get(self.query, &format!("/api/traces/{id}"))?;
-            let spans = answer["data"][0]["spans"].as_array()?;
-            let mut spans: Vec<Span> = spans.iter().map(Span::of).collect();
+            let answer = get_json(self.query, &format!("/api/traces/{id}"))?;
+            let trace = &answer["data"][0];
+            let mut spans: Vec<Span> =
+                trace["spans"].as_array()?.iter().map(|span| Span::of(span, &trace["processes"])).collect();
             // One that encloses another comes first.
             // One that is as long as its parent comes after it.
             let ids: Vec<String> = spans.iter().map(|span: &Span| span.id.clone()).collect();
@@ -87,28 +93,30 @@ impl Drop for Jaeger {
 }
 
 impl Span {
-    fn of(span: &Value) -> Self {
+    /// Empty: none.
+    pub(crate) fn tag(&self, key: &str) -> &str {
+        self.tags.get(key).map_or("", String::as_str)
+    }
+
+    fn of(span: &Value, processes: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let milliseconds = |value: &Value| value.as_f64().unwrap() / 1_000.0;
-        let tags = span["tags"].as_array().unwrap();
-        let error = tags.iter().find(|tag| tag["key"] == "error.type").map(|tag| text(&tag["value"]));
+        let process = &processes[text(&span["processID"])];
         Self {
             id: text(&span["spanID"]),
             name: text(&span["operationName"]),
             parent: span["references"][0]["spanID"].as_str().map(str::to_owned),
             start: milliseconds(&span["startTime"]),
             duration: milliseconds(&span["duration"]),
-            error: error.unwrap_or_default(),
+            tags: tags(&span["tags"]),
+            process: tags(&process["tags"]),
+            service: text(&process["serviceName"]),
         }
     }
 }
 
-/// `None`: it is not there (yet).
-fn get(address: SocketAddr, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: jaeger\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
+fn tags(tags: &Value) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+    let tags = tags.as_array().unwrap().iter();
+    tags.map(|tag| (text(&tag["key"]), text(&tag["value"]))).collect()
 }
