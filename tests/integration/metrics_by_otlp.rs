@@ -135,6 +135,9 @@ fn variables_say_where_and_how(driver: Driver) {
                 })
             };
         eventually("the end of a connection", ended, Option::is_some);
+        let exports = || metric(process.admin(), "sheave_metrics_exports_total", &[]);
+        eventually("an export", exports, |exports| *exports >= 1.0);
+        assert_eq!(metric(process.admin(), "sheave_metrics_export_failures_total", &[]), 0.0);
         let resource = collector.resource();
         assert_eq!([&resource["service.name"], &resource["k8s.pod.name"]], ["edge", "sheave-0"]);
         let headers = collector.headers();

@@ -286,6 +286,12 @@ fn serve_http(stream: TcpStream, taker: &Taker<'_>) -> std::io::Result<()> {
     }
 }
 
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 async fn serve_grpc(stream: TcpStream, taker: &Taker<'_>) -> Result<(), h2::Error> {
     stream.set_nonblocking(true).unwrap();
     let mut connection = h2::server::handshake(tokio::net::TcpStream::from_std(stream).unwrap()).await?;
@@ -309,7 +315,7 @@ async fn answer_grpc(
 ) -> Result<(), h2::Error> {
     let path = request.uri().path().to_owned();
     let headers = request.headers().iter();
-    let headers = headers
+    let headers: BTreeMap<String, String> = headers
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     let mut body = request.into_body();
@@ -320,13 +326,18 @@ async fn answer_grpc(
         message.extend_from_slice(&chunk);
     }
     // Whether it is compressed, and its length, come first.
+    // A real one compresses what it says to who compresses.
+    let compresses = headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
     let answer = taker.take(&path, &message[5..], headers);
     let code = if answer.is_some() { "0" } else { "14" };
     let answer = answer.unwrap_or_default();
-    let head = hyper::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let answer = if compresses { compressed(&answer) } else { answer };
+    let encoding = if compresses { "gzip" } else { "identity" };
+    let head = hyper::Response::builder().header("content-type", "application/grpc");
+    let head = head.header("grpc-encoding", encoding).body(()).unwrap();
     let mut sending = respond.send_response(head, false)?;
     let length = u32::try_from(answer.len()).unwrap().to_be_bytes();
-    sending.send_data([&[0][..], &length, &answer].concat().into(), false)?;
+    sending.send_data([&[u8::from(compresses)][..], &length, &answer].concat().into(), false)?;
     let status = (
         hyper::header::HeaderName::from_static("grpc-status"),
         hyper::header::HeaderValue::from_static(code),

@@ -37,7 +37,8 @@ impl GrpcSender {
             Some(tls) => endpoint.tls_config(tls).map_err(wrong)?,
             None => endpoint,
         };
-        let client = Grpc::new(endpoint.connect_lazy());
+        // A collector answers as it was asked.
+        let client = Grpc::new(endpoint.connect_lazy()).accept_compressed(CompressionEncoding::Gzip);
         let client = match settings.is_compressed {
             true => client.send_compressed(CompressionEncoding::Gzip),
             false => client,
