@@ -23,15 +23,23 @@ pub struct BreakerPolicy {
     pub max_interval: Duration,
 }
 
-/// Shared by all workers.
+/// A handle to one: all workers share it. It is kept by value, so that a choice gets to what the watch has seen in one step.
+#[derive(Clone)]
 pub struct Breaker {
-    policy: BreakerPolicy,
-    inner: Mutex<Inner>,
     watch: Watch,
+    core: Arc<Core>,
 }
 
+struct Core {
+    policy: BreakerPolicy,
+    inner: Mutex<Inner>,
+}
+
+type Machine = StateMachine<ConsecutiveFailures<OpenTimes>, Watch>;
+
 struct Inner {
-    machine: StateMachine<ConsecutiveFailures<OpenTimes>, Watch>,
+    /// Made at the first failure: most endpoints have none, and it takes half as much memory as all else of them.
+    machine: Option<Machine>,
     probing: bool,
 }
 
@@ -51,21 +59,18 @@ pub struct Permit<'a> {
 
 impl Breaker {
     pub fn new(policy: BreakerPolicy, now: Instant) -> Self {
-        let watch = Watch::new(now);
-        let open_for = OpenTimes {
-            next: policy.base_interval.min(policy.max_interval),
-            base: policy.base_interval.min(policy.max_interval),
-            max: policy.max_interval,
-            random: fastrand::Rng::default(),
-            watch: watch.clone(),
-        };
-        let failures = failure_policy::consecutive_failures(policy.consecutive_failures.get(), open_for);
-        let machine = StateMachine::new(failures, watch.clone());
-        Self { policy, inner: Mutex::new(Inner { machine, probing: false }), watch }
+        let inner = Mutex::new(Inner { machine: None, probing: false });
+        Self { watch: Watch::new(now), core: Arc::new(Core { policy, inner }) }
+    }
+
+    /// Whether both are handles to the same one.
+    #[cfg(test)]
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.core, &other.core)
     }
 
     pub fn policy(&self) -> &BreakerPolicy {
-        &self.policy
+        &self.core.policy
     }
 
     pub fn state(&self) -> BreakerState {
@@ -103,7 +108,7 @@ impl Breaker {
             return Some(Permit { breaker: self, probe: false });
         }
         let mut inner = self.inner();
-        if !inner.machine.is_call_permitted() {
+        if !self.machine(&mut inner).is_call_permitted() {
             return None;
         }
         let probe = self.state() == BreakerState::HalfOpen;
@@ -119,9 +124,24 @@ impl Breaker {
         self.watch.0.probing.store(probing, Ordering::Release);
     }
 
+    fn machine<'a>(&self, inner: &'a mut Inner) -> &'a Machine {
+        inner.machine.get_or_insert_with(|| {
+            let policy = &self.core.policy;
+            let open_for = OpenTimes {
+                next: policy.base_interval.min(policy.max_interval),
+                base: policy.base_interval.min(policy.max_interval),
+                max: policy.max_interval,
+                random: fastrand::Rng::default(),
+                watch: self.watch.clone(),
+            };
+            let failures = failure_policy::consecutive_failures(policy.consecutive_failures.get(), open_for);
+            StateMachine::new(failures, self.watch.clone())
+        })
+    }
+
     /// The machine tells its transitions only after it has let go of its own lock; under this one they are seen in order.
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,10 +157,10 @@ impl Permit<'_> {
         if !self.probe && !watch.failing.load(Ordering::Acquire) {
             return false;
         }
-        let inner = self.breaker.inner();
+        let mut inner = self.breaker.inner();
         let before = self.breaker.state();
         watch.failing.store(false, Ordering::Release);
-        inner.machine.on_success();
+        self.breaker.machine(&mut inner).on_success();
         before != BreakerState::Closed && self.breaker.state() == BreakerState::Closed
     }
 
@@ -156,7 +176,7 @@ impl Permit<'_> {
     }
 
     fn fail(self, now: Instant, alone: bool) -> bool {
-        let inner = self.breaker.inner();
+        let mut inner = self.breaker.inner();
         let before = self.breaker.state();
         // What began before the breaker opened says nothing about its probe.
         if before == BreakerState::HalfOpen && !self.probe {
@@ -164,7 +184,7 @@ impl Permit<'_> {
         }
         self.breaker.watch.0.failing.store(true, Ordering::Release);
         self.breaker.watch.0.alone.store(alone, Ordering::Release);
-        inner.machine.on_error();
+        self.breaker.machine(&mut inner).on_error();
         let opens = before != BreakerState::Open && self.breaker.state() == BreakerState::Open;
         if opens {
             self.breaker.watch.opened(now, before == BreakerState::Closed);

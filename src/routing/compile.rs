@@ -174,13 +174,13 @@ fn select(
 }
 
 /// The endpoint's own as long as the policy stays and the endpoint does: one that left and is back is said to be well.
-fn breaker(policy: config::Breaker, before: Option<&Endpoint>, now: Instant) -> Arc<Breaker> {
+fn breaker(policy: config::Breaker, before: Option<&Endpoint>, now: Instant) -> Breaker {
     let config::Breaker { consecutive_failures, base_interval, max_interval } = policy;
     let policy = BreakerPolicy { consecutive_failures, base_interval, max_interval };
     let stayed = before.filter(|endpoint| !endpoint.state.has_left());
     let same =
         stayed.and_then(|endpoint| endpoint.breaker.as_ref()).filter(|breaker| *breaker.policy() == policy);
-    same.map_or_else(|| Arc::new(Breaker::new(policy, now)), Arc::clone)
+    same.cloned().unwrap_or_else(|| Breaker::new(policy, now))
 }
 
 fn found_or_kept(
@@ -190,11 +190,14 @@ fn found_or_kept(
 ) -> Found {
     match (&upstream.members, found) {
         (Members::Listed(endpoints), _) => {
+            let mut zones: HashMap<Option<Name>, Arc<Topology>> = HashMap::new();
             let listed = endpoints.iter().map(|endpoint| Member {
                 address: endpoint.address,
                 pod: None,
                 weight: endpoint.weight,
-                topology: Arc::new(Topology { zone: endpoint.zone.clone(), ..Topology::default() }),
+                topology: Arc::clone(zones.entry(endpoint.zone.clone()).or_insert_with_key(|zone| {
+                    Arc::new(Topology { zone: zone.clone(), ..Topology::default() })
+                })),
                 priority: endpoint.priority,
             });
             Found { members: listed.collect(), problem: None }

@@ -26,7 +26,7 @@ pub struct Endpoint {
     /// Since when it takes connections.
     pub start: Start,
     /// `None`: attempts are made however many have failed.
-    pub breaker: Option<Arc<Breaker>>,
+    pub breaker: Option<Breaker>,
     pub state: Arc<EndpointState>,
 }
 
@@ -55,7 +55,8 @@ pub struct EndpointState {
     pub ejection: Ejection,
     /// Whether there is a departure: most have none, and looking must not take a lock then.
     leaves: AtomicBool,
-    departure: Mutex<Option<Departure>>,
+    /// In a box, as most have none.
+    departure: Mutex<Option<Box<Departure>>>,
 }
 
 /// An endpoint that has left the table, and how its connections end.
@@ -134,11 +135,13 @@ impl EndpointState {
 
     /// It has left the table: its connections end as `drain` says. The first call stands until [`Self::stay`].
     pub fn leave(&self, drain: UpstreamDrain, now: Instant) {
-        self.departure().get_or_insert(Departure {
-            since: now,
-            by: now + drain.timeout,
-            close_per_second: drain.close_per_second,
-            closed: 0,
+        self.departure().get_or_insert_with(|| {
+            Box::new(Departure {
+                since: now,
+                by: now + drain.timeout,
+                close_per_second: drain.close_per_second,
+                closed: 0,
+            })
         });
         self.leaves.store(true, Ordering::Release);
     }
@@ -156,22 +159,25 @@ impl EndpointState {
 
     /// Whether it left a moment ago, so that a worker may not know it yet.
     pub(super) fn left_lately(&self, now: Instant) -> bool {
-        self.departure().is_some_and(|departure| now.saturating_duration_since(departure.since) < LATELY)
+        self.departure()
+            .as_ref()
+            .is_some_and(|departure| now.saturating_duration_since(departure.since) < LATELY)
     }
 
     /// When its connections have to be gone, if it has left the table.
     pub fn leave_by(&self) -> Option<Instant> {
-        self.has_left().then(|| self.departure().map(|departure| departure.by)).flatten()
+        self.has_left().then(|| self.departure().as_ref().map(|departure| departure.by)).flatten()
     }
 
     /// When it left the table, if it has.
     pub fn left_at(&self) -> Option<Instant> {
-        self.has_left().then(|| self.departure().map(|departure| departure.since)).flatten()
+        self.has_left().then(|| self.departure().as_ref().map(|departure| departure.since)).flatten()
     }
 
     /// Whether its connections are closed one by one before they have to be gone.
     pub fn leaves_paced(&self) -> bool {
-        self.has_left() && self.departure().is_some_and(|departure| departure.close_per_second.is_some())
+        self.has_left()
+            && self.departure().as_ref().is_some_and(|departure| departure.close_per_second.is_some())
     }
 
     /// Whether one more of its connections was to be closed by then; it now counts as closed.
@@ -186,7 +192,7 @@ impl EndpointState {
         is_due
     }
 
-    fn departure(&self) -> MutexGuard<'_, Option<Departure>> {
+    fn departure(&self) -> MutexGuard<'_, Option<Box<Departure>>> {
         self.departure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,6 +9,7 @@ use crate::config::{
 };
 use crate::config::{PortRef, ServicePort, UpstreamDrain};
 
+mod memory;
 mod model;
 mod tls;
 

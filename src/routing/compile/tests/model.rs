@@ -225,7 +225,7 @@ impl World {
             let breaker = attempt.endpoint.breaker.as_ref().unwrap();
             let of_it = |other: &&Attempt| {
                 let probes = other.permit.as_ref().unwrap().is_probe();
-                probes && Arc::ptr_eq(other.endpoint.breaker.as_ref().unwrap(), breaker)
+                probes && other.endpoint.breaker.as_ref().unwrap().is(breaker)
             };
             prop_assert_eq!(
                 self.attempts.iter().filter(of_it).count(),
