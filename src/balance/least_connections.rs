@@ -1,5 +1,7 @@
 //! The endpoint with the fewest connections for its weight, exact across workers.
 
+use std::ops::ControlFlow;
+
 use crate::routing::Endpoint;
 
 use super::groups::{self, Groups};
@@ -80,40 +82,53 @@ fn least_of_groups<'a>(
     groups: &Groups,
     random: &mut fastrand::Rng,
 ) -> Option<Least<'a>> {
-    let mut best = Best::default();
+    let mut best = None;
     let mut seen = [usize::MAX; GROUPS_MAX];
     for count in 0..=GROUPS_MAX {
-        let next = groups.least(seen.get(..count)?, random);
-        let load = |least: &Least<'_>| groups::load(least.active, least.weight);
-        match (next, &best.least) {
-            (None, _) => break,
-            (Some((_, bound)), Some(least)) if load(least) <= bound => break,
-            (Some((number, _)), _) => {
-                *seen.get_mut(count)? = number;
-                look_at(choice, groups, number, &mut best, random);
-            }
+        let Some((number, bound)) = groups.least(seen.get(..count)?, random) else { break };
+        if best.as_ref().is_some_and(|least| load(least) <= bound) {
+            break;
+        }
+        *seen.get_mut(count)? = number;
+        if look_at(choice, groups, (number, bound), &mut best, random).is_break() {
+            break;
         }
     }
-    best.least
+    best
 }
 
+/// Looks for a better one in a group, until it has found one that no other can be better than. Equals are not told apart, as
+/// the place to begin with is by chance.
 fn look_at<'a>(
     choice: &Choice<'a>,
     groups: &Groups,
-    number: usize,
-    best: &mut Best<'a>,
+    (number, bound): (usize, u64),
+    best: &mut Option<Least<'a>>,
     random: &mut fastrand::Rng,
-) {
-    groups.look(number, |index, is_member| {
-        let index = index as usize;
-        let Some(endpoint) = choice.endpoints.get(index) else { return u64::MAX };
-        let active = endpoint.state.active();
-        if is_member && choice.may_be_tried(index, endpoint) {
-            best.consider(Least { index, endpoint, active, weight: choice.weight(endpoint) }, random);
+) -> ControlFlow<()> {
+    groups.look(number, random, |seen, at_best, active| {
+        let index = seen.index as usize;
+        let may_be_better = seen.is_member && best.as_ref().is_none_or(|least| at_best < load(least));
+        let Some(endpoint) = choice.endpoints.get(index).filter(|_| may_be_better) else {
+            return ControlFlow::Continue(());
+        };
+        // It is this count that the choice stands or falls with.
+        let has_room = endpoint.max_connections.is_none_or(|max| active < max.get());
+        let candidate = Least { index, endpoint, active, weight: choice.weight(endpoint) };
+        let is_better = best.as_ref().is_none_or(|least| load(&candidate) < load(least));
+        if has_room && is_better && choice.may_be_tried(index, endpoint) {
+            let is_least = load(&candidate) <= bound;
+            *best = Some(candidate);
+            if is_least {
+                return ControlFlow::Break(());
+            }
         }
-        // What it lacks of its share makes its load higher, and less so from moment to moment.
-        groups::load(active, u64::from(endpoint.weight) * 1_000)
-    });
+        ControlFlow::Continue(())
+    })
+}
+
+fn load(least: &Least<'_>) -> u64 {
+    groups::load(least.active, least.weight)
 }
 
 /// (active + 1) / own weight, brought to a common denominator by the other's weight.
