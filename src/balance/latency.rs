@@ -1,6 +1,6 @@
-//! How long connecting to an endpoint takes: its decayed peak.
+//! How long an endpoint takes to be connected to and to answer: the decayed peak of each.
 //!
-//! A slow connect counts at once, and is forgotten little by little while faster ones follow, or while none does (as in
+//! What is slow counts at once, and is forgotten little by little while faster ones follow, or while none does (as in
 //! Finagle's balancer of that name, `com.twitter.finagle.loadbalancer.PeakEwma`).
 
 use std::sync::OnceLock;
@@ -18,48 +18,74 @@ const PENALTY_MIN: f32 = 10e-3;
 /// ... but not longer than this, unless it did take longer.
 const PENALTY_MAX: f32 = 10.0;
 
-/// Written by every attempt, read by every choice: one atomic.
+/// Written by every attempt, and by the first byte of every connection; read by every choice.
 #[derive(Debug, Default)]
 pub struct Latency {
     /// What times below count from: the first attempt.
     epoch: OnceLock<Instant>,
-    /// The peak in seconds (the bits of an `f32`, above), and when, in milliseconds, it was that. 0: nothing is known.
-    cell: AtomicU64,
+    /// Each a peak in seconds (the bits of an `f32`, above), and when, in milliseconds, it was that. 0: nothing is known.
+    connect: AtomicU64,
+    first_byte: AtomicU64,
 }
 
 impl Latency {
     /// A connect took this long.
     pub fn connected(&self, took: Duration, now: Instant) {
-        let took = took.as_secs_f32().max(FASTEST);
-        self.enter(now, |peak| match peak {
-            Some(Peak { was, left }) if took < was => was * left + took * (1.0 - left),
-            _ => took,
-        });
+        self.enter(&self.connect, now, |peak| decayed(peak, took));
+    }
+
+    /// From a client's first byte to the endpoint's it took this long.
+    pub fn answered(&self, took: Duration, now: Instant) {
+        self.enter(&self.first_byte, now, |peak| decayed(peak, took));
     }
 
     /// An attempt was given up after this long.
     pub fn exceeds(&self, took: Duration, now: Instant) {
-        self.enter(now, |peak| took.as_secs_f32().max(peak.map_or(FASTEST, Peak::now)));
+        self.enter(&self.connect, now, |peak| took.as_secs_f32().max(peak.map_or(FASTEST, Peak::now)));
     }
 
     /// An attempt failed after this long, and by the endpoint's doing.
     pub fn failed(&self, took: Duration, now: Instant) {
-        self.enter(now, |peak| {
+        self.enter(&self.connect, now, |peak| {
             let expected = peak.map_or(0.0, Peak::now);
             (expected * PENALTY).clamp(PENALTY_MIN, PENALTY_MAX).max(took.as_secs_f32())
         });
     }
 
-    /// How long connecting takes, in seconds. `None`: it was never tried.
+    /// How long a client waits for it, in seconds: for the connection, and then for the first byte as far as that is known.
+    /// `None`: it was never tried.
     pub fn seconds(&self, now: Instant) -> Option<f32> {
-        let epoch = self.epoch.get()?;
-        unpack(self.cell.load(Ordering::Relaxed), millis_since(*epoch, now)).map(Peak::now)
+        Some(self.connect_seconds(now)? + self.first_byte_seconds(now).unwrap_or(0.0))
     }
 
-    fn enter(&self, now: Instant, next: impl Fn(Option<Peak>) -> f32) {
+    /// How long connecting takes, in seconds.
+    pub fn connect_seconds(&self, now: Instant) -> Option<f32> {
+        self.peak(&self.connect, now)
+    }
+
+    /// How long its first byte takes, in seconds.
+    pub fn first_byte_seconds(&self, now: Instant) -> Option<f32> {
+        self.peak(&self.first_byte, now)
+    }
+
+    fn peak(&self, cell: &AtomicU64, now: Instant) -> Option<f32> {
+        let epoch = self.epoch.get()?;
+        unpack(cell.load(Ordering::Relaxed), millis_since(*epoch, now)).map(Peak::now)
+    }
+
+    fn enter(&self, cell: &AtomicU64, now: Instant, next: impl Fn(Option<Peak>) -> f32) {
         let millis = millis_since(*self.epoch.get_or_init(|| now), now);
-        let update = |cell| Some(pack(next(unpack(cell, millis)), millis));
-        let _always_ok = self.cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        let update = |word| Some(pack(next(unpack(word, millis)), millis));
+        let _always_ok = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+    }
+}
+
+/// The peak once something has taken this long.
+fn decayed(peak: Option<Peak>, took: Duration) -> f32 {
+    let took = took.as_secs_f32().max(FASTEST);
+    match peak {
+        Some(Peak { was, left }) if took < was => was * left + took * (1.0 - left),
+        _ => took,
     }
 }
 
@@ -119,6 +145,17 @@ mod tests {
         latency.connected(MS, start + Duration::from_secs(10));
         assert!(is_near(latency.seconds(start + Duration::from_secs(10)), 0.0368 + 0.000_632));
         assert!(is_near(latency.seconds(start + Duration::from_secs(3600)), FASTEST));
+    }
+
+    #[test]
+    fn who_answers_late_is_slow_too() {
+        let (latency, start) = (Latency::default(), Instant::now());
+        latency.answered(50 * MS, start);
+        assert_eq!(latency.seconds(start), None, "nobody ever connected");
+        latency.connected(MS, start);
+        assert!(is_near(latency.seconds(start), 0.051));
+        assert!(is_near(latency.connect_seconds(start), 0.001));
+        assert!(is_near(latency.first_byte_seconds(start), 0.05));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The better one of two random endpoints by how long connecting to it takes and by how many connections it has.
+//! The better one of two random endpoints by how long clients wait for it and by how many connections it has.
 
 use crate::routing::Endpoint;
 
@@ -8,7 +8,7 @@ pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pi
     two_choices::pick(choice, random, |endpoint, other| is_faster(choice, endpoint, other))
 }
 
-/// Whether its time to connect, for each of its connections with one more and by its weight, is less. Of who was never tried
+/// Whether its time to connect and to answer, for each of its connections with one more and by its weight, is less. Of who was never tried
 /// nothing is known that could be held against it, or for it: it is taken to be as fast as the other.
 fn is_faster(choice: &Choice<'_>, endpoint: &Endpoint, other: &Endpoint) -> bool {
     let seconds = |endpoint: &Endpoint| endpoint.state.latency.seconds(choice.now);

@@ -254,6 +254,9 @@ impl Live {
             && let (Direction::Sent, Some(endpoint)) = (direction, self.endpoint_state())
         {
             endpoint.ejection.succeeded();
+            if let Some(took) = self.waited_for_answer() {
+                endpoint.latency.answered(took, Instant::now());
+            }
         }
     }
 

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, Proxy, Settings, admin_get, ask_from, closed_port, connect, eventually,
-    on_both_drivers, reset_on_close, round_trip,
+    Driver, Endpoint, Fault, FaultyEndpoint, Proxy, Settings, admin_get, ask_from, closed_port, connect,
+    eventually, on_both_drivers, reset_on_close, round_trip,
 };
 
 on_both_drivers!(
@@ -20,6 +21,7 @@ on_both_drivers!(
     random_spreads_nearly_evenly,
     who_comes_later_starts_slowly,
     who_fails_is_slow_to_peak_ewma,
+    who_answers_late_is_slow_to_peak_ewma,
     a_client_keeps_to_its_endpoint,
     a_hash_has_its_bound,
     backend_refs_follow_the_weights,
@@ -150,14 +152,31 @@ fn who_fails_is_slow_to_peak_ewma(driver: Driver) {
     let refused = proxy.metric("sheave_endpoint_failures_total", &[]);
     // One is how it learns; each further one means that the other took longer than was thought, on a busy machine.
     assert!(refused <= 15.0, "{refused} of 60 attempts went to who refuses");
-    assert!(connect_millis(&proxy)[0].is_some(), "{:?}", connect_millis(&proxy));
+    let millis = millis(&proxy, "connectMillis");
+    assert!(millis[0].is_some(), "{millis:?}");
+}
+
+/// Its kernel accepts as fast as any other's.
+fn who_answers_late_is_slow_to_peak_ewma(driver: Driver) {
+    let (echo, late) =
+        (Endpoint::echo(), FaultyEndpoint::start(Fault::SlowFirstByte(Duration::from_millis(200))));
+    let settings =
+        Settings::new(driver, &[echo.address, late.address]).upstream("loadBalancer: {type: PeakEWMA}");
+    let proxy = Proxy::start(&settings);
+    for _ in 0..60 {
+        assert_eq!(ask_from(ip("127.0.0.1"), proxy.address, "hello"), Ok("hello".to_owned()));
+    }
+    // One is how it learns.
+    assert!((1..=15).contains(&late.accepted()), "{} of 60 went to who answers late", late.accepted());
+    let millis = millis(&proxy, "firstByteMillis");
+    assert!(millis[1] > Some(50.0) && millis[0] < millis[1], "{millis:?}");
 }
 
 /// Of the endpoints of the upstream `main`.
-fn connect_millis(proxy: &Proxy) -> Vec<Option<f64>> {
+fn millis(proxy: &Proxy, of: &str) -> Vec<Option<f64>> {
     let table: Value = serde_json::from_str(&admin_get(proxy.admin, "/table")).unwrap();
     let endpoints = table["upstreams"][0]["endpoints"].as_array().unwrap();
-    endpoints.iter().map(|endpoint| endpoint["connectMillis"].as_f64()).collect()
+    endpoints.iter().map(|endpoint| endpoint[of].as_f64()).collect()
 }
 
 /// Also of another proxy, when its endpoint is down, and when another one leaves.

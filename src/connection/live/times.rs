@@ -54,6 +54,12 @@ impl Live {
         self.times.first_bytes[direction as usize].get().map(Elapsed::get)
     }
 
+    /// From the client's first byte to the endpoint's. `None`: the endpoint has not spoken yet, or spoke first.
+    pub(super) fn waited_for_answer(&self) -> Option<Duration> {
+        let asked = self.first_byte(Direction::Received)?;
+        self.first_byte(Direction::Sent)?.checked_sub(asked)
+    }
+
     /// The end of the stream that goes this way was passed on. Where somebody has ended both, or one of them broke, that is
     /// nobody's end.
     pub(in crate::connection) fn passed_end_on(&self, direction: Direction) {

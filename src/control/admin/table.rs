@@ -135,6 +135,9 @@ struct Endpoint {
     /// How long connecting takes, as PeakEWMA sees it; absent while it was never tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_millis: Option<f32>,
+    /// From a client's first byte to the endpoint's, in the same way; absent while no client has spoken first and got an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_byte_millis: Option<f32>,
     /// Which checks say that it is unhealthy; absent where it is healthy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unhealthy_by: Vec<&'static str>,
@@ -171,7 +174,9 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
     table.certificates = admin.shared.certificates.reports().iter().map(Certificate::from).collect();
     for (upstream, upstream_now) in table.upstreams.iter_mut().zip(current.upstreams.values()) {
         for (endpoint, now_is) in upstream.endpoints.iter_mut().zip(&upstream_now.endpoints) {
-            endpoint.connect_millis = now_is.state.latency.seconds(now).map(|seconds| seconds * 1e3);
+            let latency = &now_is.state.latency;
+            endpoint.connect_millis = latency.connect_seconds(now).map(|seconds| seconds * 1e3);
+            endpoint.first_byte_millis = latency.first_byte_seconds(now).map(|seconds| seconds * 1e3);
             let share = upstream_now.slow_start.map(|window| now_is.start.share(window, now) / 10);
             endpoint.slow_start_percent = share.filter(|percent| *percent < 100);
         }
@@ -304,6 +309,7 @@ impl From<&routing::Endpoint> for Endpoint {
             limit: endpoint.max_connections.map(NonZeroUsize::get),
             slow_start_percent: None,
             connect_millis: None,
+            first_byte_millis: None,
             probe_failure: None,
             health: if unhealthy_by.is_empty() { "healthy" } else { "unhealthy" },
             unhealthy_by,

@@ -289,7 +289,7 @@ impl<'a> Row<'a> {
                 }
                 td class="load" { (charts::bar(charts::px(active), charts::px(most))) }
                 td class="n" {
-                    @if let Some(seconds) = endpoint.state.latency.seconds(now) { (format::short(seconds.into())) }
+                    @if let Some(seconds) = endpoint.state.latency.connect_seconds(now) { (format::short(seconds.into())) }
                     @else { span class="quiet" { "not yet" } }
                 }
                 td {
