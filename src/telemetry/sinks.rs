@@ -18,6 +18,9 @@ use super::{ConnectionRecord, Failures, Report, Sampling};
 const QUEUE_MAX: usize = 16_384;
 /// Records after which what was made of them is written.
 const BATCH_MAX: usize = 256;
+/// How long records gather before they are taken: waking this thread for each of thousands a second, on a core that a worker
+/// uses, costs more than all else about them.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long the end of the process waits for the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it then waits for the last spans to be sent.
@@ -107,22 +110,30 @@ struct Takers<W> {
 impl<W: Write> Takers<W> {
     /// Until all senders are gone.
     fn consume(&mut self, queue: &flume::Receiver<Report>) {
-        while let Ok(report) = queue.recv() {
-            for report in std::iter::once(report).chain(queue.try_iter()).take(BATCH_MAX) {
-                match report {
-                    Report::Ended(record) => self.take(record),
-                    Report::Lives(connection) => {
-                        if let Some(traces) = &self.traces {
-                            traces.tell(&connection);
-                        }
-                    }
-                }
+        while let Ok(first) = queue.recv() {
+            thread::sleep(GATHER);
+            self.take(first);
+            let mut waiting = queue.try_iter().peekable();
+            while waiting.peek().is_some() {
+                waiting.by_ref().take(BATCH_MAX).for_each(|report| self.take(report));
+                self.log.write();
             }
             self.log.write();
         }
     }
 
-    fn take(&mut self, record: ConnectionRecord) {
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Ended(record) => self.take_ended(record),
+            Report::Lives(connection) => {
+                if let Some(traces) = &self.traces {
+                    traces.tell(&connection);
+                }
+            }
+        }
+    }
+
+    fn take_ended(&mut self, record: ConnectionRecord) {
         if record.wants.log {
             self.log.enter(&record);
         }

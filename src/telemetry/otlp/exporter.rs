@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::http::Trouble;
 use super::{SpanCounters, TraceSettings, client, resource};
 
+/// How long spans gather before they are taken: being woken for those of each connection costs more than sending them.
+const GATHER: Duration = Duration::from_millis(5);
 /// The log says at most once in this time that spans are lost.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -80,14 +82,18 @@ impl Exporter {
         let mut batch = self.queue.recv_async().await.ok()?;
         let due = Instant::now() + batches.delay;
         while batch.len() < batches.batch_max {
-            // At once if there is something, without the cost of a timer.
-            let more = match self.queue.try_recv() {
-                Ok(spans) => Some(spans),
-                Err(_) => timeout_at(due, self.queue.recv_async()).await.ok().and_then(Result::ok),
-            };
-            // Nobody is left, or it is time.
-            let Some(spans) = more else { break };
-            batch.extend(spans);
+            let before = batch.len();
+            sleep_until(due.min(Instant::now() + GATHER)).await;
+            while batch.len() < batches.batch_max
+                && let Ok(spans) = self.queue.try_recv()
+            {
+                batch.extend(spans);
+            }
+            if batch.len() == before {
+                // Nobody is left, or it is time.
+                let Ok(Ok(spans)) = timeout_at(due, self.queue.recv_async()).await else { break };
+                batch.extend(spans);
+            }
         }
         self.counters.queued.fetch_sub(batch.len(), Ordering::Relaxed);
         Some(batch)
