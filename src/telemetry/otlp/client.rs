@@ -52,7 +52,7 @@ pub(super) fn grpc_tls(receiver: &Receiver) -> Result<Option<ClientTlsConfig>, S
     }
     let tls = ClientTlsConfig::new();
     Ok(Some(match &receiver.certificate {
-        Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+        Some(path) => tls.ca_certificate(Certificate::from_pem(authorities(path)?.0)),
         None => tls.with_native_roots(),
     }))
 }
@@ -67,27 +67,29 @@ pub(super) fn http(receiver: &Receiver) -> Result<HttpSender, String> {
 }
 
 fn tls(certificate: Option<&Path>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    match certificate {
-        Some(path) => {
-            let pem = read(path)?;
-            let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-            let authorities = authorities.map_err(|error| format!("{}: {error:?}", path.display()))?;
-            let (added, _) = roots.add_parsable_certificates(authorities);
-            if added == 0 {
-                return Err(format!("{}: there is no certificate in it", path.display()));
-            }
-        }
+    let roots = match certificate {
+        Some(path) => authorities(path)?.1,
         None => {
+            let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-    }
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider);
     let config = config.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+/// What the file of authorities holds, as it is and understood; at least one.
+fn authorities(path: &Path) -> Result<(Vec<u8>, RootCertStore), String> {
+    let pem = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let authorities = authorities.map_err(|error| format!("{}: {error:?}", path.display()))?;
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(authorities);
+    if added == 0 {
+        return Err(format!("{}: there is no certificate in it", path.display()));
+    }
+    Ok((pem, roots))
 }

@@ -118,6 +118,15 @@ pub(super) fn shown(url: &str) -> String {
     }
 }
 
+/// Whether it names a host that is spoken to in HTTP. A port that is none would otherwise count as the scheme's own.
+fn is_url(text: &str) -> bool {
+    let Ok(url) = text.parse::<hyper::Uri>() else { return false };
+    let (Some("http" | "https"), Some(authority)) = (url.scheme_str(), url.authority()) else { return false };
+    let place = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let is_port = place == authority.host() || authority.port_u16().is_some_and(|port| port > 0);
+    !authority.host().is_empty() && is_port
+}
+
 struct Environment {
     /// Those whose names begin with OTEL_; an empty one is as none.
     variables: BTreeMap<String, String>,
@@ -210,8 +219,8 @@ impl Environment {
         file
     }
 
-    fn url(&self, signal: Signal, file: Written<'_>, protocol: OtlpProtocol) -> String {
-        let name = self.either(signal, "ENDPOINT");
+    fn url(&mut self, signal: Signal, file: Written<'_>, protocol: OtlpProtocol) -> String {
+        let name = self.endpoint(signal, protocol);
         let said = name.as_deref().and_then(|name| Some((name, self.get(name)?)));
         let with_path = |url: &str| format!("{}{}", url.trim_end_matches('/'), signal.path);
         match (protocol, said) {
@@ -235,6 +244,21 @@ impl Environment {
                 (_, url) => url.to_owned(),
             },
         }
+    }
+
+    /// The name of the variable that says where to send, if what it says can be a place. Its value may hold a password.
+    fn endpoint(&mut self, signal: Signal, protocol: OtlpProtocol) -> Option<String> {
+        let name = self.either(signal, "ENDPOINT")?;
+        let said = self.get(&name)?;
+        // Only gRPC may do without a scheme.
+        let is_place = match protocol {
+            OtlpProtocol::Grpc if !said.contains("://") => is_url(&format!("http://{said}")),
+            OtlpProtocol::Grpc | OtlpProtocol::HttpProtobuf => is_url(said),
+        };
+        if !is_place {
+            self.complain_in_secret(&name, "write a URL like http://localhost:4317, or with https://");
+        }
+        is_place.then_some(name)
     }
 
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {

@@ -7,7 +7,7 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use crate::config::MetricsOtlp;
 
-use super::{Environment, METRICS, Receiver, Written, pairs};
+use super::{Environment, METRICS, Receiver, Signal, Written, pairs};
 
 /// How metrics are sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +57,8 @@ impl Environment {
             receiver: self.receiver(METRICS, written),
             interval: self.interval(file.interval),
             timeout: self.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT", EXPORT_TIMEOUT),
-            headers: self.headers(),
-            is_compressed: self.is_compressed(),
+            headers: self.headers(METRICS),
+            is_compressed: self.is_compressed(METRICS),
             resource: self.resource(),
         })
     }
@@ -84,8 +84,8 @@ impl Environment {
         }
     }
 
-    fn headers(&mut self) -> HeaderMap {
-        let Some(name) = self.either(METRICS, "HEADERS") else { return HeaderMap::new() };
+    pub(super) fn headers(&mut self, signal: Signal) -> HeaderMap {
+        let Some(name) = self.either(signal, "HEADERS") else { return HeaderMap::new() };
         let headers = self.get(&name).and_then(headers);
         headers.unwrap_or_else(|| {
             self.complain_in_secret(&name, "write key=value,key=value, percent-encoded");
@@ -93,8 +93,8 @@ impl Environment {
         })
     }
 
-    fn is_compressed(&mut self) -> bool {
-        let Some(name) = self.either(METRICS, "COMPRESSION") else { return false };
+    pub(super) fn is_compressed(&mut self, signal: Signal) -> bool {
+        let Some(name) = self.either(signal, "COMPRESSION") else { return false };
         match self.get(&name) {
             Some("gzip") => true,
             Some("none") => false,

@@ -116,6 +116,42 @@ fn the_log_is_not_told_secrets() {
 }
 
 #[test]
+fn what_is_no_receiver_is_not_asked() {
+    const HTTP: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    const GRPC: (&str, &str) = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let name = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    let complaint = format!("{name} is not heeded; write a URL like http://localhost:4317, or with https://");
+    for (protocol, url) in [
+        (GRPC, "http://user:let me in@a:4317"),
+        (GRPC, "ftp://a:4317"),
+        (GRPC, "a:99999"),
+        (HTTP, "a:4318"),
+        (HTTP, "http://a:0"),
+        (HTTP, "http://[::1"),
+    ] {
+        assert_eq!(on(&[protocol, (name, url)]).receiver, on(&[protocol]).receiver, "{url}");
+        assert_eq!(complaints(&[protocol, (name, url)]), [&*complaint], "{url}");
+    }
+    for url in ["http://user:word@a:4317/b?c", "https://[::1]:4317", "http://[::1]", "a", "a:1", "[::1]:4317"]
+    {
+        assert_eq!(complaints(&[GRPC, (name, url)]), Vec::<String>::new(), "{url}");
+    }
+}
+
+#[test]
+fn what_the_exporter_of_spans_leaves_out_is_named() {
+    let said = complaints(&[
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "letmein"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd"),
+    ]);
+    let expected = [
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS is not heeded; write key=value,key=value, percent-encoded",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION=zstd is not heeded; write gzip or none",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
 fn samplers_say_what_is_kept() {
     let rules = |sampler: &str, argument: &str| {
         let rules = on(&[("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", argument)]).rules;
@@ -260,6 +296,7 @@ fn what_metrics_cannot_be_is_said() {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = Settings::new(&enabled(), &file, variables);
     let expected = [
+        "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
         "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not heeded; write grpc or http/protobuf",
         "OTEL_METRICS_EXPORTER=console is not heeded; write otlp or none",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not heeded; metrics are cumulative; the collector's \
@@ -267,7 +304,6 @@ fn what_metrics_cannot_be_is_said() {
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram is not heeded; \
          histograms have the buckets that they have on /metrics",
         "OTEL_METRIC_EXPORT_INTERVAL=999 is not heeded; write milliseconds, 1000 or more",
-        "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
     ];
     assert_eq!(settings.complaints, expected, "each once, though both signals are sent");
     assert_eq!(settings.metrics, metrics(&file, &[]), "and nothing else comes of them");
