@@ -174,7 +174,7 @@ impl<'a> From<&'a ConnectionRecord> for Line<'a> {
             duration_ms: milliseconds(timeline.ended),
             routed_ms: timeline.routed.map(milliseconds),
             connect_start_ms: timeline.connect_started.map(milliseconds),
-            connect_end_ms: timeline.connect_ended.map(milliseconds),
+            connect_end_ms: record.connected().map(milliseconds),
             first_byte_downstream_ms: timeline.first_byte_downstream.map(milliseconds),
             first_byte_upstream_ms: timeline.first_byte_upstream.map(milliseconds),
             half_close_downstream_ms: timeline.half_close_downstream.map(milliseconds),

@@ -183,6 +183,11 @@ impl ConnectionRecord {
         self.attempts.iter().find(of_it)?.pod.as_ref()
     }
 
+    /// When it had its endpoint. The timeline alone also has the end of the last attempt where all failed.
+    pub fn connected(&self) -> Option<Duration> {
+        self.timeline.connect_ended.filter(|_| self.endpoint.is_some())
+    }
+
     /// How long its client had to wait: for an endpoint, or then for the first answer.
     pub fn longest_wait(&self) -> Duration {
         let timeline = &self.timeline;

@@ -22,7 +22,7 @@ pub(super) fn write_line(record: &ConnectionRecord, output: &mut Vec<u8>) -> io:
     field(output, record.upstream.as_deref())?;
     shown(output, record.endpoint)?;
     write!(output, "{} {} ", record.outcome.label(), record.outcome.side().label())?;
-    let connected = timeline.connect_ended;
+    let connected = record.connected();
     let connect = connected.zip(timeline.connect_started).map(|(end, start)| end.saturating_sub(start));
     let first_byte = timeline.first_byte_upstream.zip(connected).map(|(byte, end)| byte.saturating_sub(end));
     let ends = [timeline.half_close_downstream, timeline.half_close_upstream];

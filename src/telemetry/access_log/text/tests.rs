@@ -74,6 +74,13 @@ fn an_ordinary_line_is_short() {
 }
 
 #[test]
+fn who_got_no_endpoint_was_not_connected() {
+    let mut record = ConnectionRecord::example();
+    record.endpoint = None;
+    assert_eq!(fields(&line(&record))["timers"], "1.000/-1/-1/5.000/-1/-1");
+}
+
+#[test]
 fn what_did_not_happen_is_told_from_what_was_quick() {
     let mut record = ConnectionRecord::example();
     record.timeline = Timeline {
