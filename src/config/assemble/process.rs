@@ -120,7 +120,16 @@ fn receiver(
         raw::OtlpProtocol::HttpProtobuf => (OtlpProtocol::HttpProtobuf, "http://localhost:4318"),
     };
     let endpoint = endpoint.or(default.to_owned());
-    if !is_url(&endpoint) {
+    if endpoint.contains(['@', '?']) {
+        // There may be a password or a key in it, which neither the log nor /readyz repeats.
+        cx.report.add(
+            path,
+            format_args!(
+                "users, passwords and queries cannot be a part of it; write a URL like {default}, and what the receiver \
+                 is to know in OTEL_EXPORTER_OTLP_HEADERS"
+            ),
+        );
+    } else if !is_url(&endpoint) {
         let written = quoted(&endpoint);
         cx.report.add(
             path,
