@@ -52,7 +52,8 @@ impl Selection {
         let panics =
             !levels.iter().any(enough) && levels.iter().any(|level| has_too_few(level, panic_threshold));
         if panics {
-            let all = indices(endpoints, |_| true);
+            // Who has never been well, and is not to be used before that, is not meant.
+            let all = indices(endpoints, |endpoint| !endpoint.state.health.is_awaited());
             return Self { tiers: vec![Tier::new(all, endpoints)], panics, nearness: None };
         }
         let upto = levels.iter().position(enough).map_or(levels.len(), |last| last + 1);
@@ -125,7 +126,12 @@ impl Selection {
         self.tiers.iter().take(1).flat_map(Tier::members)
     }
 
-    /// What makes them nearer than others; `None`: they are not.
+    /// The indices of all that may be chosen.
+    pub fn all(&self) -> impl Iterator<Item = usize> + '_ {
+        self.tiers.iter().flat_map(Tier::members)
+    }
+
+    /// What makes those nearer than others; `None`: they are not.
     pub fn nearness(&self) -> Option<Nearness> {
         self.nearness
     }
@@ -284,6 +290,21 @@ mod tests {
         };
         assert_eq!(members(50), [2, 3]);
         assert_eq!(members(51), [0, 1, 2, 3], "they count together");
+    }
+
+    #[test]
+    fn who_was_never_well_is_not_used_for_want_of_others() {
+        let endpoints = endpoints(&[1; 3]);
+        let members = || {
+            let selection = Selection::new(&endpoints, 50, None);
+            (selection.first().collect::<Vec<_>>(), selection.panics())
+        };
+        endpoints.iter().for_each(|endpoint| endpoint.state.health.reset(false));
+        assert_eq!(members(), (vec![], true));
+        for well in [true, false] {
+            endpoints[1].state.health.set(well);
+            assert_eq!(members(), (vec![1], true), "it was well once");
+        }
     }
 
     #[test]

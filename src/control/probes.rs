@@ -82,7 +82,9 @@ impl Prober {
             |name: &Name| table.upstreams.get(name).is_some_and(|upstream| upstream.health.active.is_some());
         let gone: Vec<Name> = self.probed.keys().filter(|name| !is_checked(name)).cloned().collect();
         for name in gone {
-            self.probed.remove(&name);
+            if let Some(before) = self.probed.remove(&name) {
+                before.void();
+            }
             self.shared.probes.remove(&name);
             if let Some(upstream) = table.upstreams.get(&name) {
                 self.judge_all(upstream, true);
@@ -96,15 +98,19 @@ impl Prober {
         let is_same = |before: &Probed| {
             before.upstream.health.active.as_ref() == Some(check) && before.upstream.proxy == upstream.proxy
         };
-        if let Some(before) = before.filter(is_same) {
-            if Arc::ptr_eq(&before.upstream, upstream) {
+        match before {
+            Some(before) if is_same(&before) => {
+                let is_known = Arc::ptr_eq(&before.upstream, upstream);
                 self.probed.insert(upstream.name.clone(), before);
-                return;
+                if is_known {
+                    return;
+                }
             }
-            self.probed.insert(upstream.name.clone(), before);
-        } else {
             // Of another check, what was found says nothing.
-            self.judge_all(upstream, check.starts_healthy);
+            before => {
+                before.iter().for_each(Probed::void);
+                self.judge_all(upstream, check.starts_healthy);
+            }
         }
         let known = self
             .probed
@@ -131,7 +137,11 @@ impl Prober {
             });
             known.endpoints.insert(endpoint.address, watched);
         }
-        before.into_values().for_each(|(_, handle)| handle.abort());
+        for (state, handle) in before.into_values() {
+            handle.abort();
+            // Should it come back, it is as new as any.
+            state.health.reset(check.starts_healthy);
+        }
         let endpoints = &known.endpoints;
         self.shared.probes.forget(&upstream.name, |address| !endpoints.contains_key(address));
     }
@@ -142,6 +152,13 @@ impl Prober {
         if changed > 0 {
             self.shared.publisher.verdicts().tell(&upstream.name);
         }
+    }
+}
+
+impl Probed {
+    /// What was found is void, also of those that have left since the last table: nobody would probe them when they come back.
+    fn void(&self) {
+        self.endpoints.values().for_each(|(state, _)| _ = state.health.set(true));
     }
 }
 

@@ -7,19 +7,35 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Default)]
 pub struct Health {
     unhealthy: AtomicBool,
+    /// It is to wait for its first success, and has had none.
+    awaited: AtomicBool,
 }
 
 impl Health {
     pub fn new(healthy: bool) -> Self {
-        Self { unhealthy: AtomicBool::new(!healthy) }
+        Self { unhealthy: AtomicBool::new(!healthy), awaited: AtomicBool::new(!healthy) }
+    }
+
+    /// It is as new as one that has just been made.
+    pub fn reset(&self, healthy: bool) {
+        self.unhealthy.store(!healthy, Ordering::Relaxed);
+        self.awaited.store(!healthy, Ordering::Relaxed);
     }
 
     pub fn is_healthy(&self) -> bool {
         !self.unhealthy.load(Ordering::Relaxed)
     }
 
+    /// Whether it was never well, and is not to be used before that: not a verdict that may be wrong.
+    pub fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed)
+    }
+
     /// States the verdict; `true` if that changed it.
     pub fn set(&self, healthy: bool) -> bool {
+        if healthy {
+            self.awaited.store(false, Ordering::Relaxed);
+        }
         self.unhealthy.swap(!healthy, Ordering::Relaxed) == healthy
     }
 }
@@ -82,6 +98,18 @@ mod tests {
         assert!(!health.set(false));
         assert!(!health.is_healthy());
         assert!(health.set(true));
+    }
+
+    #[test]
+    fn a_first_success_is_awaited_until_it_comes() {
+        let health = Health::new(false);
+        assert!(!health.set(false) && health.is_awaited(), "a failure is no success");
+        assert!(health.set(true) && !health.is_awaited());
+        assert!(health.set(false) && !health.is_awaited(), "it was well once");
+        health.reset(false);
+        assert!(health.is_awaited() && !health.is_healthy());
+        health.reset(true);
+        assert!(!health.is_awaited() && health.is_healthy());
     }
 
     #[test]

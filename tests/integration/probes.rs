@@ -21,6 +21,7 @@ on_both_drivers!(
     who_starts_unhealthy_waits_for_its_first_success,
     a_reload_without_the_check_forgets_it,
     who_leaves_is_not_probed_any_more,
+    who_left_unhealthy_is_back_as_new,
 );
 
 /// Attempts that fail say nothing here.
@@ -127,10 +128,12 @@ fn who_starts_unhealthy_waits_for_its_first_success(driver: Driver) {
     let (echo, answers) = (Endpoint::echo(), Answers::start(503));
     let kind = format!("type: HTTP, port: {}, initialState: Unhealthy", answers.port());
     let settings = Settings::new(driver, &[echo.address])
-        .upstream(&format!("healthCheck: {{panicThreshold: 0, {}}}", check(&kind)));
+        .upstream(&format!("healthCheck: {{{}}}", check(&kind)));
     let proxy = Proxy::start(&settings);
     assert_eq!(health(&proxy), ["unhealthy"]);
     reset_with_no_endpoint(&proxy);
+    eventually("a probe", || answers.endpoint.accepted(), |probes| *probes >= 5);
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset), "its failures are no panic");
     answers.status.store(200, Ordering::Relaxed);
     await_health(&proxy, &["healthy"]);
     await_answer(&proxy);
@@ -163,6 +166,29 @@ fn who_leaves_is_not_probed_any_more(driver: Driver) {
     until_still("probes of who left", || leaves.accepted());
     let before = stays.accepted();
     eventually("more probes of who stays", || stays.accepted(), |probes| *probes >= before + 3);
+}
+
+fn who_left_unhealthy_is_back_as_new(driver: Driver) {
+    let (stays, leaves, answers) = (Endpoint::echo(), Endpoint::echo(), Answers::start(503));
+    let health_check = |keys: &str| format!("healthCheck: {{panicThreshold: 0{keys}}}");
+    let kind = check(&format!("type: HTTP, port: {}", answers.port()));
+    let plain = Settings::new(driver, &[stays.address, leaves.address]);
+    let both = plain.clone().upstream(&health_check(&format!(", {kind}")));
+    let proxy = Proxy::start(&both);
+    await_health(&proxy, &["unhealthy", "unhealthy"]);
+    proxy.reload(&Settings { endpoints: vec![stays.address], ..both.clone() }).unwrap();
+    await_health(&proxy, &["unhealthy"]);
+    // Nobody would find out that it is well.
+    proxy.reload(&plain.clone().upstream(&health_check(""))).unwrap();
+    await_health(&proxy, &["healthy", "healthy"]);
+    proxy.reload(&both).unwrap();
+    await_health(&proxy, &["unhealthy", "unhealthy"]);
+    // The check goes at the same moment.
+    let only = Settings { endpoints: vec![stays.address], ..plain.clone() };
+    proxy.reload(&only.upstream(&health_check(""))).unwrap();
+    await_health(&proxy, &["healthy"]);
+    proxy.reload(&plain).unwrap();
+    await_health(&proxy, &["healthy", "healthy"]);
 }
 
 /// Of the endpoints of the upstream `main`, in the table's order.

@@ -17,10 +17,8 @@ pub(super) fn may_permit_by(upstream: &Upstream, deadline: Instant) -> bool {
 
 /// Of the endpoints that may be chosen.
 fn breakers(upstream: &Upstream) -> impl Iterator<Item = &Breaker> {
-    let panics = upstream.selection.panics();
-    let is_member =
-        move |endpoint: &&Endpoint| endpoint.weight > 0 && (panics || endpoint.state.is_healthy());
-    upstream.endpoints.iter().filter(is_member).filter_map(|endpoint| {
+    let members = upstream.selection.all().filter_map(|index| upstream.endpoints.get(index));
+    members.filter_map(|endpoint| {
         let breaker: &Breaker = endpoint.breaker.as_ref()?;
         Some(breaker)
     })
