@@ -32,6 +32,8 @@ pub(super) use tally::{Counts, Tally};
 
 /// Probes that may be under way; more wait for their turn.
 const AT_ONCE: usize = 256;
+/// The same of one upstream, so that one whose endpoints are all silent leaves turns to the others.
+const AT_ONCE_OF_ONE: usize = AT_ONCE / 4;
 /// Who may not be used before a probe has succeeded is probed this soon.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -44,6 +46,7 @@ pub(super) struct Prober {
 /// An upstream whose endpoints are probed.
 struct Probed {
     upstream: Arc<Upstream>,
+    turns: Arc<Semaphore>,
     endpoints: HashMap<SocketAddr, (Arc<EndpointState>, AbortHandle)>,
 }
 
@@ -112,10 +115,7 @@ impl Prober {
                 self.judge_all(upstream, check.starts_healthy);
             }
         }
-        let known = self
-            .probed
-            .entry(upstream.name.clone())
-            .or_insert_with(|| Probed { upstream: Arc::clone(upstream), endpoints: HashMap::new() });
+        let known = self.probed.entry(upstream.name.clone()).or_insert_with(|| Probed::new(upstream));
         known.upstream = Arc::clone(upstream);
         let mut before = std::mem::take(&mut known.endpoints);
         for endpoint in &upstream.endpoints {
@@ -124,7 +124,7 @@ impl Prober {
             let watched = same.unwrap_or_else(|| {
                 let subject = Subject {
                     shared: Arc::clone(&self.shared),
-                    turns: Arc::clone(&self.turns),
+                    turns: [Arc::clone(&known.turns), Arc::clone(&self.turns)],
                     upstream: upstream.name.clone(),
                     address: endpoint.address,
                     state: Arc::clone(&endpoint.state),
@@ -156,6 +156,11 @@ impl Prober {
 }
 
 impl Probed {
+    fn new(upstream: &Arc<Upstream>) -> Self {
+        let turns = Arc::new(Semaphore::new(AT_ONCE_OF_ONE));
+        Self { upstream: Arc::clone(upstream), turns, endpoints: HashMap::new() }
+    }
+
     /// What was found is void, also of those that have left since the last table: nobody would probe them when they come back.
     fn void(&self) {
         self.endpoints.values().for_each(|(state, _)| _ = state.health.set(true));
@@ -171,7 +176,8 @@ impl Drop for Probed {
 /// An endpoint, and how it is probed.
 struct Subject {
     shared: Arc<Shared>,
-    turns: Arc<Semaphore>,
+    /// Of its upstream, and of all: in this order, or those who wait for the first would keep others from the second.
+    turns: [Arc<Semaphore>; 2],
     upstream: Name,
     address: SocketAddr,
     state: Arc<EndpointState>,
@@ -190,7 +196,8 @@ impl Subject {
         tokio::time::sleep(within.mul_f64(fastrand::f64())).await;
         loop {
             // Nobody closes it.
-            let turn = self.turns.acquire().await;
+            let [of_upstream, of_all] = &self.turns;
+            let turn = (of_upstream.acquire().await, of_all.acquire().await);
             let started = Instant::now();
             let tls = self.tls();
             let result = probe::probe(check, self.proxy, tls.as_deref(), self.address).await;

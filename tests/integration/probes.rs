@@ -127,8 +127,8 @@ fn health_is_ignored_when_nearly_all_are_unhealthy(driver: Driver) {
 fn who_starts_unhealthy_waits_for_its_first_success(driver: Driver) {
     let (echo, answers) = (Endpoint::echo(), Answers::start(503));
     let kind = format!("type: HTTP, port: {}, initialState: Unhealthy", answers.port());
-    let settings = Settings::new(driver, &[echo.address])
-        .upstream(&format!("healthCheck: {{{}}}", check(&kind)));
+    let settings =
+        Settings::new(driver, &[echo.address]).upstream(&format!("healthCheck: {{{}}}", check(&kind)));
     let proxy = Proxy::start(&settings);
     assert_eq!(health(&proxy), ["unhealthy"]);
     reset_with_no_endpoint(&proxy);
