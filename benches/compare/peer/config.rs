@@ -192,7 +192,7 @@ pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> Strin
         Policies::Default => ("", ""),
         Policies::All => (
             ", connection: {limit: 100000, limitPerSource: 100000, ratePerSource: 1000000}",
-            "    retry: {hedgeAfter: 1s}\n\
+            "    retry: {hedgeAfter: 900ms}\n\
              \u{20}   circuitBreaker: {maxConnections: 100000, maxPendingConnections: 1000, maxParallelRetries: 100, \
              perEndpoint: {maxConnections: 100000}}\n\
              \u{20}   healthCheck: {passive: {resetWithin: 1s}}\n",

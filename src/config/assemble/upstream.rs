@@ -228,6 +228,19 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let base_interval = millis(back_off.base_interval, 25);
     let max_interval = millis(back_off.max_interval, 1000);
     not_less(cx, &format!("{path}.perRetry.backOff.maxInterval"), max_interval, base_interval);
+    let per_retry_timeout = unless_zero(seconds(per_retry.timeout, 1));
+    let hedge_after = unless_zero(seconds(raw.hedge_after, 0));
+    if let (Some(after), Some(timeout)) = (hedge_after, per_retry_timeout)
+        && after >= timeout
+    {
+        cx.report.add(
+            format!("{path}.hedgeAfter"),
+            format_args!(
+                "no attempt lasts longer than perRetry.timeout, {}; write less than that, or 0s",
+                GatewayDuration(timeout)
+            ),
+        );
+    }
     let budget = raw.budget.or_default();
     let at = |name: &str| format!("{path}.budget.{name}");
     Retry {
@@ -240,8 +253,8 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
         ),
         num_retries,
         triggers,
-        hedge_after: unless_zero(seconds(raw.hedge_after, 0)).filter(|_| connect_failure),
-        per_retry_timeout: unless_zero(seconds(per_retry.timeout, 1)),
+        hedge_after: hedge_after.filter(|_| connect_failure),
+        per_retry_timeout,
         base_interval,
         max_interval,
     }

@@ -29,6 +29,9 @@ fn upstreams() {
         (upstream("retry: {hedgeAfter: 10}"), &[
             r#"t.yaml:11: upstreams[0].retry.hedgeAfter: 10 has no unit; write 10s for seconds, or use ms, m or h (upstream "pg")"#,
         ]),
+        (upstream("retry: {hedgeAfter: 1s}"), &[
+            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: no attempt lasts longer than perRetry.timeout, 1s; write less than that, or 0s (upstream "pg")"#,
+        ]),
         (upstream("circuitBreaker: {maxConnections: many}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: "many" is text; write a whole number from 0 to 4294967295 (upstream "pg")"#,
         ]),
