@@ -24,40 +24,60 @@ const BATCH: usize = 64;
 /// As many others cost what one costs whose client's certificate has to be verified.
 const CERTIFICATE: usize = 16;
 
+/// A connection that a table does not permit.
+struct Forbidden {
+    live: Rc<Live>,
+    /// What is wrong with its client's certificate, if that is why.
+    distrust: Option<Box<str>>,
+    /// When it is to be closed at the latest.
+    by: Instant,
+}
+
 /// Waits for tables that permit other connections, and closes what they do not.
 pub(super) async fn follow(worker: &Rc<Worker>) {
     loop {
         worker.context.restrictions.told().await;
-        let by = Instant::now() + WINDOW;
-        close(worker, by).await;
+        let (mut looked_at, mut by) = (worker.subscriber.current().restrictions, Instant::now() + WINDOW);
+        close(worker, &mut looked_at, &mut by).await;
         // Again: who was on the way in by the table before is through by now.
         runtime::sleep(TICK).await;
-        close(worker, by).await;
+        close(worker, &mut looked_at, &mut by).await;
     }
 }
 
-async fn close(worker: &Worker, by: Instant) {
-    let mut looked_at = None;
-    let mut forbidden = Vec::new();
+/// Closes what is not permitted: `by` then by the table with so many restrictions, and later by later ones. What a later one forbids
+/// has a whole window: at the end of the one before, all would be closed at once.
+async fn close(worker: &Worker, looked_at: &mut u64, by: &mut Instant) {
+    let mut forbidden: Option<Vec<Forbidden>> = None;
     loop {
         let table = worker.subscriber.current();
-        if looked_at.replace(table.restrictions) != Some(table.restrictions) {
-            forbidden = look(worker, &table).await;
+        if *looked_at != table.restrictions {
+            *by = Instant::now() + WINDOW;
         }
+        let mut left = match forbidden.take() {
+            Some(left) if *looked_at == table.restrictions => left,
+            before => look(worker, &table, before.unwrap_or_default(), *by).await,
+        };
+        *looked_at = table.restrictions;
         drop(table);
-        if forbidden.is_empty() {
+        if left.is_empty() {
             return;
         }
-        let left = by.saturating_duration_since(Instant::now());
-        for (live, distrust) in forbidden.drain(..share(forbidden.len(), left)) {
+        let now = Instant::now();
+        let times = left.iter().map(|forbidden| forbidden.by.saturating_duration_since(now));
+        for Forbidden { live, distrust, .. } in left.drain(..share(times)) {
             live.forbid(distrust);
         }
+        forbidden = Some(left);
         runtime::sleep(TICK).await;
     }
 }
 
-/// The connections that this table does not permit, with what is wrong with their clients' certificates, if that is why.
-async fn look(worker: &Worker, table: &RouteTable) -> Vec<(Rc<Live>, Option<Box<str>>)> {
+/// The connections that this table does not permit, in the order in which they are to be closed. Those of `before` keep their time,
+/// the others have until `by`.
+async fn look(worker: &Worker, table: &RouteTable, before: Vec<Forbidden>, by: Instant) -> Vec<Forbidden> {
+    let known: HashMap<u64, Instant> =
+        before.into_iter().map(|forbidden| (forbidden.live.id, forbidden.by)).collect();
     // By its state: a listener may have another address, and another one its name.
     let listeners: HashMap<*const ListenerState, &Arc<Listener>> =
         table.listeners.iter().map(|listener| (Arc::as_ptr(&listener.state), listener)).collect();
@@ -74,20 +94,24 @@ async fn look(worker: &Worker, table: &RouteTable) -> Vec<(Rc<Live>, Option<Box<
         live.note_permission(forbidding.is_none());
         if let Some(listener) = forbidding {
             let distrust = live.distrust(listener);
-            forbidden.push((live, distrust));
+            let by = known.get(&live.id).copied().unwrap_or(by);
+            forbidden.push(Forbidden { live, distrust, by });
         }
         if looked_at >= BATCH {
             looked_at = 0;
             runtime::yield_now().await;
         }
     }
+    forbidden.sort_by_key(|forbidden| forbidden.by);
     forbidden
 }
 
-/// How many of `count` connections to close in this tick, with `left` of the time to close them in.
-fn share(count: usize, left: Duration) -> usize {
-    let ticks = usize::try_from(left.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX);
-    count.div_ceil(ticks.max(1)).max(LEAST).min(count)
+/// How many connections to close in this tick, of some with so much time left, the least first.
+fn share(times: impl ExactSizeIterator<Item = Duration>) -> usize {
+    let ticks = |left: Duration| usize::try_from(left.as_millis() / TICK.as_millis()).unwrap_or(usize::MAX);
+    let count = times.len();
+    let needed = (1_usize..).zip(times).map(|(upto, left)| upto.div_ceil(ticks(left).max(1))).max();
+    needed.unwrap_or(0).max(LEAST).min(count)
 }
 
 #[cfg(test)]
@@ -99,7 +123,7 @@ mod tests {
         let mut left = WINDOW;
         let mut closings = Vec::new();
         while count > 0 {
-            let share = share(count, left);
+            let share = share(std::iter::repeat_n(left, count));
             assert!((1..=count).contains(&share));
             count -= share;
             closings.push(share);
@@ -126,7 +150,15 @@ mod tests {
 
     #[test]
     fn late_all_are_closed() {
-        assert_eq!(share(5_000, Duration::from_millis(99)), 5_000);
-        assert_eq!(share(5_000, Duration::ZERO), 5_000);
+        let all = |left| share(std::iter::repeat_n(left, 5_000));
+        assert_eq!((all(Duration::from_millis(99)), all(Duration::ZERO)), (5_000, 5_000));
+    }
+
+    #[test]
+    fn what_is_forbidden_later_has_its_own_time() {
+        let times =
+            |late, count| std::iter::repeat_n(Duration::ZERO, late).chain(std::iter::repeat_n(WINDOW, count));
+        let share = |late, count| share(times(late, count).collect::<Vec<_>>().into_iter());
+        assert_eq!([share(100, 1_000), share(10, 1_000), share(0, 1_000)], [100, 26, 25]);
     }
 }
