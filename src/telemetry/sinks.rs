@@ -100,6 +100,11 @@ fn start_traces(settings: TraceSettings, spans: &Arc<SpanCounters>) -> Option<(T
     started.ok()
 }
 
+#[expect(clippy::disallowed_methods, reason = "this thread does nothing else, and nobody waits for it")]
+fn gather() {
+    thread::sleep(GATHER);
+}
+
 /// Who gets records.
 struct Takers<W> {
     log: AccessLog<W>,
@@ -111,7 +116,7 @@ impl<W: Write> Takers<W> {
     /// Until all senders are gone.
     fn consume(&mut self, queue: &flume::Receiver<Report>) {
         while let Ok(first) = queue.recv() {
-            thread::sleep(GATHER);
+            gather();
             self.take(first);
             let mut waiting = queue.try_iter().peekable();
             while waiting.peek().is_some() {
