@@ -64,8 +64,9 @@ pub fn pick(
         LoadBalancer::RoundRobin => *tried.turn.get_or_insert_with(|| upstream.state.turn()),
         _ => 0,
     };
+    let window = upstream.slow_start_now();
     upstream.selection.tiers().iter().find_map(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window: upstream.slow_start, now };
+        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window, now };
         match upstream.load_balancer {
             LoadBalancer::RoundRobin => round_robin::pick(&choice, turn, random),
             LoadBalancer::LeastConnections => least_connections::pick(&choice, random),

@@ -59,9 +59,15 @@ impl Upstream {
         taking.into_iter().zip(excess(&shares)).filter(|(_, excess)| *excess > 0)
     }
 
+    /// In which time new endpoints get less than their share. None in a panic: those that are back are the ones that are well
+    /// then, and starting slowly they would leave their clients to the others.
+    pub fn slow_start_now(&self) -> Option<Duration> {
+        self.slow_start.filter(|_| !self.selection.panics())
+    }
+
     /// How much of its weight counts now, in thousandths: one that is new gets its share little by little.
     fn share(&self, endpoint: &Endpoint, now: Instant) -> u32 {
-        self.slow_start.map_or(1_000, |window| endpoint.start.share(window, now))
+        self.slow_start_now().map_or(1_000, |window| endpoint.start.share(window, now))
     }
 
     /// How many connections are to be closed by then.

@@ -177,7 +177,7 @@ pub(super) async fn show(State(admin): State<Admin>) -> Json<Table> {
             let latency = &now_is.state.latency;
             endpoint.connect_millis = latency.connect_seconds(now).map(|seconds| seconds * 1e3);
             endpoint.first_byte_millis = latency.first_byte_seconds(now).map(|seconds| seconds * 1e3);
-            let share = upstream_now.slow_start.map(|window| now_is.start.share(window, now) / 10);
+            let share = upstream_now.slow_start_now().map(|window| now_is.start.share(window, now) / 10);
             endpoint.slow_start_percent = share.filter(|percent| *percent < 100);
         }
         let Some(probes) = admin.shared.probes.of(&upstream.name.as_str().into()) else { continue };

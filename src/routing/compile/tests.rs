@@ -384,3 +384,18 @@ fn a_table_that_permits_others_says_so() {
     assert!(permits("10.1.0.1", "v") && !permits("10.1.0.1", "u"));
     assert!(!permits("10.9.0.1", "v") && !permits("192.0.2.1", "v"));
 }
+
+/// Those that are back are the ones that are well then.
+#[test]
+fn in_a_panic_nobody_starts_slowly() {
+    let mut config = config();
+    config.upstreams = vec![upstream("u", &["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"])];
+    config.upstreams[0].slow_start = Some(Duration::from_secs(60));
+    let table = compile(&config, &none(), &RouteTable::empty(), Instant::now());
+    assert_eq!(table.upstreams["u"].slow_start_now(), Some(Duration::from_secs(60)));
+    for endpoint in &table.upstreams["u"].endpoints[..2] {
+        endpoint.state.health.set(false);
+    }
+    let next = compile(&config, &none(), &table, Instant::now());
+    assert_eq!(next.upstreams["u"].slow_start_now(), None);
+}

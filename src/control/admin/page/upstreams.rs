@@ -220,7 +220,7 @@ impl<'a> Row<'a> {
     ) -> Self {
         let state = &endpoint.state;
         let breaker = endpoint.breaker.as_ref().map(|breaker| breaker.state());
-        let share = upstream.slow_start.map(|window| endpoint.start.share(window, now) / 10);
+        let share = upstream.slow_start_now().map(|window| endpoint.start.share(window, now) / 10);
         let state = if !state.health.is_healthy() {
             let failure = probes.and_then(|probes| probes.failure(endpoint.address));
             State::new("bad", "unhealthy", failure.map(|failure| failure.to_string()).unwrap_or_default())
