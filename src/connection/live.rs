@@ -300,8 +300,10 @@ impl Live {
                 let _not_yet = sockets.get(*place).map(|socket| secure.say_goodbye(socket));
             }
         }
-        for socket in &*sockets {
-            socket.shutdown();
+        match &**sockets {
+            // Nobody has answered yet, and a FIN would look like an answer.
+            [downstream] => downstream.abort(),
+            both => both.iter().for_each(SocketHandle::shutdown),
         }
     }
 

@@ -1,6 +1,6 @@
 //! An upstream and its endpoints take as many connections as they may, and who waits for a place gets it in turn.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -16,6 +16,7 @@ on_both_drivers!(
     the_wait_is_in_turn,
     the_queue_is_bounded_and_the_wait_too,
     who_leaves_gives_up_its_turn,
+    who_waits_in_vain_is_reset,
     a_failed_attempt_gives_its_place_back,
     who_waits_sees_a_limit_that_is_lifted,
     a_breaker_whose_time_is_over_lets_who_waits_in,
@@ -106,6 +107,18 @@ fn the_wait_is_in_turn(driver: Driver) {
             assert_eq!(record["outcome"], "downstream_closed", "{record}");
         }
     }
+}
+
+/// A FIN would look like an answer.
+fn who_waits_in_vain_is_reset(driver: Driver) {
+    let echo = Endpoint::echo();
+    let settings = Settings::new(driver, &[echo.address]).upstream(QUEUE);
+    let proxy = Proxy::start(&settings);
+    let _first = held(&proxy);
+    let mut second = connect(proxy.address);
+    wait_for_pending(&proxy, 1);
+    proxy.reload(&settings.clone().listener("deny: [127.0.0.0/8]")).unwrap();
+    assert_eq!(second.read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
 }
 
 fn the_queue_is_bounded_and_the_wait_too(driver: Driver) {
