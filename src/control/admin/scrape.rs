@@ -25,6 +25,8 @@ const PIECE: usize = 64 * 1024;
 const PIECES_MAX: usize = 16;
 /// How long a client may take until the rest fits: as long as Prometheus waits by default. Others wait for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take nothing at all until then.
+const STALL: Duration = Duration::from_secs(2);
 
 pub(super) async fn show(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let dialect = wanted(&headers);
@@ -87,7 +89,8 @@ impl Pieces {
 
     /// Fails when nobody reads on.
     fn hand_over(&self, piece: String) -> fmt::Result {
-        self.to.send_deadline(piece, self.until).map_err(|_nobody_reads| fmt::Error)
+        let until = self.until.min(Instant::now() + STALL);
+        self.to.send_deadline(piece, until).map_err(|_nobody_reads| fmt::Error)
     }
 }
 
