@@ -21,8 +21,8 @@ pub(super) type Refusal = (StatusCode, &'static str);
 
 /// Lets only requests through that name this host in a way that no stranger's page can: see [`is_own_name`].
 pub(super) async fn known_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("."));
-    if host.is_none_or(is_own_name) {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    if hosts.all(|host| host.to_str().is_ok_and(is_own_name)) {
         return next.run(request).await;
     }
     let text = "this answers to an address, to localhost and to names of private networks (a single word, *.svc, *.local, \
@@ -53,7 +53,9 @@ pub(super) fn refuse_other_pages(headers: &HeaderMap) -> Result<(), Refusal> {
 /// Whether a `Host` can only be meant for who is there: a page that was loaded from it came from there.
 fn is_own_name(host: &str) -> bool {
     if let Some(rest) = host.strip_prefix('[') {
-        return rest.split_once(']').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
+        return rest.split_once(']').is_some_and(|(address, port)| {
+            address.parse::<IpAddr>().is_ok() && (port.is_empty() || port.starts_with(':'))
+        });
     }
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
@@ -83,9 +85,15 @@ mod tests {
         ] {
             assert!(is_own_name(own), "{own}");
         }
-        for strange in
-            ["evil.example", "evil.example:9901", "127.0.0.1.evil.example:9901", "x.svc.evil.example.", "."]
-        {
+        for strange in [
+            "[::1].evil.example",
+            "[::1]evil",
+            "evil.example",
+            "evil.example:9901",
+            "127.0.0.1.evil.example:9901",
+            "x.svc.evil.example.",
+            ".",
+        ] {
             assert!(!is_own_name(strange), "{strange}");
         }
     }
