@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const DECAY: f32 = 10.0;
 /// Faster ones are all the same: their differences are noise of the kernel.
 const FASTEST: f32 = 100e-6;
+/// What is left of a peak after a minute without another.
+const REMEMBERED: f32 = 0.0025;
 /// A failed attempt counts as one that took so many times as long as it was thought to take, ...
 const PENALTY: f32 = 10.0;
 /// ... and at least this long, in seconds, ...
@@ -55,22 +57,23 @@ impl Latency {
     /// How long a client waits for it, in seconds: for the connection, and then for the first byte as far as that is known.
     /// `None`: it was never tried.
     pub fn seconds(&self, now: Instant) -> Option<f32> {
-        Some(self.connect_seconds(now)? + self.first_byte_seconds(now).unwrap_or(0.0))
+        let first_byte = self.peak(&self.first_byte, now).map_or(0.0, Peak::now);
+        Some(self.peak(&self.connect, now)?.now() + first_byte)
     }
 
-    /// How long connecting takes, in seconds.
+    /// How long connecting takes, in seconds. `None`: nothing is known, or nothing any more.
     pub fn connect_seconds(&self, now: Instant) -> Option<f32> {
-        self.peak(&self.connect, now)
+        self.peak(&self.connect, now).filter(Peak::is_remembered).map(Peak::now)
     }
 
-    /// How long its first byte takes, in seconds.
+    /// How long its first byte takes, in seconds; in the same way.
     pub fn first_byte_seconds(&self, now: Instant) -> Option<f32> {
-        self.peak(&self.first_byte, now)
+        self.peak(&self.first_byte, now).filter(Peak::is_remembered).map(Peak::now)
     }
 
-    fn peak(&self, cell: &AtomicU64, now: Instant) -> Option<f32> {
+    fn peak(&self, cell: &AtomicU64, now: Instant) -> Option<Peak> {
         let epoch = self.epoch.get()?;
-        unpack(cell.load(Ordering::Relaxed), millis_since(*epoch, now)).map(Peak::now)
+        unpack(cell.load(Ordering::Relaxed), millis_since(*epoch, now))
     }
 
     fn enter(&self, cell: &AtomicU64, now: Instant, next: impl Fn(Option<Peak>) -> f32) {
@@ -99,6 +102,11 @@ struct Peak {
 impl Peak {
     fn now(self) -> f32 {
         (self.was * self.left).max(FASTEST)
+    }
+
+    /// Not when it is so old that the fastest is all that is left of whatever it was.
+    fn is_remembered(&self) -> bool {
+        self.left > REMEMBERED
     }
 }
 
@@ -156,6 +164,9 @@ mod tests {
         assert!(is_near(latency.seconds(start), 0.051));
         assert!(is_near(latency.connect_seconds(start), 0.001));
         assert!(is_near(latency.first_byte_seconds(start), 0.05));
+        let later = start + Duration::from_secs(61);
+        assert!(latency.seconds(later).is_some(), "it still is compared by what is left");
+        assert_eq!((latency.connect_seconds(later), latency.first_byte_seconds(later)), (None, None));
     }
 
     #[test]
