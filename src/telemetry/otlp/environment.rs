@@ -8,6 +8,7 @@ mod pairs;
 mod traces;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -176,7 +177,7 @@ impl Environment {
 
     /// Whether the signal is sent. `elsewhere`: who gets it otherwise, without any doing of ours.
     fn enables(&mut self, signal: Signal, file: bool, elsewhere: &[&str]) -> bool {
-        if self.get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        if self.is_true("OTEL_SDK_DISABLED") {
             return false;
         }
         let name = format!("OTEL_{}_EXPORTER", signal.name);
@@ -221,13 +222,12 @@ impl Environment {
 
     fn url(&mut self, signal: Signal, file: Written<'_>, protocol: OtlpProtocol) -> String {
         let name = self.endpoint(signal, protocol);
+        let insecure = self.either(signal, "INSECURE").is_some_and(|name| self.is_true(&name));
         let said = name.as_deref().and_then(|name| Some((name, self.get(name)?)));
         let with_path = |url: &str| format!("{}{}", url.trim_end_matches('/'), signal.path);
         match (protocol, said) {
             (OtlpProtocol::Grpc, Some((_, url))) if url.contains("://") => url.to_owned(),
             (OtlpProtocol::Grpc, Some((_, host))) => {
-                let insecure = self.value(signal, "INSECURE");
-                let insecure = insecure.is_some_and(|value| value.eq_ignore_ascii_case("true"));
                 format!("{}://{host}", if insecure { "http" } else { "https" })
             }
             // Only what is for all signals is a base.
@@ -261,12 +261,23 @@ impl Environment {
         is_place.then_some(name)
     }
 
+    fn is_true(&mut self, name: &str) -> bool {
+        match self.get(name).map(str::to_ascii_lowercase).as_deref() {
+            Some("true") => true,
+            Some("false") | None => false,
+            Some(_) => {
+                self.complain(name, "write true or false");
+                false
+            }
+        }
+    }
+
     fn milliseconds(&mut self, name: &str, default: Duration) -> Duration {
-        match self.get(name).map(str::parse::<u32>) {
-            Some(Ok(milliseconds)) => Duration::from_millis(milliseconds.into()),
+        match self.get(name).map(str::parse::<NonZeroU32>) {
+            Some(Ok(milliseconds)) => Duration::from_millis(milliseconds.get().into()),
             None => default,
             Some(Err(_)) => {
-                self.complain(name, "write milliseconds, as a whole number");
+                self.complain(name, "write milliseconds, as a whole number from 1");
                 default
             }
         }
@@ -276,7 +287,7 @@ impl Environment {
         const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
         let parsed = self.get(ATTRIBUTES).map(|text| pairs(text).ok_or(()));
         let mut resource = parsed.unwrap_or(Ok(Vec::new())).unwrap_or_else(|()| {
-            self.complain(ATTRIBUTES, "write key=value,key=value, percent-encoded");
+            self.complain_in_secret(ATTRIBUTES, "write key=value,key=value, percent-encoded");
             Vec::new()
         });
         if let Some(name) = self.get("OTEL_SERVICE_NAME") {

@@ -207,6 +207,21 @@ fn attributes_of_the_resource_are_decoded() {
 }
 
 #[test]
+fn what_is_neither_true_nor_false_is_named() {
+    let said = complaints(&[
+        ("OTEL_SDK_DISABLED", "yes"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "maybe"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
+    ]);
+    let expected = [
+        "OTEL_SDK_DISABLED=yes is not heeded; write true or false",
+        "OTEL_EXPORTER_OTLP_INSECURE=maybe is not heeded; write true or false",
+        "OTEL_EXPORTER_OTLP_TIMEOUT=0 is not heeded; write milliseconds, as a whole number from 1",
+    ];
+    assert!(expected.iter().all(|line| said.iter().any(|told| told == line)), "{said:#?}");
+}
+
+#[test]
 fn what_is_not_heeded_is_named() {
     let complaints = complaints(&[
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
@@ -221,8 +236,9 @@ fn what_is_not_heeded_is_named() {
     for (name, instead) in [
         ("OTEL_BSP_MAX_QUEUE_SIZE=0", "a whole number from 1 to 1048576"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL=http/json", "grpc or http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT=1s", "milliseconds, as a whole number"),
-        ("OTEL_RESOURCE_ATTRIBUTES=a", "key=value,key=value, percent-encoded"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT=1s", "milliseconds, as a whole number from 1"),
+        // Without the value, which may be a secret.
+        ("OTEL_RESOURCE_ATTRIBUTES", "key=value,key=value, percent-encoded"),
         ("OTEL_TRACES_SAMPLER_ARG=2", "a number from 0 (none) to 1 (all)"),
     ] {
         assert!(complaints.contains(&format!("{name} is not heeded; write {instead}")), "{complaints:#?}");
