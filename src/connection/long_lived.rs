@@ -1,7 +1,7 @@
 //! Tells of connections that live long, so that their traces show them before they end.
 //!
-//! A connection whose trace is kept however it ends is told of each time that its age passes another multiple of five minutes.
-//! The work is bounded: so many are told of in one look, and those beyond it wait for their next multiple.
+//! A connection whose trace the sample has, or its client's side, is told of each time that its age passes another multiple of five
+//! minutes. The work is bounded: so many are told of in one look, and those beyond it wait for their next multiple.
 
 use std::time::{Duration, Instant};
 

@@ -188,16 +188,19 @@ impl ConnectionRecord {
         self.timeline.connect_ended.filter(|_| self.endpoint.is_some())
     }
 
-    /// How long its client had to wait: for an endpoint, or then for the first answer.
+    /// How long its client had to wait: for an endpoint, or then for the first answer. Who asked and got none has waited to the
+    /// end.
     pub fn longest_wait(&self) -> Duration {
         let timeline = &self.timeline;
         let Some(connected) = timeline.connect_ended else { return Duration::ZERO };
-        let answer = timeline.first_byte_upstream.map(|answered| {
+        let asked = timeline.first_byte_downstream;
+        let answer = match timeline.first_byte_upstream {
             // Who speaks first is not waited for.
-            let asked = timeline.first_byte_downstream.filter(|asked| *asked < answered);
-            answered.saturating_sub(asked.unwrap_or_default().max(connected))
-        });
-        connected.max(answer.unwrap_or_default())
+            Some(answered) => Some((asked.filter(|asked| *asked < answered).unwrap_or_default(), answered)),
+            None => asked.map(|asked| (asked, timeline.ended)),
+        };
+        let waited = answer.map(|(asked, answered)| answered.saturating_sub(asked.max(connected)));
+        connected.max(waited.unwrap_or_default())
     }
 }
 

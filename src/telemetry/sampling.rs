@@ -84,12 +84,14 @@ impl Sampling {
         Wants {
             log: self.log.takes(record.trace, is_notable),
             trace: self.trace.is_on()
-                && (is_notable || self.is_slow(record) || self.keeps(record.trace, record.parent)),
+                && (is_notable
+                    || self.is_slow(record.longest_wait())
+                    || self.keeps(record.trace, record.parent)),
             failure: record.outcome.is_error(),
         }
     }
 
-    /// Whether the trace is kept however its connection ends.
+    /// Whether the sample has the trace, however its connection ends.
     pub fn keeps(&self, trace: TraceId, parent: Option<Parent>) -> bool {
         let is_parent_kept =
             parent.filter(|_| self.parents != Parents::Ignored).map(|parent| parent.is_sampled);
@@ -100,8 +102,9 @@ impl Sampling {
         }
     }
 
-    fn is_slow(&self, record: &ConnectionRecord) -> bool {
-        self.slower_than.is_some_and(|most| record.longest_wait() > most)
+    /// Whether a client that waits so long makes its connection a slow one.
+    pub fn is_slow(&self, wait: Duration) -> bool {
+        self.slower_than.is_some_and(|most| wait > most)
     }
 }
 
@@ -168,6 +171,7 @@ mod tests {
         assert!(!is_kept(100, None, None) && is_kept(101, None, None), "for its endpoint");
         assert!(!is_kept(5, Some(9_000), Some(9_100)), "the client took its time");
         assert!(is_kept(5, Some(9_000), Some(9_101)), "for the answer");
+        assert!(!is_kept(5, Some(99_900), None) && is_kept(5, Some(99_899), None), "in vain, to the end");
         assert!(is_kept(5, Some(1), Some(106)), "asked before there was an endpoint");
         assert!(!is_kept(5, Some(9_000), Some(6)) && is_kept(5, None, Some(106)), "spoken to first");
     }
