@@ -4,6 +4,7 @@ mod programs;
 mod secured;
 mod sent;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ on_both_drivers!(
     a_header_that_does_not_come_has_its_time,
     who_leaves_before_its_header_is_no_failure,
     rules_see_the_named_client,
+    a_hash_is_of_the_named_client,
+    a_network_of_ipv6_is_one_client,
     who_names_nobody_is_judged_before_it_speaks,
     a_limit_that_is_new_counts_who_is_silent,
     the_place_of_a_listener_is_taken_before_the_header,
@@ -289,6 +292,42 @@ fn the_place_of_a_listener_is_taken_before_the_header(driver: Driver) {
 }
 
 /// Whoever may not speak for others cannot become another by staying silent.
+/// All of them come from one address here.
+fn a_hash_is_of_the_named_client(driver: Driver) {
+    const CLIENTS: usize = 16;
+    let endpoints: Vec<Endpoint> = (0..4).map(|_| Endpoint::echo()).collect();
+    let settings = Settings {
+        endpoints: endpoints.iter().map(|endpoint| endpoint.address).collect(),
+        ..require(driver, &endpoints[0])
+    };
+    let proxy = Proxy::start(&settings.upstream("loadBalancer: {type: ConsistentHash}"));
+    for number in (0..CLIENTS).chain(0..CLIENTS) {
+        let header = format!("PROXY TCP4 10.0.0.{number} 192.0.2.1 4000 443\r\n");
+        round_trip(&mut connect_with(proxy.address, header.as_bytes()));
+    }
+    let mut homes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for record in proxy.records(2 * CLIENTS) {
+        homes.entry(record["client"].to_string()).or_default().insert(record["endpoint"].to_string());
+    }
+    assert_eq!(homes.len(), CLIENTS, "{homes:?}");
+    assert!(homes.values().all(|endpoints| endpoints.len() == 1), "{homes:?}");
+    assert!(homes.values().flatten().collect::<BTreeSet<_>>().len() > 1, "{homes:?}");
+}
+
+fn a_network_of_ipv6_is_one_client(driver: Driver) {
+    let echo = Endpoint::echo();
+    let listener = "proxyProtocol: {mode: Require, trusted: [127.0.0.1/32]}, connection: {limitPerSource: 1}";
+    let proxy = Proxy::start(&Settings::new(driver, &[echo.address]).listener(listener));
+    let named = |source: &str| {
+        connect_with(proxy.address, format!("PROXY TCP6 {source} 2001:db8::1 4000 443\r\n").as_bytes())
+    };
+    let mut first = named("2001:db8:0:1::7");
+    round_trip(&mut first);
+    is_reset(&named("2001:db8:0:1:ffff::9"));
+    round_trip(&mut named("2001:db8:0:2::7"));
+    round_trip(&mut first);
+}
+
 fn who_names_nobody_is_judged_before_it_speaks(driver: Driver) {
     let endpoint = Endpoint::echo();
     let denied: IpAddr = "127.0.0.2".parse().unwrap();
