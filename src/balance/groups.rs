@@ -207,7 +207,7 @@ impl Groups {
     pub(super) fn least(&self, but: &[usize], random: &mut fastrand::Rng) -> Option<(usize, u64)> {
         let (early, late) = self.groups.split_at(random.usize(0..self.groups.len().max(1)));
         let mut least: Option<(usize, u64)> = None;
-        // Two plain loops take half the time of one over both parts.
+        // Plain loops: as a chain of iterators this was nearly half of a choice.
         for (start, part) in [(early.len(), late), (0, early)] {
             for (number, group) in (start..).zip(part) {
                 let bound = group.bound.get();
