@@ -190,7 +190,8 @@ impl LiveWish {
     fn key(&self, connection: &LiveConnection) -> u64 {
         let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.rank(match self.order {
-            LiveOrder::Age => nanoseconds(connection.age),
+            // Workers look at different moments, and numbers grow with time.
+            LiveOrder::Age => u64::MAX - connection.id,
             LiveOrder::Idle => nanoseconds(connection.idle),
             LiveOrder::Received => connection.bytes_received,
             LiveOrder::Sent => connection.bytes_sent,

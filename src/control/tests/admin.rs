@@ -108,20 +108,20 @@ fn the_table_shows_names_and_where_tls_ends() {
     assert_eq!(table["upstreams"][0]["proxyProtocol"], "V1");
 }
 
-/// A worker whose connections are this many seconds old.
+/// A worker whose connections are this many seconds old. The second one looks two seconds later.
 fn answer(inbox: LiveInbox, worker: usize, ages: &'static [u64]) {
     thread::spawn(move || {
         for query in inbox {
             let LiveQuery::List { reply, .. } = query else { continue };
             let live = |age: &u64| LiveConnection {
-                id: *age,
+                id: 100 - *age,
                 worker,
                 client: "192.0.2.1:1000".parse().unwrap(),
                 listener: "front".into(),
                 server_name: None,
                 upstream: None,
                 endpoint: None,
-                age: Duration::from_secs(*age),
+                age: Duration::from_secs(*age + 2 * worker as u64),
                 idle: Duration::ZERO,
                 bytes_received: 1,
                 bytes_sent: 2,
@@ -136,15 +136,15 @@ fn answer(inbox: LiveInbox, worker: usize, ages: &'static [u64]) {
 #[test]
 fn connections_come_oldest_first_from_all_workers() {
     let mut control = builder().start();
-    for (worker, ages) in [&[9, 3][..], &[7]].into_iter().enumerate() {
+    for (worker, ages) in [&[9, 3][..], &[8]].into_iter().enumerate() {
         answer(control.inboxes.remove(0), worker, ages);
     }
     let shown = json(&control.get("/connections?limit=2"));
     assert_eq!(shown["complete"], true);
     assert_eq!(shown["connections"].as_array().unwrap().len(), 2);
-    assert_eq!(shown["connections"][1]["id"], 7);
+    assert_eq!(shown["connections"][1]["id"], 92);
     let oldest = json!({
-        "id": 9, "worker": 0, "client": "192.0.2.1:1000", "listener": "front",
+        "id": 91, "worker": 0, "client": "192.0.2.1:1000", "listener": "front",
         "upstream": null, "endpoint": null, "ageSeconds": 9.0, "idleSeconds": 0.0,
         "bytesReceived": 1, "bytesSent": 2,
     });
