@@ -91,7 +91,7 @@ impl Sampling {
         }
     }
 
-    /// Whether the sample has the trace, however its connection ends.
+    /// Whether the trace is kept however its connection ends: by the sample, or as a part of one that is kept.
     pub fn keeps(&self, trace: TraceId, parent: Option<Parent>) -> bool {
         let is_parent_kept =
             parent.filter(|_| self.parents != Parents::Ignored).map(|parent| parent.is_sampled);
