@@ -18,7 +18,9 @@ Usage: cargo bench --bench compare -- [options]
   --peers LIST       haproxy, haproxy-splice, nginx, envoy, traefik, sheave, sheave-epoll
                      and every NAME of --other                              [default: all]
                      also sheave-bare (no retries, no breakers) and sheave-all (limits, hedging,
-                     breakers, ejection, queue): what the policies cost
+                     breakers, ejection, queue): what the policies cost; and sheave-observed (access log,
+                     metrics, and traces of 10 %), sheave-traced (of 100 %): what being observed costs; with
+                     --other also NAME-observed and NAME-traced
   --baseline NAME    the peer that ratios refer to                          [default: the first]
   --sheave PATH      the sheave binary     [default: the one cargo built for this benchmark]
   --other NAME=PATH  another sheave binary, such as an older one; may be repeated
@@ -180,7 +182,7 @@ impl Options {
 
     /// Far more than a run should take: beyond it something hangs.
     pub(super) fn time_limit(&self) -> Duration {
-        let peers = 7 + self.others.len() as u32;
+        let peers = self.peers.as_ref().map_or(7 + self.others.len(), Vec::len) as u32;
         let measurement = self.time * 8 + Duration::from_secs(5);
         let rounds = measurement * self.rounds as u32 * peers * self.cases.len() as u32;
         rounds + Duration::from_secs(300)

@@ -11,6 +11,7 @@ use crate::connections;
 use crate::error::{Error, Result};
 use crate::peer::Peer;
 use crate::process::CpuTime;
+use crate::receiver::Arrived;
 use crate::round_trips::{RoundTrips, Trips};
 use crate::secure::Speech;
 use crate::stats;
@@ -55,6 +56,16 @@ pub(super) enum Layer {
 pub(super) struct Target<'a> {
     pub(super) address: SocketAddr,
     pub(super) speech: &'a Speech,
+    /// What the proxy sends of its traces.
+    pub(super) traces: Option<&'a Arrived>,
+}
+
+impl Target<'_> {
+    /// Waits until all that was begun is over, at the backend and at who takes the proxy's traces.
+    pub(super) fn settle(&self, backend: &Backend) -> Result<()> {
+        backend.settle()?;
+        self.traces.map_or(Ok(()), Arrived::settle)
+    }
 }
 
 /// One number of a measurement.
@@ -164,7 +175,7 @@ pub(super) fn round_trips(
     client.run(time / 8)?;
     let (trips, cpu) = timed(peer, || client.run(time))?;
     drop(client);
-    backend.settle()?;
+    target.settle(backend)?;
     Ok(from_trips(trips, &cpu, ["CPU us/request", "requests/s"]))
 }
 
@@ -175,12 +186,12 @@ pub(super) fn short_connections(
     time: Duration,
 ) -> Result<Measurement> {
     connections::run(target, CONN_LOOPS, time / 8)?;
-    backend.settle()?;
+    target.settle(backend)?;
     let before = backend.seen.accepted.load(Ordering::Acquire);
     let (trips, cpu) = timed(peer, || {
         let trips = connections::run(target, CONN_LOOPS, time)?;
-        // The proxy's part of closing belongs to the connection.
-        backend.settle()?;
+        // The proxy's part of closing belongs to the connection, and so does what it tells of it.
+        target.settle(backend)?;
         Ok(trips)
     })?;
     let accepted = backend.seen.accepted.load(Ordering::Acquire) - before;
@@ -218,7 +229,7 @@ pub(super) fn bulk(
         return Err(Error::new(format!("{uploaded} bytes reached the backend in {passes} passes")));
     }
     drop(client);
-    backend.settle()?;
+    target.settle(backend)?;
     // One pass relays the volume twice, once in each direction.
     let volumes = (passes * 2) as f64;
     let mebibytes = volumes * (VOLUME >> 20) as f64;
@@ -259,7 +270,7 @@ pub(super) fn mixed(
         return Err(Error::new("the bulk stream did not end one pass"));
     }
     drop((idle, active));
-    backend.settle()?;
+    target.settle(backend)?;
     let mut measurement = from_trips(trips, &cpu, ["", "requests/s"]);
     measurement.values.retain(|value| !value.metric.is_empty());
     Ok(measurement)
@@ -286,7 +297,7 @@ pub(super) fn storm(
         Ok::<_, Error>((trips?, storm?))
     })?;
     drop(active);
-    backend.settle()?;
+    target.settle(backend)?;
     calm_down(peer)?;
     let rate = |trips: &Trips| trips.count as f64 / trips.elapsed.as_secs_f64();
     let p99 = |trips: &Trips| {

@@ -42,7 +42,7 @@ pub(super) fn measure(
     plan: &Plan,
 ) -> Result<Measurement> {
     RoundTrips::open(target, 1)?.run(Duration::from_millis(100))?;
-    backend.settle()?;
+    target.settle(backend)?;
     thread::sleep(Duration::from_millis(500));
     let before = process::memory(peer.pid)?;
     let slabs_before = process::kernel_slabs()?;
@@ -62,7 +62,7 @@ pub(super) fn measure(
         check_alive(link)?;
     }
     drop(connections);
-    backend.settle()?;
+    target.settle(backend)?;
     let each = |before: u64, after: u64| (after as f64 - before as f64) / plan.connections as f64;
     let values = vec![
         Value { metric: "anonymous bytes/connection", value: each(before.anonymous, after.anonymous) },

@@ -22,6 +22,7 @@ mod peer;
 mod poller;
 mod process;
 mod profile;
+mod receiver;
 mod report;
 mod round_trips;
 mod secure;

@@ -64,10 +64,21 @@ pub(super) struct Peer {
 
 impl Peer {
     /// Starts `command` on `cpu` and returns once a message has gone through it and back.
-    fn spawn(name: &str, mut command: Command, site: &config::Site<'_>, cpu: usize) -> Result<Self> {
+    /// `output`: where it writes what is no complaint; `None`: beside those.
+    fn spawn(
+        name: &str,
+        mut command: Command,
+        site: &config::Site<'_>,
+        cpu: usize,
+        output: Option<Stdio>,
+    ) -> Result<Self> {
         let log = site.stem.with_extension("log");
-        let output = File::create(&log).context(log.display())?;
-        command.stdin(Stdio::null()).stderr(output.try_clone().context("log")?).stdout(output);
+        let complaints = File::create(&log).context(log.display())?;
+        let output = match output {
+            Some(output) => output,
+            None => complaints.try_clone().context("log")?.into(),
+        };
+        command.stdin(Stdio::null()).stderr(complaints).stdout(output);
         let child = on_cpu(cpu, || command.spawn())?.context(format_args!("start {name}"))?;
         let pid = child.id();
         guard::add_child(pid);

@@ -14,6 +14,7 @@ use crate::machine;
 use crate::peer::{self, Peer, Recipe, Wants};
 use crate::process;
 use crate::profile::Profile;
+use crate::receiver::Receiver;
 use crate::secure::{Credentials, Voices};
 
 /// Starting a process and opening thousands of connections is slow, and memory hardly varies.
@@ -36,6 +37,9 @@ pub(super) struct Session {
     disturbed: Vec<(Case, f64)>,
     backend: Backend,
     peers: Vec<Peer>,
+    /// Of each peer's traces, and the connections that were made through it.
+    receivers: Vec<Option<Receiver>>,
+    connections: Vec<u64>,
     voices: Voices,
     wants: Wants,
 }
@@ -71,9 +75,12 @@ impl Session {
         let is_large = options.cases.iter().any(|case| case.layer == Layer::Many);
         let wants = Wants { credentials, is_large };
         let backend = Backend::start(options.load_cpu)?;
-        let mut peers = Vec::new();
+        let (mut peers, mut receivers) = (Vec::new(), Vec::new());
         for recipe in &recipes {
-            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, &wants)?);
+            let receiver = recipe.traced().map(|_| Receiver::start(options.load_cpu)).transpose()?;
+            let address = receiver.as_ref().map(|receiver| receiver.address);
+            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, &wants, address)?);
+            receivers.push(receiver);
         }
         let idle = Plan::new(options.quick);
         let (samples, notes) = (Vec::new(), Vec::new());
@@ -88,7 +95,9 @@ impl Session {
             notes,
             disturbed: Vec::new(),
             backend,
+            connections: vec![0; peers.len()],
             peers,
+            receivers,
             voices,
             wants,
         })
@@ -125,6 +134,7 @@ impl Session {
             }
         }
         self.note_disturbances();
+        self.check_traces()?;
         for peer in &self.peers {
             process::check_affinity(peer.pid, self.options.proxy_cpu).map_err(|error| peer.blame(error))?;
         }
@@ -173,11 +183,27 @@ impl Session {
     }
 
     fn attempt(&mut self, case: Case, peer: usize) -> Result<Measurement> {
+        let before = self.backend.seen.accepted.load(Ordering::Acquire);
         let outcome = self.measure_case(case, peer);
+        self.connections[peer] += self.backend.seen.accepted.load(Ordering::Acquire) - before;
         // The backend's complaint is the cause when the client's is only a broken connection.
         let blame = |error| self.peers[peer].blame(error);
         self.backend.check().map_err(blame).context(case.name())?;
         outcome.context(case.name())
+    }
+
+    /// What observing costs would otherwise be told of a proxy that nobody heard anything from.
+    fn check_traces(&mut self) -> Result<()> {
+        for (place, peer) in self.peers.iter().enumerate() {
+            let (Some(receiver), Some(share)) = (&self.receivers[place], self.recipes[place].traced()) else {
+                continue;
+            };
+            let checked = receiver.arrived.check(self.connections[place], share);
+            if let Some(note) = checked.map_err(|error| peer.blame(error))? {
+                self.notes.push(format!("{}: {note}", peer.name));
+            }
+        }
+        Ok(())
     }
 
     fn note_disturbances(&mut self) {
@@ -199,11 +225,13 @@ impl Session {
     fn measure_case(&mut self, case: Case, peer: usize) -> Result<Measurement> {
         let time = self.options.time;
         let speech = &self.voices.in_layer(case.layer)?;
+        let receiver = self.receivers[peer].as_ref();
+        let traces = receiver.map(|receiver| &*receiver.arrived);
         if case.work == Work::Idle {
-            let cpu = self.options.proxy_cpu;
-            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, &self.wants)?;
+            let (cpu, address) = (self.options.proxy_cpu, receiver.map(|receiver| receiver.address));
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, &self.wants, address)?;
             self.backend.settle()?;
-            let target = Target { address: fresh.addresses.of(case.layer), speech };
+            let target = Target { address: fresh.addresses.of(case.layer), speech, traces };
             let measured = idle::measure(&mut fresh, &target, &self.backend, &self.idle);
             let measured = measured.map_err(|error| fresh.blame(error))?;
             fresh.stop()?;
@@ -213,7 +241,7 @@ impl Session {
         let name = format!("{}-{}", case.name(), running.name);
         let start = |folder: &PathBuf| Profile::start(running.pid, folder, &name);
         let profile = self.options.profile.as_ref().map(start).transpose()?;
-        let target = Target { address: running.addresses.of(case.layer), speech };
+        let target = Target { address: running.addresses.of(case.layer), speech, traces };
         let measured = match case.work {
             Work::Conn => cases::short_connections(running, &target, &self.backend, time),
             Work::Bulk1 | Work::Bulk16 => cases::bulk(case.work, running, &target, &self.backend, time),

@@ -32,6 +32,15 @@ pub(super) enum Policies {
     All,
 }
 
+/// What of Sheave's connections is told, and to whom.
+#[derive(Clone, Copy)]
+pub(super) struct Observed {
+    /// Share of lines and of traces.
+    pub(super) share: f64,
+    /// Who takes the traces.
+    pub(super) receiver: SocketAddr,
+}
+
 impl Site<'_> {
     /// `format` of every endpoint and its number, one after the other.
     fn each_endpoint(&self, format: impl Fn(usize, &SocketAddr) -> String) -> String {
@@ -182,7 +191,19 @@ pub(super) fn traefik_routes(site: &Site<'_>) -> String {
     )
 }
 
-pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> String {
+pub(super) fn sheave(
+    site: &Site<'_>,
+    driver: &str,
+    policies: Policies,
+    observed: Option<Observed>,
+) -> String {
+    let told = match observed {
+        None => "accessLog: {enabled: false}\n".to_owned(),
+        Some(Observed { share, receiver }) => format!(
+            "accessLog: {{enabled: true, sample: {share}}}\n\
+             tracing: {{enabled: true, endpoint: \"http://{receiver}\", protocol: http/protobuf, sample: {share}}}\n"
+        ),
+    };
     let (of_listener, of_upstream) = match policies {
         Policies::None => (
             "",
@@ -223,7 +244,7 @@ pub(super) fn sheave(site: &Site<'_>, driver: &str, policies: Policies) -> Strin
         "workers: {{count: 1, pin: false, driver: {driver}}}\n\
          admin: {{address: \"{}\"}}\n\
          drain: {{delay: 0s, timeout: 1s}}\n\
-         accessLog: {{enabled: false}}\n\
+         {told}\
          listeners:\n  - {{name: bench, address: \"{plain}\", protocol: TCP{of_listener}}}\n{listeners}\
          routes:\n  - {{name: bench, listener: bench, backendRefs: [{{upstream: bench, weight: 1}}]}}\n{routes}\
          upstreams:\n  - name: bench\n    loadBalancer: {{type: RoundRobin}}\n{of_upstream}    endpoints:\n{endpoints}{upstreams}",

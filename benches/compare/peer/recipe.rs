@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::secure::Credentials;
 use crate::{guard, machine};
 
-use super::config::{Policies, Site};
+use super::config::{Observed, Policies, Site};
 use super::{Addresses, Peer, config};
 
 /// A way to run a proxy.
@@ -27,8 +27,21 @@ enum Program {
     Nginx,
     Envoy,
     Traefik,
-    Sheave { binary: PathBuf, driver: &'static str, policies: Policies },
+    Sheave(Sheave),
 }
+
+#[derive(Clone)]
+struct Sheave {
+    binary: PathBuf,
+    driver: &'static str,
+    policies: Policies,
+    /// Share of connections that are told of, by lines and traces.
+    told: Option<f64>,
+}
+
+/// The shares of lines and traces of the peers that are observed.
+const OBSERVED: f64 = 0.1;
+const TRACED: f64 = 1.0;
 
 /// What a proxy has to be able to do, besides relaying plain TCP.
 pub(crate) struct Wants {
@@ -39,27 +52,34 @@ pub(crate) struct Wants {
 /// The peers asked for, in the order asked for.
 pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
     let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
-    let with = |driver, policies| Program::Sheave { binary: options.sheave.clone(), driver, policies };
-    let sheave = |driver| with(driver, Policies::Default);
+    let of = |binary: &Path, driver, policies, told| {
+        Program::Sheave(Sheave { binary: binary.to_owned(), driver, policies, told })
+    };
+    let with = |driver, policies| of(&options.sheave, driver, policies, None);
+    let told = |binary: &Path, share| of(binary, "auto", Policies::Default, Some(share));
     let mut known = vec![
         recipe("haproxy", Program::Haproxy { splice: false }),
         recipe("haproxy-splice", Program::Haproxy { splice: true }),
         recipe("nginx", Program::Nginx),
         recipe("envoy", Program::Envoy),
         recipe("traefik", Program::Traefik),
-        recipe("sheave", sheave("auto")),
-        recipe("sheave-epoll", sheave("epoll")),
+        recipe("sheave", with("auto", Policies::Default)),
+        recipe("sheave-epoll", with("epoll", Policies::Default)),
         recipe("sheave-bare", with("auto", Policies::None)),
         recipe("sheave-all", with("auto", Policies::All)),
+        recipe("sheave-observed", told(&options.sheave, OBSERVED)),
+        recipe("sheave-traced", told(&options.sheave, TRACED)),
     ];
     for (name, path) in &options.others {
-        let program = Program::Sheave { binary: path.clone(), driver: "auto", policies: Policies::Default };
-        known.push(recipe(name, program));
+        known.push(recipe(name, of(path, "auto", Policies::Default, None)));
+        known.push(recipe(&format!("{name}-observed"), told(path, OBSERVED)));
+        known.push(recipe(&format!("{name}-traced"), told(path, TRACED)));
     }
     let Some(wanted) = &options.peers else {
-        // What the policies cost is a question of its own.
-        known.retain(|recipe| {
-            !matches!(recipe.program, Program::Sheave { policies: Policies::None | Policies::All, .. })
+        // What policies and being observed cost are questions of their own.
+        known.retain(|recipe| match &recipe.program {
+            Program::Sheave(sheave) => matches!(sheave.policies, Policies::Default) && sheave.told.is_none(),
+            _ => true,
         });
         return Ok(known);
     };
@@ -81,7 +101,7 @@ impl Program {
             Self::Nginx => Some("nginx"),
             Self::Envoy => Some("envoy"),
             Self::Traefik => Some("traefik"),
-            Self::Sheave { .. } => None,
+            Self::Sheave(_) => None,
         }
     }
 }
@@ -89,7 +109,15 @@ impl Program {
 impl Recipe {
     /// Whether the case can be measured with it.
     pub(crate) fn can(&self, case: Case) -> bool {
-        case.layer != Layer::Many || matches!(self.program, Program::Sheave { .. })
+        case.layer != Layer::Many || matches!(self.program, Program::Sheave(_))
+    }
+
+    /// The share of its connections that it makes traces of.
+    pub(crate) fn traced(&self) -> Option<f64> {
+        match &self.program {
+            Program::Sheave(sheave) => sheave.told,
+            _ => None,
+        }
     }
 
     /// Where the program is, or what to do about it.
@@ -102,10 +130,10 @@ impl Recipe {
                     self.name
                 ))
             }),
-            (Program::Sheave { binary, .. }, _) if binary.is_file() => {
+            (Program::Sheave(Sheave { binary, .. }), _) if binary.is_file() => {
                 fs::canonicalize(binary).context(binary.display())
             }
-            (Program::Sheave { binary, .. }, _) => Err(Error::new(format!(
+            (Program::Sheave(Sheave { binary, .. }), _) => Err(Error::new(format!(
                 "{} has no binary at {}: build it with `cargo build --release`, or choose others with --peers",
                 self.name,
                 binary.display()
@@ -118,7 +146,7 @@ impl Recipe {
     pub(crate) fn version(&self) -> Result<String> {
         let flag = match self.program {
             Program::Haproxy { .. } | Program::Nginx => "-v",
-            Program::Envoy | Program::Sheave { .. } => "--version",
+            Program::Envoy | Program::Sheave(_) => "--version",
             Program::Traefik => "version",
         };
         let output = Command::new(self.binary()?).arg(flag).stdin(Stdio::null()).output();
@@ -132,7 +160,14 @@ impl Recipe {
     }
 
     /// Starts the proxy on `cpu` and returns once a message has gone through it and back.
-    pub(crate) fn start(&self, cpu: usize, endpoints: &[SocketAddr], wants: &Wants) -> Result<Peer> {
+    /// `receiver`: who takes its traces.
+    pub(crate) fn start(
+        &self,
+        cpu: usize,
+        endpoints: &[SocketAddr],
+        wants: &Wants,
+        receiver: Option<SocketAddr>,
+    ) -> Result<Peer> {
         let binary = self.binary()?;
         let listen = Addresses::free()?;
         let stem = guard::directory()?.join(format!("{}-{}", self.name, listen.plain.port()));
@@ -154,12 +189,17 @@ impl Recipe {
                 fs::write(&routes, config::traefik_routes(&site)).context(routes.display())?;
                 (config::traefik(&site, &routes), "yaml")
             }
-            Program::Sheave { driver, policies, .. } => (config::sheave(&site, driver, *policies), "yaml"),
+            Program::Sheave(Sheave { driver, policies, told, .. }) => {
+                let observed = told.zip(receiver).map(|(share, receiver)| Observed { share, receiver });
+                (config::sheave(&site, driver, *policies, observed), "yaml")
+            }
         };
         let file = stem.with_extension(extension);
         fs::write(&file, text).context(file.display())?;
         let command = self.command(&binary, &file);
-        Peer::spawn(&self.name, command, &site, cpu)
+        // There nothing but lines of connections is written, of which nobody wants to keep millions.
+        let output = self.traced().map(|_| Stdio::null());
+        Peer::spawn(&self.name, command, &site, cpu, output)
     }
 
     fn command(&self, binary: &Path, config: &Path) -> Command {
@@ -181,7 +221,7 @@ impl Recipe {
                 .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "-c"])
                 .arg(config),
             Program::Traefik => command.arg("--configFile").arg(config),
-            Program::Sheave { .. } => command.args(["run", "--config"]).arg(config),
+            Program::Sheave(_) => command.args(["run", "--config"]).arg(config),
         };
         command
     }
