@@ -5,6 +5,7 @@
 //! leaves is not probed any more, and a check that changes begins anew.
 
 mod grpc;
+mod polite;
 mod probe;
 mod tally;
 mod tls;

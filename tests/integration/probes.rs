@@ -1,6 +1,7 @@
 //! Active health checks: who fails its probes gets no connections, and gets them again when it is well.
 
 mod kinds;
+mod secured;
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -12,8 +12,10 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT};
 use hyper::{Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
-use super::probe::{AGENT, HEAD_MAX, LINGER};
+use super::polite::Polite;
+use super::probe::{AGENT, HEAD_MAX, say_goodbye};
 
 /// Of an answer's message; the right one has two bytes.
 const MESSAGE_MAX: usize = 1024;
@@ -27,15 +29,17 @@ pub(super) async fn ask(
     scheme: &str,
     address: SocketAddr,
     service: &str,
+    by: Instant,
 ) -> Result<(), String> {
     let mut builder = Builder::new();
     builder.enable_push(false).max_header_list_size(HEAD_MAX);
-    let (client, connection) = builder.handshake(stream).await.map_err(|error| describe(&error))?;
+    let (client, connection) =
+        builder.handshake(Polite::new(stream)).await.map_err(|error| describe(&error))?;
     let answer = Box::pin(exchange(client, scheme, address, service));
     match select(answer, connection).await {
         Either::Left((answer, connection)) => {
             // Nobody has a stream any more, so the connection says goodbye and ends.
-            let _rude = tokio::time::timeout(LINGER, connection).await;
+            say_goodbye(by, connection).await;
             answer
         }
         // The answer may have come with the end.

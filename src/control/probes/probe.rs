@@ -3,23 +3,26 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use hyper::Request;
 use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::config::{ActiveCheck, ProbeKind, ProxyVersion};
 use crate::proxy_protocol;
 use crate::tls::ClientSide;
 
+use super::polite::Polite;
 use super::{grpc, tls};
 
 /// Of the head of an answer, in bytes.
 pub(super) const HEAD_MAX: u32 = 8 * 1024;
 /// How long a probe that has its answer waits for the endpoint to end the connection too.
-pub(super) const LINGER: Duration = Duration::from_millis(200);
+const LINGER: Duration = Duration::from_millis(200);
 /// How probes call themselves.
 pub(super) const AGENT: &str = concat!("sheave-probe/", env!("CARGO_PKG_VERSION"));
 
@@ -31,6 +34,7 @@ pub(super) async fn probe(
     endpoint: SocketAddr,
 ) -> Result<(), String> {
     let address = SocketAddr::new(endpoint.ip(), check.port.unwrap_or_else(|| endpoint.port()));
+    let by = Instant::now() + check.timeout;
     let outcome = async {
         let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connecting: {error}"))?;
         // Who expects a header, or TLS, expects it of probes too; a port for probes alone is another service.
@@ -42,28 +46,34 @@ pub(super) async fn probe(
         }
         match &check.kind {
             ProbeKind::Tcp => Ok(()),
-            ProbeKind::Tls => tls::shake_hands(stream, address, tls).await,
+            ProbeKind::Tls => tls::shake_hands(stream, address, tls, by).await,
             ProbeKind::Grpc { service } => match tls {
-                None => grpc::ask(stream, "http", address, service).await,
+                None => grpc::ask(stream, "http", address, service, by).await,
                 Some(tls) => {
-                    grpc::ask(tls::connect(stream, tls, &[b"h2"]).await?, "https", address, service).await
+                    let stream = tls::connect(stream, tls, &[b"h2"]).await?;
+                    grpc::ask(stream, "https", address, service, by).await
                 }
             },
             ProbeKind::Http { path, host, statuses } => {
                 let name = || tls.and_then(tls::hostname).unwrap_or_else(|| address.to_string());
                 let host = host.clone().unwrap_or_else(name);
                 let status = match tls {
-                    None => ask(stream, path, &host).await,
-                    Some(tls) => ask(tls::connect(stream, tls, &[b"http/1.1"]).await?, path, &host).await,
+                    None => ask(stream, path, &host, by).await,
+                    Some(tls) => ask(tls::connect(stream, tls, &[b"http/1.1"]).await?, path, &host, by).await,
                 };
                 let status = status.map_err(|error| format!("asking: {error}"))?;
                 if statuses.contains(&status) { Ok(()) } else { Err(unexpected(status, statuses)) }
             }
         }
     };
-    let timeout = check.timeout;
-    let outcome = tokio::time::timeout(timeout, outcome).await;
-    outcome.unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(timeout))))
+    let outcome = tokio::time::timeout_at(by, outcome).await;
+    outcome.unwrap_or_else(|_| Err(format!("no answer within {}", humantime::format_duration(check.timeout))))
+}
+
+/// Ends the connection of a probe that has its answer. An endpoint that is rude is as well as any, so nobody waits for long, and
+/// the time of the probe is not over meanwhile.
+pub(super) async fn say_goodbye(by: Instant, goodbye: impl Future) {
+    let _rude = tokio::time::timeout_at(by.min(Instant::now() + LINGER), goodbye).await;
 }
 
 /// The status of the answer to a GET.
@@ -71,20 +81,25 @@ async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     path: &str,
     host: &str,
+    by: Instant,
 ) -> Result<u16, Box<dyn std::error::Error>> {
     let mut builder = http1::Builder::new();
     builder.max_buf_size(HEAD_MAX as usize);
-    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = builder.handshake(TokioIo::new(Polite::new(stream))).await?;
     let request = Request::get(path)
         .header(HOST, host)
         .header(USER_AGENT, AGENT)
         .header(CONNECTION, "close")
         .body(String::new())?;
-    let answer = sender.send_request(request);
-    tokio::pin!(answer, connection);
-    tokio::select! {
-        answer = &mut answer => Ok(answer?.status().as_u16()),
-        ended = &mut connection => {
+    let answer = Box::pin(sender.send_request(request));
+    match select(answer, connection).await {
+        Either::Left((answer, connection)) => {
+            // Nobody asks for the rest, so the connection ends.
+            let status = answer?.status().as_u16();
+            say_goodbye(by, connection).await;
+            Ok(status)
+        }
+        Either::Right((ended, answer)) => {
             ended?;
             // The answer may have come with the end.
             Ok(answer.await?.status().as_u16())

@@ -7,8 +7,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
@@ -19,7 +20,8 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 use crate::tls::{ClientSide, reason};
 
-use super::probe::LINGER;
+use super::polite::Polite;
+use super::probe::say_goodbye;
 
 static CONFIG: LazyLock<Result<Arc<ClientConfig>, Error>> = LazyLock::new(config);
 
@@ -28,8 +30,9 @@ pub(super) async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<&ClientSide>,
+    by: Instant,
 ) -> Result<(), String> {
-    let mut stream = match tls {
+    let stream = match tls {
         Some(tls) => connect(stream, tls, &[]).await?,
         None => {
             let config = CONFIG.as_ref().map_err(ToString::to_string)?;
@@ -37,13 +40,7 @@ pub(super) async fn shake_hands(
             secured(stream, Arc::clone(config), name).await?
         }
     };
-    // It has answered; what follows is politeness. Without reading to the end the kernel would send a reset after the goodbye.
-    let goodbye = async {
-        stream.shutdown().await?;
-        while stream.read(&mut [0; 1024]).await? > 0 {}
-        Ok::<_, std::io::Error>(())
-    };
-    let _rude = tokio::time::timeout(LINGER, goodbye).await;
+    say_goodbye(by, Polite::new(stream).shutdown()).await;
     Ok(())
 }
 

@@ -2,20 +2,24 @@
 
 use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, Stream, SupportedProtocolVersion, version};
 
-use crate::support::{Bound, Driver, Endpoint, Proxy, Settings, eventually, on_both_drivers};
+use crate::support::{
+    Authority, Bound, DEADLINE, Driver, Endpoint, Proxy, Settings, eventually, on_both_drivers,
+    secure_endpoint,
+};
 
 use super::{await_health, check, upstream};
 
 on_both_drivers!(
     a_handshake_is_made_and_ended,
+    who_does_not_end_is_as_well_as_any,
     who_speaks_no_tls_is_unhealthy,
     a_health_service_decides,
     who_speaks_no_grpc_is_unhealthy,
@@ -37,6 +41,18 @@ fn a_handshake_is_made_and_ended(driver: Driver) {
         eventually("goodbyes", || goodbyes.load(Ordering::Relaxed), |goodbyes| *goodbyes >= 3);
         assert_eq!(heard.load(Ordering::Relaxed), 0, "no byte, no reset");
     }
+}
+
+/// Waiting for its end is politeness, and no part of the probe's time.
+fn who_does_not_end_is_as_well_as_any(driver: Driver) {
+    let (_hold, held) = flume::bounded::<()>(0);
+    let rude = secure_endpoint(Authority::new().certify(&["a.test"]).server(), move |_stream| {
+        held.recv_timeout(DEADLINE).unwrap_err();
+    });
+    let check = check("type: TLS, initialState: Unhealthy").replace("timeout: 10s", "timeout: 150ms");
+    let settings = Settings::new(driver, &[rude.address]).upstream(&format!("healthCheck: {{{check}}}"));
+    let proxy = Proxy::start(&settings);
+    await_health(&proxy, &["healthy"]);
 }
 
 fn who_speaks_no_tls_is_unhealthy(driver: Driver) {
@@ -90,7 +106,7 @@ fn who_speaks_no_grpc_is_unhealthy(driver: Driver) {
 }
 
 /// Counts connections that end with a close_notify, and bytes and errors that come before it.
-fn speaks_tls(
+pub(super) fn speaks_tls(
     version: &'static SupportedProtocolVersion,
     goodbyes: Arc<AtomicUsize>,
     heard: Arc<AtomicUsize>,
@@ -118,13 +134,18 @@ fn speaks_grpc(status: Arc<AtomicI32>) -> Endpoint {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let status = status.load(Ordering::Relaxed);
         // Who has gone already hears nothing.
-        runtime.block_on(answer_grpc(stream, status)).ok();
+        let answer = async {
+            stream.set_nonblocking(true).unwrap();
+            answer_grpc(tokio::net::TcpStream::from_std(stream).unwrap(), status).await
+        };
+        runtime.block_on(answer).ok();
     })
 }
 
-async fn answer_grpc(stream: TcpStream, status: i32) -> Result<(), h2::Error> {
-    stream.set_nonblocking(true).unwrap();
-    let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+pub(super) async fn answer_grpc(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    status: i32,
+) -> Result<(), h2::Error> {
     let mut connection = h2::server::handshake(stream).await?;
     let Some(request) = connection.accept().await else { return Ok(()) };
     let (request, mut respond) = request?;
