@@ -2,6 +2,7 @@
 
 mod kinds;
 mod secured;
+mod turns;
 
 use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -20,6 +20,7 @@ on_both_drivers!(
     what_the_endpoint_sends_keeps_it_alive,
     a_reader_that_stalls_is_idle,
     the_maximum_duration_ends_a_busy_connection,
+    connections_made_together_end_apart,
     the_upstreams_maximum_duration_begins_with_the_connection,
     the_half_close_timeout_ends_what_is_left,
     the_half_close_timeout_is_one_of_silence,
@@ -140,6 +141,34 @@ fn the_maximum_duration_ends_a_busy_connection(driver: Driver) {
         // Up to a tenth sooner, and the coarse clock's resolution.
         assert!(duration(&record) >= Duration::from_millis(250), "{record}");
         assert!(record["bytes_sent"].as_u64() > Some(1), "there was traffic: {record}");
+    }
+}
+
+/// Between nine and ten tenths of the maximum, whichever side has it.
+fn connections_made_together_end_apart(driver: Driver) {
+    const TOGETHER: usize = 40;
+    const MAX: Duration = Duration::from_secs(4);
+    // A clock that ticks every few milliseconds, twice.
+    const TICKS: Duration = Duration::from_millis(30);
+    let maximum = "timeout: {tcp: {maxConnectionDuration: 4s}}";
+    let echo = Endpoint::echo();
+    let settings = Settings::new(driver, &[echo.address]);
+    let proxies = [settings.clone().listener(maximum), settings.upstream(maximum)].map(|s| Proxy::start(&s));
+    let clients =
+        proxies.each_ref().map(|proxy| (0..TOGETHER).map(|_| connect(proxy.address)).collect::<Vec<_>>());
+    for (proxy, clients) in proxies.iter().zip(clients) {
+        for mut client in clients {
+            assert_eq!(client.read(&mut [0]).unwrap(), 0, "an end, and no reset");
+        }
+        let records = proxy.records(TOGETHER);
+        records.iter().for_each(|record| ended_by_sheave(record, "max_duration"));
+        let ages: Vec<Duration> = records.iter().map(duration).collect();
+        let (least, most) = (*ages.iter().min().unwrap(), *ages.iter().max().unwrap());
+        assert!(least + TICKS >= MAX * 9 / 10, "too early: {ages:?}");
+        assert!(most <= MAX * 11 / 10, "too late: {ages:?}");
+        assert!(most - least >= MAX / 20, "all at once: {ages:?}");
+        let ended = proxy.metric("sheave_listener_connections_total", &["outcome=\"max_duration\""]);
+        assert_eq!(ended, TOGETHER as f64);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::support::{DEADLINE, FullEndpoint};
@@ -13,6 +13,7 @@ on_both_drivers!(
     without_privileges_a_removed_listener_stops_at_once,
     what_waits_at_a_removed_listener_is_served,
     a_removed_endpoint_drains,
+    a_removed_endpoint_lets_go_at_its_pace,
     a_connection_on_its_way_to_a_removed_endpoint_drains
 );
 
@@ -113,6 +114,56 @@ fn a_removed_endpoint_drains(driver: Driver) {
     let cut: Vec<&Value> = records.iter().filter(|record| record["outcome"] == "table_removed").collect();
     assert_eq!(cut.len(), 1, "{records:?}");
     assert_eq!(cut[0]["endpoint"], leaves.address.to_string());
+}
+
+/// Of all workers together, and the busy ones last.
+fn a_removed_endpoint_lets_go_at_its_pace(driver: Driver) {
+    const IDLE: usize = 16;
+    const PER_SECOND: f64 = 8.0;
+    const TICKS: Duration = Duration::from_millis(20);
+    let (leaves, stays) = (Endpoint::polite(), Endpoint::polite());
+    let upstream = format!("drain: {{timeout: 60s, closePerSecond: {PER_SECOND}}}");
+    let both = Settings::new(driver, &[leaves.address, stays.address]).upstream(&upstream);
+    let proxy = Proxy::start(&Settings { endpoints: vec![leaves.address], ..both.clone() });
+    let mut idle: Vec<TcpStream> = (0..IDLE).map(|_| connect(proxy.address)).collect();
+    idle.iter_mut().for_each(|stream| echoed(stream, b"before").unwrap());
+    let busy = [Load::long(connect(proxy.address)), Load::long(connect(proxy.address))];
+    proxy.wait_for_live(IDLE + busy.len());
+    proxy.reload(&both).unwrap();
+    let mut elsewhere = connect(proxy.address);
+    echoed(&mut elsewhere, b"before").unwrap();
+    assert_eq!(stays.accepted(), 1, "it has fewer connections");
+
+    let removed = SystemTime::now();
+    proxy.reload(&Settings { endpoints: vec![stays.address], ..both }).unwrap();
+    let records = proxy.records(IDLE);
+    assert!(busy.iter().all(|load| load.exchanges() > 0 && !load.is_over()), "idle ones first");
+    let mut ends: Vec<SystemTime> = records.iter().map(ended).collect();
+    ends.sort();
+    for (number, end) in (1..).zip(&ends) {
+        let due = removed + Duration::from_secs_f64(f64::from(number) / PER_SECOND);
+        assert!(*end + TICKS >= due, "number {number} too early: {records:?}");
+        // Whoever is behind makes up for it.
+        assert!(*end <= due + Duration::from_secs(5), "number {number} too late: {records:?}");
+    }
+    idle.iter_mut().for_each(|stream| _ = end_of(stream));
+    eventually("the end of busy ones", || busy.iter().all(Load::is_over), |over| *over);
+    for record in proxy.records(IDLE + busy.len()) {
+        assert_eq!(
+            (&record["outcome"], &record["side"]),
+            (&"table_removed".into(), &"sheave".into()),
+            "{record}"
+        );
+        assert_eq!(record["endpoint"], leaves.address.to_string(), "{record}");
+    }
+    let counted = proxy.metric("sheave_listener_connections_total", &["outcome=\"table_removed\""]);
+    assert_eq!(counted, (IDLE + busy.len()) as f64);
+    echoed(&mut elsewhere, b"after").unwrap();
+}
+
+pub(super) fn ended(record: &Value) -> SystemTime {
+    let accepted = humantime::parse_rfc3339(record["time"].as_str().unwrap()).unwrap();
+    accepted + Duration::from_secs_f64(record["duration_ms"].as_f64().unwrap() / 1_000.0)
 }
 
 /// The endpoint leaves while the connection to it is being made.

@@ -2,8 +2,9 @@
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::departures::ended;
 use super::*;
 use crate::support::{FullEndpoint, ask_from, connect_from};
 
@@ -11,10 +12,12 @@ on_both_drivers!(
     a_new_deny_list_closes_just_those,
     a_route_that_leads_elsewhere_closes_just_those,
     who_is_on_the_way_in_is_closed_too,
+    what_a_second_change_forbids_is_paced_too,
 );
 
 const UNWANTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+const THIRD: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 4));
 
 fn held(proxy: &Proxy, source: IpAddr, count: usize) -> Vec<TcpStream> {
     let held = || {
@@ -114,4 +117,48 @@ fn who_is_on_the_way_in_is_closed_too(driver: Driver) {
     let end = client.read(&mut [0]).map_err(|error| error.kind());
     assert!(matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)), "{end:?}");
     cut(&proxy, UNWANTED, 1);
+}
+
+/// When the time of those that the first change forbids is nearly over.
+fn what_a_second_change_forbids_is_paced_too(driver: Driver) {
+    const FIRST: usize = 400;
+    const SECOND: usize = 120;
+    const WINDOW: Duration = Duration::from_secs(5);
+    // The kernel takes connections for it, which is all that is needed.
+    let endpoint = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    endpoint.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    endpoint.listen(1_024).unwrap();
+    let address = endpoint.local_addr().unwrap().as_socket().unwrap();
+    let settings = Settings { workers: 1, ..Settings::new(driver, &[address]) };
+    let proxy = Proxy::start(&settings);
+    let open = |source, count| (0..count).map(|_| connect_from(source, proxy.address)).collect::<Vec<_>>();
+    let (first, second, others) = (open(UNWANTED, FIRST), open(OTHER, SECOND), open(THIRD, 4));
+    let all = first.len() + second.len() + others.len();
+    eventually("all of them", || table(proxy.admin), |table| active(table, "main", address) == all);
+    let of = |source: IpAddr| {
+        let from = format!("{source}:");
+        let records = proxy.lines.all().into_iter();
+        records.filter(|record| record["client"].as_str().unwrap().starts_with(&from)).collect::<Vec<_>>()
+    };
+    let first_change = SystemTime::now();
+    proxy.reload(&settings.clone().listener("deny: [127.0.0.2/32]")).unwrap();
+    eventually("most of the first", || of(UNWANTED).len(), |count| *count >= FIRST * 9 / 10);
+    assert_eq!(of(OTHER).len(), 0);
+    let second_change = SystemTime::now();
+    proxy.reload(&settings.listener("deny: [127.0.0.2/32, 127.0.0.3/32]")).unwrap();
+    let ends = [(UNWANTED, FIRST), (OTHER, SECOND)].map(|(source, count)| {
+        let records = eventually("all that are forbidden", || of(source), |records| records.len() == count);
+        assert!(records.iter().all(|record| record["outcome"] == "policy"), "{records:?}");
+        let ends = records.iter().map(ended);
+        (ends.clone().min().unwrap(), ends.max().unwrap())
+    });
+    for (change, (_, last)) in [first_change, second_change].into_iter().zip(ends) {
+        assert!(last <= change + WINDOW, "not within {WINDOW:?}");
+    }
+    let spread = ends[1].1.duration_since(ends[1].0).unwrap();
+    // 8 in a tenth of a second are no crowd; by the time of the first ones all of them would have gone within four of these.
+    assert!(spread >= Duration::from_secs(1), "{SECOND} were closed within {spread:?}");
+    assert_eq!(proxy.wait_for_live(others.len()).len(), others.len());
+    let counted = proxy.metric("sheave_listener_connections_total", &["outcome=\"policy\""]);
+    assert_eq!(counted, (FIRST + SECOND) as f64);
 }

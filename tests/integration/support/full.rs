@@ -15,8 +15,13 @@ pub(crate) struct FullEndpoint {
 
 impl FullEndpoint {
     pub(crate) fn start() -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap())
+    }
+
+    /// On 0.0.0.0 it is at every address of the machine.
+    pub(crate) fn start_on(address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.bind(&address.into()).unwrap();
         // A backlog of 0 has one place; whoever comes after that gets no answer to its SYN.
         socket.listen(0).unwrap();
         let listener = std::net::TcpListener::from(socket);
