@@ -5,23 +5,24 @@
 //! thread for it finds here what they become and how they are sent.
 
 mod attributes;
-mod client;
 mod environment;
 mod exporter;
-mod http;
 mod metrics;
+mod request;
 mod resource;
+mod sender;
+mod span;
 mod spans;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
-
-use opentelemetry::InstrumentationScope;
-use opentelemetry_sdk::trace::SpanData;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{ConnectionRecord, LongLived};
 use exporter::Exporter;
+use span::Spans;
+use wire::Message;
 
 pub use environment::{Batches, MetricSettings, Settings, TraceSettings};
 pub use metrics::{Description, MetricKind, MetricSender, MetricValue, Requests, Starts};
@@ -35,9 +36,9 @@ pub struct SpanCounters {
     pub exported: AtomicU64,
     /// The queue was full, because the receiver was slow or gone.
     pub dropped_by_queue: AtomicU64,
-    /// Sending them failed, and trying again too.
+    /// Sending them failed, and trying again too; or the receiver did not want them.
     pub dropped_by_export: AtomicU64,
-    /// Batches that could not be sent.
+    /// Batches that could not be sent, or not all of them.
     pub failed_exports: AtomicU64,
     /// Spans that wait to be sent.
     queued: AtomicUsize,
@@ -52,10 +53,11 @@ impl SpanCounters {
 /// Where the telemetry thread puts records that are to become traces.
 #[derive(Debug)]
 pub(super) struct Traces {
-    queue: flume::Sender<Vec<SpanData>>,
+    queue: flume::Sender<Spans>,
     queue_max: usize,
     counters: Arc<SpanCounters>,
-    scope: InstrumentationScope,
+    /// Where a span is put together.
+    fields: Message,
 }
 
 /// The sending thread, as its owner sees it.
@@ -76,27 +78,26 @@ pub(super) fn start(
     // Each trace has one span at least.
     let (sender, queue) = flume::bounded(queue_max);
     let finished = Exporter { settings, queue, counters: Arc::clone(counters) }.start()?;
-    let scope = InstrumentationScope::builder("sheave")
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(SCHEMA)
-        .build();
-    let traces = Traces { queue: sender, queue_max, counters: Arc::clone(counters), scope };
+    let fields = Message::default();
+    let traces = Traces { queue: sender, queue_max, counters: Arc::clone(counters), fields };
     Ok((traces, Sending { finished }))
 }
 
 impl Traces {
     /// Makes the trace of a connection that ended.
-    pub(super) fn enter(&self, record: &ConnectionRecord) {
-        self.put(spans::of_ended(record, &self.scope));
+    pub(super) fn enter(&mut self, record: &ConnectionRecord) {
+        let spans = spans::of_ended(record, &mut self.fields);
+        self.put(spans);
     }
 
     /// Shows a connection in its trace before it ends.
-    pub(super) fn tell(&self, connection: &LongLived) {
-        self.put(vec![spans::of_long_lived(connection, &self.scope)]);
+    pub(super) fn tell(&mut self, connection: &LongLived) {
+        let spans = spans::of_long_lived(connection, &mut self.fields);
+        self.put(spans);
     }
 
-    fn put(&self, spans: Vec<SpanData>) {
-        let count = spans.len();
+    fn put(&self, spans: Spans) {
+        let count = spans.count();
         // The sending thread only ever takes some away meanwhile.
         let queued = self.counters.queued.fetch_add(count, Ordering::Relaxed) + count;
         if queued > self.queue_max || self.queue.try_send(spans).is_err() {
@@ -111,4 +112,10 @@ impl Sending {
     pub(super) fn finish(self, timeout: Duration) {
         let _too_slow = self.finished.recv_timeout(timeout);
     }
+}
+
+/// Since the epoch.
+fn nanoseconds(time: SystemTime) -> u64 {
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

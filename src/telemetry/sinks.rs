@@ -134,7 +134,7 @@ impl<W: Write> Takers<W> {
         match report {
             Report::Ended(record) => self.take_ended(record),
             Report::Lives(connection) => {
-                if let Some(traces) = &self.traces {
+                if let Some(traces) = &mut self.traces {
                     traces.tell(&connection);
                 }
             }
@@ -145,7 +145,7 @@ impl<W: Write> Takers<W> {
         if record.wants.log {
             self.log.enter(&record);
         }
-        if let Some(traces) = self.traces.as_ref().filter(|_| record.wants.trace) {
+        if let Some(traces) = self.traces.as_mut().filter(|_| record.wants.trace) {
             traces.enter(&record);
         }
         // The last, as it keeps the record.

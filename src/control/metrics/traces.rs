@@ -31,8 +31,8 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &["reason"],
-        help: "Spans lost: `queue_full` (the receiver is slower than they come) or `export_failed` (it took none of a batch, \
-               also when asked again).",
+        help: "Spans lost: `queue_full` (the receiver is slower than they come) or `export_failed` (it did not take \
+               them, also when asked again).",
         samples: |scrape, samples| {
             let spans = &scrape.shared.telemetry.spans;
             samples.put(&["queue_full"], spans.dropped_by_queue.load(Ordering::Relaxed))?;
@@ -44,7 +44,7 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         unit: None,
         labels: &[],
-        help: "Batches of spans that could not be sent; the log says why.",
+        help: "Batches of spans that could not be sent, or not all of them; the log says why.",
         samples: |scrape, samples| {
             samples.put(&[], scrape.shared.telemetry.spans.failed_exports.load(Ordering::Relaxed))
         },

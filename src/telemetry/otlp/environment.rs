@@ -1,7 +1,7 @@
 //! What is sent where, and how: what the file says, and the OTEL_* variables of the OpenTelemetry specification, which win
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>).
 //!
-//! Pure: the variables are an argument. The exporter of spans itself reads those for headers and compression.
+//! Pure: the variables are an argument.
 
 mod metrics;
 mod pairs;
@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use hyper::HeaderMap;
+use hyper::header::{HeaderName, HeaderValue};
 
 use crate::config::{MetricsOtlp, OtlpProtocol, Tracing};
 
@@ -40,6 +43,9 @@ pub(super) struct Receiver {
     pub(super) timeout: Duration,
     /// Of the authorities to trust in place of the system's.
     pub(super) certificate: Option<PathBuf>,
+    /// Their values are secret.
+    pub(super) headers: HeaderMap,
+    pub(super) is_compressed: bool,
 }
 
 /// What the file says of a receiver.
@@ -61,7 +67,7 @@ const METRICS: Signal = Signal { name: "METRICS", path: "/v1/metrics" };
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Those of `OTEL_EXPORTER_OTLP_...` that are heeded here or by the exporter, for each signal and for all.
+/// Those of `OTEL_EXPORTER_OTLP_...` that are heeded, for each signal and for all.
 const OF_RECEIVERS: &[&str] =
     &["CERTIFICATE", "COMPRESSION", "ENDPOINT", "HEADERS", "INSECURE", "PROTOCOL", "TIMEOUT"];
 
@@ -201,6 +207,8 @@ impl Environment {
             protocol,
             timeout: timeout.map_or(TIMEOUT, |name| self.milliseconds(&name, TIMEOUT)),
             certificate: self.value(signal, "CERTIFICATE").map(PathBuf::from),
+            headers: self.headers(signal),
+            is_compressed: self.is_compressed(signal),
         }
     }
 
@@ -261,6 +269,27 @@ impl Environment {
         is_place.then_some(name)
     }
 
+    fn headers(&mut self, signal: Signal) -> HeaderMap {
+        let Some(name) = self.either(signal, "HEADERS") else { return HeaderMap::new() };
+        let headers = self.get(&name).and_then(headers);
+        headers.unwrap_or_else(|| {
+            self.complain_in_secret(&name, "write key=value,key=value, percent-encoded");
+            HeaderMap::new()
+        })
+    }
+
+    fn is_compressed(&mut self, signal: Signal) -> bool {
+        let Some(name) = self.either(signal, "COMPRESSION") else { return false };
+        match self.get(&name) {
+            Some("gzip") => true,
+            Some("none") => false,
+            _ => {
+                self.complain(&name, "write gzip or none");
+                false
+            }
+        }
+    }
+
     fn is_true(&mut self, name: &str) -> bool {
         match self.get(name).map(str::to_ascii_lowercase).as_deref() {
             Some("true") => true,
@@ -316,6 +345,17 @@ fn is_heeded(name: &str) -> bool {
         of_signal.unwrap_or(rest)
     });
     HEEDED.contains(&name) || of_receiver.is_some_and(|rest| OF_RECEIVERS.contains(&rest))
+}
+
+/// `None`: something else than headers.
+fn headers(text: &str) -> Option<HeaderMap> {
+    let pairs = pairs(text)?.into_iter();
+    let headers = pairs.map(|(name, value)| {
+        let mut value = HeaderValue::try_from(value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::try_from(name).ok()?, value))
+    });
+    headers.collect()
 }
 
 #[cfg(test)]

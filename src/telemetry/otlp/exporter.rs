@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use opentelemetry_http::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use super::http::Trouble;
-use super::{SpanCounters, TraceSettings, client, resource};
+use super::request::Template;
+use super::sender::{Again, Answer, Sender};
+use super::span::Spans;
+use super::{SpanCounters, TraceSettings, resource};
 
 /// How long spans gather before they are taken: being woken for those of each connection costs more than sending them.
 const GATHER: Duration = Duration::from_millis(5);
@@ -19,7 +22,7 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Exporter {
     pub(super) settings: TraceSettings,
-    pub(super) queue: flume::Receiver<Vec<SpanData>>,
+    pub(super) queue: flume::Receiver<Spans>,
     pub(super) counters: Arc<SpanCounters>,
 }
 
@@ -38,11 +41,10 @@ impl Exporter {
                 }
             };
             runtime.block_on(async {
-                match client::spans(&self.settings) {
-                    Ok((mut exporter, trouble)) => {
-                        exporter.set_resource(&resource::of_this_process(&self.settings.resource));
+                match Sender::new(self.settings.receiver.clone()) {
+                    Ok(sender) => {
                         let _starter_waits = ready.send(Ok(()));
-                        self.run(&exporter, &trouble).await;
+                        self.run(sender).await;
                     }
                     Err(error) => {
                         let _starter_waits = ready.send(Err(error));
@@ -57,47 +59,96 @@ impl Exporter {
     }
 
     /// Until nobody is left who makes spans, and all of them are sent.
-    async fn run(&self, exporter: &SpanExporter, trouble: &Trouble) {
+    async fn run(&self, mut sender: Sender) {
+        let template = Template::new(&resource::of_this_process(&self.settings.resource));
         let mut log = Log::default();
         while let Some(batch) = self.next().await {
-            let count = batch.len() as u64;
-            let result = match timeout(self.settings.batches.timeout, exporter.export(batch)).await {
-                Ok(result) => result.map_err(|error| trouble.take().unwrap_or_else(|| error.to_string())),
-                Err(_) => Err("it takes too long".to_owned()),
+            let request = template.request(batch.traces.iter());
+            let sent = timeout(self.settings.batches.timeout, send(&mut sender, request)).await;
+            let (lost, result) = match sent {
+                Ok(Ok(answer)) => match answer.rejected() {
+                    None => (0, Ok(())),
+                    Some((lost, why)) => {
+                        (lost, Err(format!("{} rejects {lost} spans: {why:?}", sender.receiver())))
+                    }
+                },
+                Ok(Err(why)) => (u64::MAX, Err(why)),
+                Err(_) => (u64::MAX, Err("it takes too long".to_owned())),
             };
-            match &result {
-                Ok(()) => self.counters.exported.fetch_add(count, Ordering::Relaxed),
-                Err(_) => {
-                    self.counters.failed_exports.fetch_add(1, Ordering::Relaxed);
-                    self.counters.dropped_by_export.fetch_add(count, Ordering::Relaxed)
-                }
-            };
+            let all = batch.count as u64;
+            let lost = lost.min(all);
+            self.counters.exported.fetch_add(all - lost, Ordering::Relaxed);
+            self.counters.dropped_by_export.fetch_add(lost, Ordering::Relaxed);
+            self.counters.failed_exports.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
             log.tell(self, result);
         }
     }
 
     /// What there is to send, once something is; `None`: there will be nothing any more.
-    async fn next(&self) -> Option<Vec<SpanData>> {
+    async fn next(&self) -> Option<Batch> {
         let batches = &self.settings.batches;
-        let mut batch = self.queue.recv_async().await.ok()?;
+        let mut batch = Batch::default();
+        batch.add(self.queue.recv_async().await.ok()?);
         let due = Instant::now() + batches.delay;
-        while batch.len() < batches.batch_max {
-            let before = batch.len();
+        while batch.count < batches.batch_max {
+            let before = batch.count;
             sleep_until(due.min(Instant::now() + GATHER)).await;
-            while batch.len() < batches.batch_max
+            while batch.count < batches.batch_max
                 && let Ok(spans) = self.queue.try_recv()
             {
-                batch.extend(spans);
+                batch.add(spans);
             }
-            if batch.len() == before {
+            if batch.count == before {
                 // Nobody is left, or it is time.
                 let Ok(Ok(spans)) = timeout_at(due, self.queue.recv_async()).await else { break };
-                batch.extend(spans);
+                batch.add(spans);
             }
         }
-        self.counters.queued.fetch_sub(batch.len(), Ordering::Relaxed);
+        self.counters.queued.fetch_sub(batch.count, Ordering::Relaxed);
         Some(batch)
     }
+}
+
+/// Spans that are sent together.
+#[derive(Default)]
+struct Batch {
+    traces: Vec<Spans>,
+    /// Spans in all of them.
+    count: usize,
+}
+
+impl Batch {
+    fn add(&mut self, spans: Spans) {
+        self.count += spans.count();
+        self.traces.push(spans);
+    }
+}
+
+/// Tries again where the receiver may take it then.
+async fn send(sender: &mut Sender, request: Bytes) -> Result<ExportTraceServiceResponse, String> {
+    let mut waits = again();
+    loop {
+        let refusal = match sender.send(request.clone()).await {
+            Ok(answer) => return Ok(answer),
+            Err(refusal) => refusal,
+        };
+        let wait = match (refusal.again, waits.next()) {
+            (Again::Never, _) | (_, None) => return Err(refusal.why),
+            (Again::Soon, Some(wait)) => wait,
+            (Again::After(wait), Some(_)) => wait,
+        };
+        sleep(wait).await;
+    }
+}
+
+/// As often, and after such waits, as OpenTelemetry's exporters do.
+fn again() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(Duration::from_millis(1_600))
+        .with_max_times(3)
+        .with_jitter()
+        .build()
 }
 
 /// What the log was told.

@@ -5,20 +5,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use opentelemetry::KeyValue;
-use opentelemetry_sdk::Resource;
-
-use super::SCHEMA;
 use crate::telemetry::identity;
 
 /// `environment` wins over what is known here.
-pub(super) fn of_this_process(environment: &[(String, String)]) -> Resource {
-    let attributes = attributes_of_this_process(environment);
-    let attributes = attributes.into_iter().map(|(key, value)| KeyValue::new(key, value));
-    Resource::builder_empty().with_schema_url(attributes, SCHEMA).build()
-}
-
-pub(super) fn attributes_of_this_process(environment: &[(String, String)]) -> BTreeMap<String, String> {
+pub(super) fn of_this_process(environment: &[(String, String)]) -> BTreeMap<String, String> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     attributes(host.trim(), environment)
 }

@@ -3,19 +3,18 @@
 //! The root is the connection; below it are its phases, each from the record's own times, so that trace and access log
 //! say the same. A failure that another attempt made good is the attempt's, not the connection's.
 
-use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-
-use super::attributes::Attributes;
 use crate::telemetry::{Attempt, ConnectionRecord, LongLived, Outcome, identity};
 
-/// The trace of a connection that ended.
-pub(super) fn of_ended(record: &ConnectionRecord, scope: &InstrumentationScope) -> Vec<SpanData> {
-    let mut trace = Trace::new(record, scope);
+use super::attributes;
+use super::span::{Kind, Place, Span, Spans};
+use super::wire::Message;
+
+/// The trace of a connection that ended. Its spans are put together in `fields`.
+pub(super) fn of_ended(record: &ConnectionRecord, fields: &mut Message) -> Spans {
+    let root = identity::span_id(record.id);
+    let mut trace = Trace { record, root, fields, spans: Spans::new() };
     trace.connection();
     trace.proxy_header();
     trace.handshake();
@@ -29,61 +28,51 @@ pub(super) fn of_ended(record: &ConnectionRecord, scope: &InstrumentationScope) 
 }
 
 /// A part of the life of a connection that goes on.
-pub(super) fn of_long_lived(connection: &LongLived, scope: &InstrumentationScope) -> SpanData {
-    let trace = TraceId::from_bytes(connection.trace.to_bytes());
+pub(super) fn of_long_lived(connection: &LongLived, fields: &mut Message) -> Spans {
     // Another one for each part, beyond those that its end will have.
     let part = connection.to.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let part = usize::try_from(part).unwrap_or(usize::MAX);
-    let span = SpanId::from(identity::child_span_id(connection.id, part));
-    SpanData {
-        span_context: SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE),
-        parent_span_id: SpanId::from(identity::span_id(connection.id)),
-        parent_span_is_remote: false,
-        span_kind: SpanKind::Internal,
-        name: format!("tcp {} (live)", connection.listener).into(),
-        start_time: connection.from,
-        end_time: connection.to,
-        attributes: Attributes::of_long_lived(connection).into_vec(),
-        dropped_attributes_count: 0,
-        events: SpanEvents::default(),
-        links: SpanLinks::default(),
-        status: Status::Unset,
-        instrumentation_scope: scope.clone(),
-    }
+    let place = Place {
+        trace: connection.trace,
+        id: identity::child_span_id(connection.id, part),
+        parent: Some(identity::span_id(connection.id)),
+        is_parent_remote: false,
+    };
+    let mut spans = Spans::new();
+    let name = format!("tcp {} (live)", connection.listener);
+    let mut span = spans.begin(fields, place, (&name, ""), Kind::Internal);
+    span.lasts(connection.from, connection.to);
+    attributes::of_long_lived(&mut span, connection);
+    span.end();
+    spans
 }
 
 struct Trace<'a> {
     record: &'a ConnectionRecord,
-    scope: &'a InstrumentationScope,
-    root: SpanId,
-    spans: Vec<SpanData>,
+    root: u64,
+    /// Of the span that is written.
+    fields: &'a mut Message,
+    spans: Spans,
 }
 
 /// A span's place in the time of its connection.
 type Time = (Duration, Duration);
 
-impl<'a> Trace<'a> {
-    fn new(record: &'a ConnectionRecord, scope: &'a InstrumentationScope) -> Self {
-        let root = SpanId::from(identity::span_id(record.id));
-        // Root, handshake, route and relay beside the attempts.
-        let spans = Vec::with_capacity(record.attempts.len() + 4);
-        Self { record, scope, root, spans }
-    }
-
+impl Trace<'_> {
     fn connection(&mut self) {
         let record = self.record;
-        let time = (Duration::ZERO, record.timeline.ended);
-        let name = format!("tcp {}", record.listener);
-        let attributes = Attributes::of_connection(record);
-        let reason = record.tls.as_deref().and_then(|tls| tls.failure.as_deref());
+        let place = Place {
+            trace: record.trace,
+            id: self.root,
+            parent: record.parent.map(|parent| parent.span),
+            is_parent_remote: record.parent.is_some(),
+        };
         let failure = self.failure();
-        let span = self.add(SpanId::INVALID, name, SpanKind::Server, time, attributes);
-        span.span_context = with_id(span, identity::span_id(record.id));
-        if let Some(parent) = record.parent {
-            span.parent_span_id = SpanId::from(parent.span);
-            span.parent_span_is_remote = true;
-        }
-        fail(span, failure, reason);
+        let mut span = self.spans.begin(self.fields, place, ("tcp ", &record.listener), Kind::Server);
+        span.lasts(record.timeline.accepted, record.timeline.accepted + record.timeline.ended);
+        attributes::of_connection(&mut span, record);
+        span.fail(failure, record.tls.as_deref().and_then(|tls| tls.failure.as_deref()));
+        span.end();
     }
 
     /// Until it was known who the client is.
@@ -95,8 +84,9 @@ impl<'a> Trace<'a> {
         let ended = timeline.proxy_ended.or_else(|| failure.map(|_| timeline.ended));
         let Some(ended) = ended else { return };
         let time = (Duration::ZERO, ended);
-        let span = self.child("proxy header", time, Attributes::new());
-        fail(span, failure, None);
+        let mut span = self.child("proxy header", time);
+        span.fail(failure, None);
+        span.end();
     }
 
     /// The client's TLS handshake, or its ClientHello, where TLS ends elsewhere.
@@ -115,15 +105,13 @@ impl<'a> Trace<'a> {
         let made = tls.and_then(|tls| tls.downstream.as_ref());
         let is_passed_through = ended.is_some() && made.is_none();
         let name = if is_passed_through { "client hello" } else { "tls handshake" };
-        let mut attributes = Attributes::new();
+        let mut span = self.child(name, (begun, ended.unwrap_or(record.timeline.ended)));
         if let Some(made) = made {
-            attributes.negotiated(made);
+            attributes::negotiated(&mut span, made);
         }
-        let reason = tls.and_then(|tls| tls.failure.as_deref());
         let failure = failure.filter(|_| is_under_way);
-        let time = (begun, ended.unwrap_or(record.timeline.ended));
-        let span = self.child(name, time, attributes);
-        fail(span, failure, reason);
+        span.fail(failure, tls.and_then(|tls| tls.failure.as_deref()));
+        span.end();
     }
 
     /// From knowing the client until its first endpoint was chosen, with the wait for a place.
@@ -139,34 +127,34 @@ impl<'a> Trace<'a> {
         // Who was refused within the handshake was so at its end.
         let begun = if is_refused && record.tls.is_some() { timeline.ended } else { begun };
         let time = (begun, timeline.connect_started.unwrap_or(timeline.ended));
-        let mut attributes = Attributes::new();
-        attributes.route(record);
         let failure = self.failure().filter(|_| record.attempts.is_empty());
-        let span = self.child("route", time, attributes);
-        fail(span, failure, None);
+        let mut span = self.child("route", time);
+        attributes::route(&mut span, record);
+        span.fail(failure, None);
+        span.end();
     }
 
     fn attempt(&mut self, index: usize, attempt: &Attempt) {
         let record = self.record;
         let hedged = record.attempts.iter().any(|other| is_hedge(attempt, other));
-        let attributes = Attributes::of_attempt(record, attempt, index + 1, hedged);
         let upstream = record.upstream.as_deref().unwrap_or("endpoint");
-        let (name, time) = (format!("connect {upstream}"), (attempt.started, attempt.ended));
-        let root = self.root;
-        let span = self.add(root, name, SpanKind::Client, time, attributes);
         // Who was outpaced, or whose client left, has not failed.
         let failure = attempt.failure.filter(|failure| failure.is_error() && *failure != Outcome::Outpaced);
-        fail(span, failure, attempt.reason.as_deref());
-        let parent = span.span_context.span_id();
+        let (name, time) = (("connect ", upstream), (attempt.started, attempt.ended));
+        let parent = self.next_id();
+        let mut span = self.begin(self.root, name, Kind::Client, time);
+        attributes::of_attempt(&mut span, record, attempt, index + 1, hedged);
+        span.fail(failure, attempt.reason.as_deref());
+        span.end();
         let Some(connected) = attempt.handshake_started else { return };
-        let mut attributes = Attributes::new();
         let made = record.tls.as_deref().and_then(|tls| tls.upstream.as_ref());
-        if let Some(made) = made.filter(|_| attempt.failure.is_none()) {
-            attributes.negotiated(made);
-        }
         let time = (connected, attempt.ended);
-        let span = self.add(parent, "tls handshake", SpanKind::Internal, time, attributes);
-        fail(span, failure, attempt.reason.as_deref());
+        let mut span = self.begin(parent, ("tls handshake", ""), Kind::Internal, time);
+        if let Some(made) = made.filter(|_| attempt.failure.is_none()) {
+            attributes::negotiated(&mut span, made);
+        }
+        span.fail(failure, attempt.reason.as_deref());
+        span.end();
     }
 
     /// From having an endpoint to the end.
@@ -174,29 +162,30 @@ impl<'a> Trace<'a> {
         let record = self.record;
         let timeline = &record.timeline;
         let (Some(_), Some(begun)) = (record.endpoint, timeline.connect_ended) else { return };
-        let mut attributes = Attributes::new();
-        attributes.bytes(record);
         let failure = self.failure();
-        let event = |name: &'static str, at: Option<Duration>| {
-            Some(Event::new(name, timeline.accepted + at?, Vec::new(), 0))
-        };
-        let events = [
-            event("first_byte_downstream", timeline.first_byte_downstream),
-            event("first_byte_upstream", timeline.first_byte_upstream),
-            event("half_close_downstream", timeline.half_close_downstream),
-            event("half_close_upstream", timeline.half_close_upstream),
+        let mut events = [
+            ("first_byte_downstream", timeline.first_byte_downstream),
+            ("first_byte_upstream", timeline.first_byte_upstream),
+            ("half_close_downstream", timeline.half_close_downstream),
+            ("half_close_upstream", timeline.half_close_upstream),
         ];
-        let span = self.child("relay", (begun, timeline.ended), attributes);
-        span.events.events.extend(events.into_iter().flatten());
-        span.events.events.sort_by_key(|event| event.timestamp);
-        fail(span, failure, None);
+        events.sort_by_key(|(_, at)| *at);
+        let mut span = self.child("relay", (begun, timeline.ended));
+        attributes::bytes(&mut span, record);
+        for (name, at) in events {
+            if let Some(at) = at {
+                span.event(name, timeline.accepted + at);
+            }
+        }
+        span.fail(failure, None);
+        span.end();
     }
 
     /// The time in which it was to end.
     fn drain(&mut self) {
         let timeline = &self.record.timeline;
         if let Some(begun) = timeline.drain_started {
-            self.child("drain", (begun, timeline.ended), Attributes::new());
+            self.child("drain", (begun, timeline.ended)).end();
         }
     }
 
@@ -205,57 +194,28 @@ impl<'a> Trace<'a> {
         Some(self.record.outcome).filter(|outcome| outcome.is_error())
     }
 
-    fn child(&mut self, name: &'static str, time: Time, attributes: Attributes) -> &mut SpanData {
-        self.add(self.root, name, SpanKind::Internal, time, attributes)
+    fn child(&mut self, name: &str, time: Time) -> Span<'_> {
+        self.begin(self.root, (name, ""), Kind::Internal, time)
     }
 
-    fn add(
-        &mut self,
-        parent: SpanId,
-        name: impl Into<Cow<'static, str>>,
-        kind: SpanKind,
-        (started, ended): Time,
-        attributes: Attributes,
-    ) -> &mut SpanData {
-        let record = self.record;
-        let trace = TraceId::from_bytes(record.trace.to_bytes());
-        let span = SpanId::from(identity::child_span_id(record.id, self.spans.len()));
-        let accepted = record.timeline.accepted;
-        let index = self.spans.len();
-        self.spans.push(SpanData {
-            span_context: SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE),
-            parent_span_id: parent,
-            parent_span_is_remote: false,
-            span_kind: kind,
-            name: name.into(),
-            start_time: accepted + started,
-            end_time: accepted + ended.max(started),
-            attributes: attributes.into_vec(),
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
-            status: Status::Unset,
-            instrumentation_scope: self.scope.clone(),
-        });
-        &mut self.spans[index]
+    fn begin(&mut self, parent: u64, name: (&str, &str), kind: Kind, (started, ended): Time) -> Span<'_> {
+        let (id, parent) = (self.next_id(), Some(parent));
+        let place = Place { trace: self.record.trace, id, parent, is_parent_remote: false };
+        let mut span = self.spans.begin(self.fields, place, name, kind);
+        let accepted = self.record.timeline.accepted;
+        span.lasts(accepted + started, accepted + ended.max(started));
+        span
     }
-}
 
-fn with_id(span: &SpanData, id: u64) -> SpanContext {
-    let trace = span.span_context.trace_id();
-    SpanContext::new(trace, SpanId::from(id), TraceFlags::SAMPLED, false, TraceState::NONE)
+    /// Of the span that begins next.
+    fn next_id(&self) -> u64 {
+        identity::child_span_id(self.record.id, self.spans.count())
+    }
 }
 
 /// Whether `attempt` began beside `other`.
 fn is_hedge(attempt: &Attempt, other: &Attempt) -> bool {
     other.started < attempt.started && attempt.started < other.ended
-}
-
-fn fail(span: &mut SpanData, failure: Option<Outcome>, reason: Option<&str>) {
-    if let Some(failure) = failure {
-        span.attributes.push(KeyValue::new("error.type", failure.label()));
-        span.status = Status::error(reason.unwrap_or_default().to_owned());
-    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ pub(crate) enum Mood {
     Takes,
     /// All of it: it is not available.
     Refuses,
-    /// Three points of each, as they are too old.
+    /// The next one, and then takes all.
+    RefusesOne,
+    /// Three points or spans of each, as they are too old.
     Rejects,
 }
 
@@ -204,7 +206,12 @@ impl Taker<'_> {
                 Some(Vec::new())
             }
             Mood::Refuses => None,
+            Mood::RefusesOne => {
+                *self.mood.lock().unwrap() = Mood::Takes;
+                None
+            }
             Mood::Rejects => {
+                // What is said of spans has the same form.
                 let error_message = "too old".to_owned();
                 let part = ExportMetricsPartialSuccess { rejected_data_points: 3, error_message };
                 Some(ExportMetricsServiceResponse { partial_success: Some(part) }.encode_to_vec())

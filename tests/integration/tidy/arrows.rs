@@ -71,7 +71,7 @@ const CRATES: &[Crate] = &[
         why: "tokio lives on the control thread only: a worker that polled it would stall its connections",
     },
     Crate {
-        names: &["opentelemetry"],
+        names: &["opentelemetry", "prost"],
         only: &["src/telemetry/otlp"],
         why: "spans are made of records in one place; everybody else writes to the record",
     },

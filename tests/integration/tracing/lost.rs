@@ -15,6 +15,8 @@ on_both_drivers!(
     a_receiver_that_is_gone,
     the_log_says_what_went_wrong,
     a_receiver_that_never_answers,
+    a_receiver_that_is_busy_for_a_moment,
+    a_receiver_that_rejects_some,
     the_last_spans_are_sent_at_the_end
 );
 
@@ -106,6 +108,33 @@ fn a_receiver_that_never_answers(driver: Driver) {
         process.signal(Signal::TERM);
         assert!(process.wait().success());
         assert!(asked.elapsed() < BOUNDED, "{:?}", asked.elapsed());
+    }
+}
+
+fn a_receiver_that_is_busy_for_a_moment(driver: Driver) {
+    let echo = Endpoint::echo();
+    for speech in [Speech::Grpc, Speech::Http] {
+        let collector = Collector::start(speech);
+        collector.set_mood(Mood::RefusesOne);
+        let proxy = start(driver, &echo, speech, collector.address());
+        assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+        let exported = || proxy.metric("sheave_trace_spans_exported_total", &[]);
+        assert_eq!(eventually("spans", exported, |exported| *exported > 0.0), 4.0);
+        assert_eq!(collector.spans().len(), 4);
+        assert_eq!(proxy.metric("sheave_trace_export_failures_total", &[]), 0.0);
+    }
+}
+
+fn a_receiver_that_rejects_some(driver: Driver) {
+    let echo = Endpoint::echo();
+    for speech in [Speech::Grpc, Speech::Http] {
+        let collector = Collector::start(speech);
+        collector.set_mood(Mood::Rejects);
+        let proxy = start(driver, &echo, speech, collector.address());
+        assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+        eventually("rejected spans", || dropped(&proxy, "export_failed"), |lost| *lost == 3.0);
+        assert_eq!(proxy.metric("sheave_trace_spans_exported_total", &[]), 1.0);
+        assert_eq!(proxy.metric("sheave_trace_export_failures_total", &[]), 1.0);
     }
 }
 

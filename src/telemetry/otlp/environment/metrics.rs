@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use hyper::HeaderMap;
-use hyper::header::{HeaderName, HeaderValue};
-
 use crate::config::MetricsOtlp;
 
-use super::{Environment, METRICS, Receiver, Signal, Written, pairs};
+use super::{Environment, METRICS, Receiver, Written};
 
 /// How metrics are sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,9 +14,6 @@ pub struct MetricSettings {
     pub interval: Duration,
     /// For all requests of an export.
     pub(in crate::telemetry::otlp) timeout: Duration,
-    /// Their values are secret.
-    pub(in crate::telemetry::otlp) headers: HeaderMap,
-    pub(in crate::telemetry::otlp) is_compressed: bool,
     /// Of `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
     pub(in crate::telemetry::otlp) resource: Vec<(String, String)>,
 }
@@ -57,8 +51,6 @@ impl Environment {
             receiver: self.receiver(METRICS, written),
             interval: self.interval(file.interval),
             timeout: self.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT", EXPORT_TIMEOUT),
-            headers: self.headers(METRICS),
-            is_compressed: self.is_compressed(METRICS),
             resource: self.resource(),
         })
     }
@@ -83,36 +75,4 @@ impl Environment {
             }
         }
     }
-
-    pub(super) fn headers(&mut self, signal: Signal) -> HeaderMap {
-        let Some(name) = self.either(signal, "HEADERS") else { return HeaderMap::new() };
-        let headers = self.get(&name).and_then(headers);
-        headers.unwrap_or_else(|| {
-            self.complain_in_secret(&name, "write key=value,key=value, percent-encoded");
-            HeaderMap::new()
-        })
-    }
-
-    pub(super) fn is_compressed(&mut self, signal: Signal) -> bool {
-        let Some(name) = self.either(signal, "COMPRESSION") else { return false };
-        match self.get(&name) {
-            Some("gzip") => true,
-            Some("none") => false,
-            _ => {
-                self.complain(&name, "write gzip or none");
-                false
-            }
-        }
-    }
-}
-
-/// `None`: something else than headers.
-fn headers(text: &str) -> Option<HeaderMap> {
-    let pairs = pairs(text)?.into_iter();
-    let headers = pairs.map(|(name, value)| {
-        let mut value = HeaderValue::try_from(value).ok()?;
-        value.set_sensitive(true);
-        Some((HeaderName::try_from(name).ok()?, value))
-    });
-    headers.collect()
 }

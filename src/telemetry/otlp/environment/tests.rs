@@ -139,7 +139,7 @@ fn what_is_no_receiver_is_not_asked() {
 }
 
 #[test]
-fn what_the_exporter_of_spans_leaves_out_is_named() {
+fn headers_and_compressions_that_are_none_are_named() {
     let said = complaints(&[
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "letmein"),
         ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd"),
@@ -289,10 +289,10 @@ fn metrics_are_sent_as_the_environment_says() {
     let times = (settings.receiver.timeout, settings.interval, settings.timeout);
     assert_eq!(times, (Duration::from_millis(1_500), Duration::from_secs(5), Duration::from_secs(2)));
     assert_eq!(
-        (&settings.headers["x-tenant"], &settings.headers["token"]),
+        (&settings.receiver.headers["x-tenant"], &settings.receiver.headers["token"]),
         (&"a b".parse().unwrap(), &"c==".parse().unwrap())
     );
-    assert!(settings.is_compressed);
+    assert!(settings.receiver.is_compressed);
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(Settings::new(&Tracing::off(), &file, variables).complaints, Vec::<String>::new());
 }
@@ -312,8 +312,8 @@ fn what_metrics_cannot_be_is_said() {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = Settings::new(&enabled(), &file, variables);
     let expected = [
-        "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
         "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not heeded; write grpc or http/protobuf",
+        "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
         "OTEL_METRICS_EXPORTER=console is not heeded; write otlp or none",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not heeded; metrics are cumulative; the collector's \
          processor cumulativetodelta makes deltas of them",

@@ -59,9 +59,6 @@ impl Environment {
             return None;
         }
         let rules = self.rules(file)?;
-        // The exporter reads these itself, and leaves out what it does not know without a word.
-        self.headers(TRACES);
-        self.is_compressed(TRACES);
         let batches = Batches::default();
         Some(TraceSettings {
             receiver: self.receiver(TRACES, Written { endpoint: &file.endpoint, protocol: file.protocol }),

@@ -15,9 +15,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 
-use super::starts::{Starts, nanoseconds};
+use super::starts::Starts;
 use crate::telemetry;
-use crate::telemetry::otlp::SCHEMA;
+use crate::telemetry::otlp::{SCHEMA, nanoseconds};
 
 /// A collector takes 4 MiB at once by gRPC; a quarter of that keeps little in memory as well.
 const SIZE_MAX: usize = 1 << 20;

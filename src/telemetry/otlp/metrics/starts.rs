@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
+
+use crate::telemetry::otlp::nanoseconds;
 
 #[derive(Debug)]
 pub struct Starts {
@@ -49,16 +51,11 @@ impl Starts {
     }
 }
 
-/// Since the epoch.
-pub(super) fn nanoseconds(time: SystemTime) -> u64 {
-    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
+    use std::time::UNIX_EPOCH;
 
     #[test]
     fn a_series_that_begins_anew_has_a_start_of_its_own() {

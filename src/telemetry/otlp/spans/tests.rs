@@ -3,11 +3,18 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::{PortRef, ServicePort};
+use crate::telemetry::otlp::nanoseconds;
 use crate::telemetry::{Negotiated, Parent, TlsRecord, Via};
-use opentelemetry::Value;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span, span::SpanKind};
+use prost::Message as _;
 
-fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder("test").build()
+/// As a receiver reads them.
+fn spans_of(record: &ConnectionRecord) -> Vec<Span> {
+    let spans = of_ended(record, &mut Message::default());
+    let read = ScopeSpans::decode(&*spans.message().clone().into_bytes()).unwrap().spans;
+    assert_eq!(read.len(), spans.count());
+    read
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -19,22 +26,23 @@ type Row<'a> = (&'a str, &'a str, u64, u64, &'a str);
 
 /// Fails unless these are the spans.
 #[track_caller]
-fn check(record: &ConnectionRecord, expected: &[Row<'_>]) -> Vec<SpanData> {
-    let spans = of_ended(record, &scope());
-    let name = |id: SpanId| {
-        let span = spans.iter().find(|span| span.span_context.span_id() == id);
+fn check(record: &ConnectionRecord, expected: &[Row<'_>]) -> Vec<Span> {
+    let spans = spans_of(record);
+    let name = |id: &[u8]| {
+        let span = spans.iter().find(|span| span.span_id == id);
         span.map_or("", |span| &*span.name).to_owned()
     };
-    let since = |time: std::time::SystemTime| {
-        u64::try_from(time.duration_since(record.timeline.accepted).unwrap().as_millis()).unwrap()
-    };
+    let accepted = nanoseconds(record.timeline.accepted);
+    let since = |time: u64| (time - accepted) / 1_000_000;
     let rows: Vec<_> = spans
         .iter()
         .map(|span| {
             let wrong = text(span, "error.type");
-            assert_eq!(matches!(span.status, Status::Error { .. }), !wrong.is_empty(), "{}", span.name);
-            let (from, to) = (since(span.start_time), since(span.end_time));
-            (span.name.to_string(), name(span.parent_span_id), from, to, wrong)
+            let is_error = span.status.as_ref().is_some_and(|status| status.code == 2);
+            assert_eq!(is_error, !wrong.is_empty(), "{}", span.name);
+            assert_eq!(span.trace_id, record.trace.to_bytes());
+            let (from, to) = (since(span.start_time_unix_nano), since(span.end_time_unix_nano));
+            (span.name.clone(), name(&span.parent_span_id), from, to, wrong)
         })
         .collect();
     let expected: Vec<_> = expected
@@ -47,13 +55,18 @@ fn check(record: &ConnectionRecord, expected: &[Row<'_>]) -> Vec<SpanData> {
     spans
 }
 
-fn text(span: &SpanData, key: &str) -> String {
-    value(span, key).map_or_else(String::new, |value| value.to_string())
+fn text(span: &Span, key: &str) -> String {
+    value(span, key).map_or_else(String::new, |value| match value {
+        Value::StringValue(text) => text.clone(),
+        Value::IntValue(number) => number.to_string(),
+        Value::BoolValue(flag) => flag.to_string(),
+        other => panic!("{key} is {other:?}"),
+    })
 }
 
-fn value<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
-    let mut attributes = span.attributes.iter().filter(|attribute| attribute.key.as_str() == key);
-    let value = attributes.next().map(|attribute| &attribute.value);
+fn value<'a>(span: &'a Span, key: &str) -> Option<&'a Value> {
+    let mut attributes = span.attributes.iter().filter(|attribute| attribute.key == key);
+    let value = attributes.next().and_then(|attribute| attribute.value.as_ref()?.value.as_ref());
     assert!(attributes.next().is_none(), "{key} twice");
     value
 }
@@ -86,11 +99,11 @@ fn a_clean_connection_is_a_small_tree() {
             ("relay", "tcp a", 2, 5, ""),
         ],
     );
-    let kinds: Vec<&SpanKind> = spans.iter().map(|span| &span.span_kind).collect();
-    assert_eq!(kinds, [&SpanKind::Server, &SpanKind::Internal, &SpanKind::Client, &SpanKind::Internal]);
+    let kinds: Vec<SpanKind> = spans.iter().map(Span::kind).collect();
+    assert_eq!(kinds, [SpanKind::Server, SpanKind::Internal, SpanKind::Client, SpanKind::Internal]);
     let root = &spans[0];
-    assert_eq!(root.span_context.span_id(), SpanId::from(identity::span_id(record.id)));
-    assert_eq!(root.span_context.trace_id().to_string(), record.trace.to_string());
+    assert_eq!(root.span_id, identity::span_id(record.id).to_be_bytes());
+    assert_eq!((&*root.parent_span_id, root.flags), (&[][..], 0x101));
     for (key, expected) in [
         ("client.address", "127.0.0.1"),
         ("client.port", "1"),
@@ -114,7 +127,7 @@ fn a_clean_connection_is_a_small_tree() {
     let expected =
         ["first_byte_downstream", "half_close_downstream", "first_byte_upstream", "half_close_upstream"];
     assert_eq!(events, expected);
-    assert_eq!(spans[3].events[2].timestamp, record.timeline.accepted + ms(4));
+    assert_eq!(spans[3].events[2].time_unix_nano, nanoseconds(record.timeline.accepted + ms(4)));
 }
 
 #[test]
@@ -143,7 +156,7 @@ fn who_was_outpaced_did_not_fail_and_the_second_was_hedged() {
     let mut record = ConnectionRecord::example();
     record.attempts = vec![attempt(2, 3, 4, None), attempt(9, 1, 4, Some(Outcome::Outpaced))];
     record.timeline.connect_ended = Some(ms(4));
-    let spans = of_ended(&record, &scope());
+    let spans = spans_of(&record);
     let hedged: Vec<_> = spans[2..4].iter().map(|span| text(span, "sheave.hedged")).collect();
     assert_eq!(hedged, ["true", "false"]);
     assert_eq!(
@@ -186,7 +199,8 @@ fn tls_on_both_sides_has_its_handshakes() {
         ],
     );
     let root = &spans[0];
-    assert_eq!((root.parent_span_id, root.parent_span_is_remote), (SpanId::from(0xAB_u64), true));
+    assert_eq!((&*root.parent_span_id, root.flags), (&0xAB_u64.to_be_bytes()[..], 0x301));
+    assert_eq!(spans[1].flags, 0x101);
     for (key, expected) in [
         ("server.address", "example.com"),
         ("server.port", "443"),
@@ -225,7 +239,7 @@ fn what_ends_early_says_where() {
             ("tls handshake", "tcp a", 0, 5, "tls_handshake_failed"),
         ],
     );
-    assert_eq!(spans[1].status, Status::error("the certificate has expired"));
+    assert_eq!(spans[1].status.as_ref().unwrap().message, "the certificate has expired");
     check(
         &early(Outcome::NoRoute, Some(TlsRecord::default())),
         &[
@@ -277,7 +291,7 @@ fn an_attempt_says_which_pod_of_which_service() {
     }));
     record.attempts[0].pod = Some("pg-0".into());
     record.attempts[0].local = Some(([127, 0, 0, 3], 40_000).into());
-    let spans = of_ended(&record, &scope());
+    let spans = spans_of(&record);
     for (key, expected) in [
         ("k8s.namespace.name", "db"),
         ("k8s.service.name", "pg"),
