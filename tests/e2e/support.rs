@@ -3,6 +3,7 @@
 use std::io::Write;
 
 mod admin;
+mod beside;
 pub(crate) mod cluster;
 pub(crate) mod endpoints;
 mod eventually;
@@ -18,6 +19,7 @@ mod stage;
 mod tools;
 
 pub(crate) use admin::Table;
+pub(crate) use beside::Beside;
 pub(crate) use endpoints::{Endpoints, Wish};
 pub(crate) use eventually::{eventually, eventually_some, glimpse, within};
 pub(crate) use jaeger::{Jaeger, Span};
@@ -27,7 +29,7 @@ pub(crate) use namespace::Namespace;
 pub(crate) use release::Release;
 pub(crate) use settings::{is_full, is_own_cluster, is_skipped, skip_or_fail};
 pub(crate) use stage::{PORT, Stage};
-pub(crate) use tools::{get_json, run, try_run};
+pub(crate) use tools::{get_json, get_text, run, try_run};
 
 /// The load's report, as the load itself writes it.
 #[path = "../workload/report.rs"]

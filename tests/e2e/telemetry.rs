@@ -6,6 +6,7 @@
 
 mod definitions;
 mod prometheus;
+mod pushed;
 mod scrapes;
 
 use std::collections::{BTreeMap, BTreeSet};

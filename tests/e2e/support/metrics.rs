@@ -70,6 +70,11 @@ impl Metrics {
         buckets
     }
 
+    /// Name, labels and value of each series.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>, f64)> {
+        self.0.iter().map(|sample| (&*sample.name, &sample.labels, sample.value))
+    }
+
     fn with(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Sample> {
         self.0.iter().filter(move |sample| {
             let has = |(key, value): &(&str, &str)| sample.labels.get(*key).is_some_and(|is| is == value);

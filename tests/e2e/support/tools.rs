@@ -31,10 +31,15 @@ pub(crate) fn root() -> PathBuf {
 
 /// What a program beside the test says. `None`: it does not, or has nothing (yet).
 pub(crate) fn get_json(address: SocketAddr, path: &str) -> Option<Value> {
+    serde_json::from_str(&get_text(address, path)?).ok()
+}
+
+/// The same of what is no JSON.
+pub(crate) fn get_text(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| serde_json::from_str(body).ok()).flatten()
+    head.contains(" 200 ").then(|| body.to_owned())
 }

@@ -39,6 +39,7 @@ impl Prometheus {
             "--config.file=prometheus.yaml",
             "--storage.tsdb.path=data",
             "--enable-feature=exemplar-storage",
+            "--web.enable-otlp-receiver",
             "--log.level=warn",
             &format!("--web.listen-address={address}"),
         ]);
@@ -48,6 +49,10 @@ impl Prometheus {
         let answers = || get_json(address, "/api/v1/status/runtimeinfo").is_some();
         eventually("Prometheus answers", STARTS, answers, |answers| *answers);
         prometheus
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(super) fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Value {

@@ -1,35 +1,25 @@
 //! A Sheave whose every connection becomes a trace, with an endpoint for each way that a connection can go.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Jaeger, eventually, eventually_some};
+use crate::support::{Beside, Jaeger};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Killed with its value, should it still run.
 pub(super) struct Scene {
-    process: Child,
-    log: Lines,
-    /// The access log.
-    output: Lines,
-    _files: tempfile::TempDir,
+    sheave: Beside,
     /// One connection fills the place of the endpoint that takes none.
     _full: (TcpListener, TcpStream),
 }
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<Value>>>);
 
 impl Scene {
     pub(super) fn set(jaeger: &Jaeger, protocol: &str) -> Self {
@@ -76,61 +66,17 @@ impl Scene {
                 upstream("blackholed", &[full_at]), upstream("reset", &[reset]),
             ],
         });
-        Self::start(&config, full)
-    }
-
-    fn start(config: &Value, full: (TcpListener, TcpStream)) -> Self {
-        let files = tempfile::tempdir().unwrap();
-        let file = files.path().join("sheave.yaml");
-        std::fs::write(&file, config.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sheave"));
-        command.args(["run", "--allow-port-zero", "--config"]).arg(&file);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let output = Lines::of(process.stdout.take().unwrap());
-        let log = Lines::of(process.stderr.take().unwrap());
-        Self { process, log, output, _files: files, _full: full }
+        Self { sheave: Beside::start(&config), _full: full }
     }
 
     /// Where it is bound, once it is.
     pub(super) fn listener(&self, name: &str) -> SocketAddr {
-        eventually_some("a listener", SOON, || {
-            let lines = self.log.0.lock().unwrap();
-            let line =
-                lines.iter().find(|line| line["message"] == "listening" && line["listener"] == name)?;
-            line["address"].as_str()?.parse().ok()
-        })
+        self.sheave.listener(name)
     }
 
     /// Asks it to end, and waits for that; all lines of its access log.
-    pub(super) fn end(mut self) -> Vec<Value> {
-        let pid = Pid::from_raw(self.process.id().try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        eventually("the end of sheave", SOON, || self.process.try_wait().unwrap().is_some(), |ended| *ended);
-        let lines = || self.output.0.lock().unwrap().clone();
-        eventually("the access log", SOON, lines, |lines| {
-            lines.iter().any(|line| line["listener"] == "drained")
-        })
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
-
-impl Lines {
-    fn of(stream: impl Read + Send + 'static) -> Self {
-        let lines = Self::default();
-        let kept = lines.clone();
-        thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                kept.0.lock().unwrap().extend(serde_json::from_str(&line).ok());
-            }
-        });
-        lines
+    pub(super) fn end(self) -> Vec<Value> {
+        self.sheave.end(|line| line["listener"] == "drained")
     }
 }
 
