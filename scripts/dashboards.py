@@ -275,8 +275,8 @@ RUNTIME = [
       (rate("sheave_trace_export_failures_total", "instance", INSTANCES), "{{instance}} batches failed")], {}),
     ("Spans that wait", "short", "Does the receiver keep up? A queue that is always full loses what comes: lower tracing.sample, or look at the receiver.",
      [(f"sum by (instance) (sheave_trace_spans_queued{{{INSTANCES}}})", "{{instance}}")], {}),
-    ("Metrics by OTLP", "short", "Are metrics pushed as well (metrics.otlp), and do they arrive? None of either: they are not pushed. The log says why "
-     "exports fail.",
+    ("Metrics by OTLP", "short", "Are metrics pushed as well (metrics.otlp), and do they arrive? None of either: they are not pushed. "
+     "SheaveMetricExportsFail's runbook.",
      [(f"sum by (instance) (increase(sheave_metrics_exports_total{{{INSTANCES}}}[5m]))", "{{instance}} sent in 5 min"),
       (f"sum by (instance) (increase(sheave_metrics_export_failures_total{{{INSTANCES}}}[5m]))", "{{instance}} failed in 5 min")], {}),
     ("Clients told apart", "short", "How many client addresses are limited one by one? Uncounted ones had no limit: more than 65536 at once.",

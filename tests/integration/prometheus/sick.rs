@@ -54,10 +54,11 @@ impl Sick {
         echo: SocketAddr,
     ) -> Settings {
         let dead = closed_port();
-        // Nobody is there to take the traces.
+        // Nobody is there to take traces and metrics.
         let top = format!(
             "{}\nlimits: {{overload: {{memoryPercent: 0, loopLag: 1s}}}}\n\
-             tracing: {{enabled: true, endpoint: \"http://{dead}\"}}",
+             tracing: {{enabled: true, endpoint: \"http://{dead}\"}}\n\
+             metrics: {{otlp: {{enabled: true, interval: 1s, endpoint: \"http://{dead}\"}}}}",
             api.top()
         );
         let mut several =
