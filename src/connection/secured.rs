@@ -99,15 +99,12 @@ async fn meet<'a>(
     live.set_alpn(hello.alpn.clone());
     live.note_tls(|_| {});
     let Some((listener, route)) = live.accepted_by.find(live.asked()) else {
-        let alert = if is_nameless {
-            // "Servers requiring this extension SHOULD respond to a ClientHello lacking [it] with" this (RFC 8446 9.2).
-            AlertDescription::MissingExtension
-        } else {
-            AlertDescription::UnrecognisedName
-        };
-        return Err(tell(downstream, alert, Outcome::NoRoute));
+        return Err(turn_away(live, downstream, is_nameless));
     };
     if !live.choose_listener(listener) {
+        if route.tls_mode == Some(TlsMode::Passthrough) {
+            note_end(live);
+        }
         return Err(Ended::Cut(Outcome::Limit));
     }
     if !Arc::ptr_eq(listener, &live.accepted_by) {
@@ -137,8 +134,28 @@ async fn meet<'a>(
         _ => asks,
     });
     live.set_shakes_hands(false);
-    live.note_tls(|tls| tls.handshake_ended = Some(live.accepted.elapsed()));
+    note_end(live);
     Ok(client)
+}
+
+/// The client's part is over, be it a handshake or just its ClientHello.
+fn note_end(live: &Live) {
+    live.note_tls(|tls| tls.handshake_ended = Some(live.accepted.elapsed()));
+}
+
+/// Nothing has a route for what it asks for.
+fn turn_away(live: &Live, downstream: &Stream, is_nameless: bool) -> Ended {
+    // Otherwise a handshake was to come.
+    if live.accepted_by.tls.as_ref().is_some_and(|tls| tls.mode() == TlsMode::Passthrough) {
+        note_end(live);
+    }
+    let alert = if is_nameless {
+        // "Servers requiring this extension SHOULD respond to a ClientHello lacking [it] with" this (RFC 8446 9.2).
+        AlertDescription::MissingExtension
+    } else {
+        AlertDescription::UnrecognisedName
+    };
+    tell(downstream, alert, Outcome::NoRoute)
 }
 
 /// Turns away whom a handshake with this process would let in, or would turn away for another reason than the true one.

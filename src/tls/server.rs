@@ -12,7 +12,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use crate::config::{
-    CertificateRef, ClientValidationMode, ListenerTls, Name, StartTls, SubjectAltName, TlsVersion,
+    CertificateRef, ClientValidationMode, ListenerTls, Name, StartTls, SubjectAltName, TlsMode, TlsVersion,
 };
 
 use super::credentials::{Certificate, Credentials, Fingerprint, Source, fingerprint, tickets};
@@ -90,6 +90,11 @@ impl ServerSide {
     pub fn problem(&self) -> Option<&str> {
         let is_needed = !self.settings.certificates.is_empty();
         self.made.as_ref().err().map(String::as_str).filter(|_| is_needed)
+    }
+
+    /// Where TLS ends, unless a route says otherwise.
+    pub fn mode(&self) -> TlsMode {
+        self.settings.mode
     }
 
     /// What comes before TLS.

@@ -85,7 +85,7 @@ const EXPECTED: &[(&str, &[Row])] = &[
         "named",
         &[
             ("tcp named", "", "no_route"),
-            ("tls handshake", "tcp named", ""),
+            ("client hello", "tcp named", ""),
             ("route", "tcp named", "no_route"),
         ],
     ),

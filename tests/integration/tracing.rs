@@ -27,6 +27,7 @@ on_both_drivers!(
     a_blackholed_endpoint,
     what_is_no_tls,
     a_name_that_has_no_route,
+    a_name_that_has_no_route_where_tls_ends_elsewhere,
     tls_on_both_sides,
     an_endpoint_that_leaves,
     an_endpoint_that_resets,
@@ -198,6 +199,23 @@ fn a_name_that_has_no_route(driver: Driver) {
         &[("tcp main", "", "no_route"), ("tls handshake", "tcp main", ""), ("route", "tcp main", "no_route")],
     );
     assert_eq!(attribute(trace.root(), "server.address"), "other.example.com");
+}
+
+fn a_name_that_has_no_route_where_tls_ends_elsewhere(driver: Driver) {
+    let (collector, echo, authority) = (Collector::start(Speech::Grpc), Endpoint::echo(), Authority::new());
+    let settings = Settings::new(driver, &[echo.address])
+        .listener("protocol: TLS, tls: {mode: Passthrough}")
+        .route("hostnames: [db.example.com], backendRefs: [{upstream: main}]");
+    let proxy = traced(&collector, settings);
+    assert!(shake_hands(proxy.address, "other.example.com", authority.client()).is_err());
+    let record = proxy.record();
+    let trace = trace_of(&collector, &record);
+    assert_tree(
+        &trace,
+        &[("tcp main", "", "no_route"), ("client hello", "tcp main", ""), ("route", "tcp main", "no_route")],
+    );
+    let hello = trace.of_name("client hello")[0];
+    close(times(trace.root(), hello).1, record["tls"]["handshake_ms"].as_f64().unwrap());
 }
 
 fn tls_on_both_sides(driver: Driver) {
