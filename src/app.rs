@@ -92,7 +92,7 @@ impl Instance {
         let table = Arc::new(compile(config, &findings, &empty, Instant::now()));
         let sockets = socket::bind(&empty, &table, cores.len())?;
         let listeners = workers::listener_addresses(&table, &sockets);
-        let otlp = Settings::new(&config.tracing, &config.metrics.otlp, variables());
+        let otlp = Settings::new(&config.tracing, &config.metrics.otlp, std::env::vars_os());
         for complaint in &otlp.complaints {
             tracing::warn!("OTLP: {complaint}");
         }
@@ -291,12 +291,6 @@ impl Instance {
         self.control.stop();
         self.sinks.finish();
     }
-}
-
-/// Those of the environment that can be read as text.
-fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 enum Happening {

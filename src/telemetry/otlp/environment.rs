@@ -8,6 +8,7 @@ mod pairs;
 mod traces;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -94,7 +95,7 @@ impl Settings {
     pub fn new(
         tracing: &Tracing,
         metrics: &MetricsOtlp,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
         let mut environment = Environment::new(variables);
         let traces = environment.traces(tracing);
@@ -141,10 +142,19 @@ struct Environment {
 }
 
 impl Environment {
-    fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        let is_meant =
-            |(name, value): &(String, String)| name.starts_with("OTEL_") && !value.trim().is_empty();
-        Self { variables: variables.into_iter().filter(is_meant).collect(), complaints: Vec::new() }
+    fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut environment = Self { variables: BTreeMap::new(), complaints: Vec::new() };
+        let named = variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        for (name, value) in named.filter(|(name, _)| name.starts_with("OTEL_")) {
+            match value.into_string() {
+                Ok(value) if value.trim().is_empty() => {}
+                Ok(value) => {
+                    environment.variables.insert(name, value);
+                }
+                Err(_) => environment.complain_in_secret(&name, "write it in UTF-8"),
+            }
+        }
+        environment
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -187,16 +197,18 @@ impl Environment {
             return false;
         }
         let name = format!("OTEL_{}_EXPORTER", signal.name);
-        match self.get(&name) {
-            Some("otlp") => true,
-            Some("none") => false,
-            Some(other) if elsewhere.contains(&other) => false,
-            None => file,
-            Some(_) => {
-                self.complain(&name, "write otlp or none");
-                file
-            }
+        let said = self.get(&name).unwrap_or_default().to_ascii_lowercase();
+        let exporters = said.split(',').map(str::trim).filter(|exporter| !exporter.is_empty());
+        let is_known = |exporter: &&str| ["otlp", "none"].contains(exporter) || elsewhere.contains(exporter);
+        let (known, unknown): (Vec<&str>, Vec<&str>) = exporters.partition(is_known);
+        if !unknown.is_empty() {
+            let choice = [&["otlp"], elsewhere].concat().join(", ");
+            self.complain_once(format!(
+                "{} in {name} is not heeded; write {choice} or none",
+                unknown.join(",")
+            ));
         }
+        if known.is_empty() { file } else { known.contains(&"otlp") }
     }
 
     fn receiver(&mut self, signal: Signal, file: Written<'_>) -> Receiver {

@@ -20,7 +20,9 @@ fn attributes(host: &str, environment: &[(String, String)]) -> BTreeMap<String, 
         ("service.name", "sheave".to_owned()),
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
         ("telemetry.sdk.language", "rust".to_owned()),
-        ("telemetry.sdk.name", "opentelemetry".to_owned()),
+        // No other library makes what is sent.
+        ("telemetry.sdk.name", "sheave".to_owned()),
+        ("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     let own = own.into_iter().filter(|(_, value)| !value.is_empty());
     let own = own.map(|(key, value)| (key.to_owned(), value));
@@ -40,5 +42,7 @@ mod tests {
         assert_eq!(get("service.name"), Some("own"), "the last one");
         assert_eq!((get("host.name"), get("k8s.pod.name")), (Some("node-1"), Some("sheave-0")));
         assert_eq!(get("service.instance.id").map(str::len), Some(16));
+        let library = ["name", "language", "version"].map(|part| get(&format!("telemetry.sdk.{part}")));
+        assert_eq!(library, [Some("sheave"), Some("rust"), Some(env!("CARGO_PKG_VERSION"))]);
     }
 }

@@ -1,10 +1,15 @@
+use std::os::unix::ffi::OsStringExt;
+
 use super::*;
 use crate::telemetry::{Parents, TraceRules};
 
 /// Of traces and of metrics that the file says nothing of.
 fn both(file: &Tracing, variables: &[(&str, &str)]) -> Settings {
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Settings::new(file, &MetricsOtlp::off(), variables)
+    Settings::new(file, &MetricsOtlp::off(), owned(variables))
+}
+
+fn owned(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 fn settings(file: &Tracing, variables: &[(&str, &str)]) -> Option<TraceSettings> {
@@ -24,8 +29,7 @@ fn complaints(variables: &[(&str, &str)]) -> Vec<String> {
 }
 
 fn metrics(file: &MetricsOtlp, variables: &[(&str, &str)]) -> Option<MetricSettings> {
-    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Settings::new(&Tracing::off(), file, variables).metrics
+    Settings::new(&Tracing::off(), file, owned(variables)).metrics
 }
 
 #[test]
@@ -49,6 +53,9 @@ fn the_environment_switches_traces_on_and_off() {
         (&enabled, ("OTEL_SDK_DISABLED", "no"), true),
         (&enabled, ("OTEL_TRACES_EXPORTER", "none"), false),
         (&enabled, ("OTEL_TRACES_EXPORTER", "zipkin"), true),
+        (&enabled, ("OTEL_TRACES_EXPORTER", "zipkin, none"), false),
+        (&Tracing::off(), ("OTEL_TRACES_EXPORTER", "zipkin,OTLP,"), true),
+        (&Tracing::off(), ("OTEL_TRACES_EXPORTER", "zipkin"), false),
         (&enabled, ("OTEL_TRACES_SAMPLER", "always_off"), false),
         (&Tracing::off(), ("OTEL_TRACES_EXPORTER", "otlp"), true),
         (&Tracing::off(), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"), false),
@@ -222,6 +229,32 @@ fn what_is_neither_true_nor_false_is_named() {
 }
 
 #[test]
+fn exporters_that_are_not_there_are_named() {
+    let said = complaints(&[
+        ("OTEL_TRACES_EXPORTER", "otlp,zipkin,console"),
+        ("OTEL_METRICS_EXPORTER", "prometheus,console"),
+    ]);
+    let expected = [
+        "zipkin,console in OTEL_TRACES_EXPORTER is not heeded; write otlp or none",
+        "console in OTEL_METRICS_EXPORTER is not heeded; write otlp, prometheus or none",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn what_is_no_text_is_named() {
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let variables = [
+        (bytes(b"OTEL_SERVICE_NAME"), bytes(b"caf\xe9")),
+        (bytes(b"OTEL_\xff"), bytes(b"a")),
+        (bytes(b"PATH"), bytes(b"/\xff")),
+    ];
+    let settings = Settings::new(&enabled(), &MetricsOtlp::off(), variables);
+    assert_eq!(settings.complaints, ["OTEL_SERVICE_NAME is not heeded; write it in UTF-8"]);
+    assert_eq!(settings.traces.unwrap().resource, []);
+}
+
+#[test]
 fn what_is_not_heeded_is_named() {
     let complaints = complaints(&[
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
@@ -261,6 +294,8 @@ fn metrics_are_sent_where_the_file_or_the_environment_says() {
         (MetricsOtlp::off(), &[otlp, http], Some("http://localhost:4318/v1/metrics")),
         (file.clone(), &[("OTEL_METRICS_EXPORTER", "none")], None),
         (file.clone(), &[("OTEL_METRICS_EXPORTER", "prometheus")], None),
+        (file.clone(), &[("OTEL_METRICS_EXPORTER", "prometheus,none")], None),
+        (MetricsOtlp::off(), &[("OTEL_METRICS_EXPORTER", "prometheus, otlp")], Some("http://localhost:4317")),
         (file.clone(), &[("OTEL_SDK_DISABLED", "true")], None),
         (file.clone(), &[("OTEL_TRACES_EXPORTER", "none")], Some("http://localhost:4317")),
         (file.clone(), &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a"), http], Some("http://a/v1/metrics")),
@@ -293,8 +328,7 @@ fn metrics_are_sent_as_the_environment_says() {
         (&"a b".parse().unwrap(), &"c==".parse().unwrap())
     );
     assert!(settings.receiver.is_compressed);
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    assert_eq!(Settings::new(&Tracing::off(), &file, variables).complaints, Vec::<String>::new());
+    assert_eq!(Settings::new(&Tracing::off(), &file, owned(&variables)).complaints, Vec::<String>::new());
 }
 
 #[test]
@@ -309,12 +343,11 @@ fn what_metrics_cannot_be_is_said() {
         ("OTEL_METRICS_EXPORTER", "console"),
         ("OTEL_METRIC_EXPORT_INTERVAL", "999"),
     ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let settings = Settings::new(&enabled(), &file, variables);
+    let settings = Settings::new(&enabled(), &file, owned(&variables));
     let expected = [
         "OTEL_EXPORTER_OTLP_PROTOCOL=http/json is not heeded; write grpc or http/protobuf",
         "OTEL_EXPORTER_OTLP_COMPRESSION=zstd is not heeded; write gzip or none",
-        "OTEL_METRICS_EXPORTER=console is not heeded; write otlp or none",
+        "console in OTEL_METRICS_EXPORTER is not heeded; write otlp, prometheus or none",
         "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta is not heeded; metrics are cumulative; the collector's \
          processor cumulativetodelta makes deltas of them",
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION=base2_exponential_bucket_histogram is not heeded; \
