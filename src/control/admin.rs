@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -143,7 +143,15 @@ fn router(shared: Arc<Shared>) -> Router {
         .merge(guarded)
         .method_not_allowed_fallback(only_get)
         .fallback(unknown)
+        .layer(axum::middleware::map_response(as_named))
         .with_state(Admin { shared, scraping: Arc::default(), viewing: Arc::default() })
+}
+
+/// Text with the names of strangers in it is never to be taken for a page.
+async fn as_named(mut response: Response) -> Response {
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
 }
 
 async fn unknown(request: Request) -> (StatusCode, String) {

@@ -90,7 +90,6 @@ fn answer(kind: &'static str, body: impl IntoResponse) -> Response {
         (header::CACHE_CONTROL, "no-store"),
         (header::VARY, "Accept"),
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ];
     for (name, value) in headers {

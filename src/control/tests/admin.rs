@@ -33,6 +33,28 @@ fn probes_follow_the_first_table_and_the_phase() {
 }
 
 #[test]
+fn no_answer_is_taken_for_something_else() {
+    let control = builder().start();
+    let paths = [
+        "/",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/table",
+        "/connections",
+        "/log",
+        "/status",
+        "/page/page.js",
+        "/x",
+    ];
+    for path in paths {
+        let head = control.get(path).head;
+        assert_eq!(head.matches("x-content-type-options: nosniff\r\n").count(), 1, "{path}: {head}");
+    }
+    assert!(control.ask("DELETE", "/livez").head.contains("nosniff"));
+}
+
+#[test]
 fn readyz_tells_each_check_when_asked() {
     let control = builder().start();
     eventually("ready", || control.get("/readyz").status == 200);
