@@ -142,7 +142,8 @@ fn receiver(
 }
 
 fn share(cx: &Context<'_>, share: f64, path: &str) -> f64 {
-    if !(0.0..=1.0).contains(&share) {
+    // -0 is no number that anybody means.
+    if !(0.0..=1.0).contains(&share) || share.is_sign_negative() {
         let message = format_args!("{share} is not a share; write a number from 0 (none) to 1 (all)");
         cx.report.add(path, message);
     }

@@ -94,6 +94,9 @@ fn wrong_types_in_the_process() {
         (top("accessLog: {sample: .nan}"), &[
             "t.yaml:1: accessLog.sample: NaN is not a share; write a number from 0 (none) to 1 (all)",
         ]),
+        (top("accessLog: {sample: -0.0}"), &[
+            "t.yaml:1: accessLog.sample: -0 is not a share; write a number from 0 (none) to 1 (all)",
+        ]),
         (top("accessLog: {sample: half}"), &[
             r#"t.yaml:1: accessLog.sample: "half" is text; write a number"#,
         ]),

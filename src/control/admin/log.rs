@@ -111,7 +111,7 @@ fn parse_enabled(text: &str) -> Result<bool, BadRequest> {
 
 fn parse_sample(text: &str) -> Result<f64, BadRequest> {
     match text.parse() {
-        Ok(sample) if (0.0..=1.0).contains(&sample) => Ok(sample),
+        Ok(sample @ 0.0..=1.0) if f64::is_sign_positive(sample) => Ok(sample),
         _ => Err(bad_request(&format!(
             "{SAMPLE}: {text:?} is not a share; write a number from 0 (none) to 1 (all)"
         ))),

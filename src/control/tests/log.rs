@@ -54,6 +54,7 @@ fn a_mistake_says_what_would_be_right_and_changes_nothing() {
             "accessLog.sample: \"1.5\" is not a share; write a number from 0 (none) to 1",
         ),
         ("?accessLog.sample=NaN", "accessLog.sample: \"NaN\" is not a share"),
+        ("?accessLog.sample=-0", "accessLog.sample: \"-0\" is not a share"),
         ("?log.level=debug&accessLog.sample=x", "accessLog.sample: \"x\""),
     ] {
         let reply = control.ask("POST", &format!("/log{query}"));

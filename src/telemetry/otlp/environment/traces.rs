@@ -76,7 +76,7 @@ impl Environment {
     /// `None`: no trace is kept at all.
     fn rules(&mut self, file: &Tracing) -> Option<TraceRules> {
         let share = match self.get("OTEL_TRACES_SAMPLER_ARG").map(str::parse::<f64>) {
-            Some(Ok(share)) if (0.0..=1.0).contains(&share) => share,
+            Some(Ok(share @ 0.0..=1.0)) if share.is_sign_positive() => share,
             None => 1.0,
             Some(_) => {
                 self.complain("OTEL_TRACES_SAMPLER_ARG", "write a number from 0 (none) to 1 (all)");
