@@ -29,7 +29,7 @@ pub use live::{
 pub use outcome::{Outcome, Side};
 pub use record::{
     Attempt, ClientIdentity, ConnectionRecord, LongLived, Negotiated, Parent, Report, Timeline, TlsRecord,
-    Via,
+    Via, wait_for_answer,
 };
 pub use sampling::{Parents, Sampling, Share, TraceRules, Wants};
 pub use sinks::{Sinks, Views};

@@ -3,6 +3,7 @@
 //! Single-threaded: plain cells. What ends a connection from outside (a timeout, a drain) states its verdict here and
 //! shuts the sockets down; the connection's own task notices because its reads return.
 
+mod flags;
 mod permission;
 mod times;
 mod tls;
@@ -21,8 +22,11 @@ use crate::routing::{Endpoint, EndpointState, Listener, Upstream};
 use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId, Via, trace_id};
 use crate::worker::runtime::SocketHandle;
 
+pub(super) use flags::Flag;
+
 use super::postgres::Asks;
 use super::proxy;
+use flags::Flags;
 use times::Times;
 use tls::LiveTls;
 
@@ -62,10 +66,7 @@ pub(crate) struct Live {
     opened: CoarseTime,
     /// What is known of its TLS; apart, because few speak any that is seen here.
     tls: OnceCell<Box<LiveTls>>,
-    /// Its client has not yet ended the TLS handshake.
-    shakes_hands: Cell<bool>,
-    /// Bytes of its client were read that its endpoint is yet to get, and that client may have half-closed since.
-    pub(super) holds_bytes: Cell<bool>,
+    flags: Flags,
     /// Whether its endpoint is to be asked for TLS in plain text.
     pub(super) asks: Cell<Asks>,
     upstream: OnceCell<Arc<Upstream>>,
@@ -126,8 +127,7 @@ impl Live {
             accepted: Instant::now(),
             opened: now,
             tls: OnceCell::new(),
-            shakes_hands: Cell::new(false),
-            holds_bytes: Cell::new(false),
+            flags: Flags::default(),
             asks: Cell::default(),
             upstream: OnceCell::new(),
             endpoint: OnceCell::new(),
@@ -355,7 +355,7 @@ impl Live {
         let active = self.last_active.get();
         let idle = shorter(listener.idle, upstream.and_then(|timeouts| timeouts.idle));
         let upstream_max = upstream.and_then(|timeouts| timeouts.max_duration);
-        let handshake = self.shakes_hands.get().then(|| self.opened + listener.tls_handshake);
+        let handshake = self.is(Flag::ShakesHands).then(|| self.opened + listener.tls_handshake);
         let half_close = listener.half_close.filter(|_| self.half_closed.get().is_some());
         [
             self.leave_by().map(|by| (by, Outcome::TableRemoved)),

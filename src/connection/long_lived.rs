@@ -1,14 +1,15 @@
 //! Tells of connections that live long, so that their traces show them before they end.
 //!
-//! A connection whose trace the sample has, or its client's side, is told of each time that its age passes another multiple of five
-//! minutes. The work is bounded: so many are told of in one look, and those beyond it wait for their next multiple.
+//! A connection whose trace is kept already, because of the sample, its client's side, or what has become of it so far, is told of each
+//! time that its age passes another multiple of five minutes. The work is bounded: so many are told of in one look, and those beyond it wait for their next multiple.
 
 use std::time::{Duration, Instant};
 
 use crate::telemetry::{Report, WorkerCounters};
 use crate::worker::runtime;
 
-use super::Context;
+use super::live::Flag;
+use super::{Context, Live};
 
 const INTERVAL: Duration = Duration::from_secs(300);
 /// How often the worker looks whose age has passed a multiple.
@@ -41,9 +42,8 @@ async fn look(context: &Context, interval: Duration, before: Instant, now: Insta
                 // The others are younger.
                 return;
             }
-            let is_meant = is_due(live.accepted, interval, before, now)
-                && told < REPORTS_MAX
-                && context.sampling.keeps(live.trace(), live.parent());
+            let is_meant =
+                is_due(live.accepted, interval, before, now) && told < REPORTS_MAX && keeps(context, live);
             if is_meant {
                 told += 1;
                 let report = Report::Lives(Box::new(live.long_lived(interval)));
@@ -56,6 +56,14 @@ async fn look(context: &Context, interval: Duration, before: Instant, now: Insta
         from = last.id + 1;
         runtime::yield_now().await;
     }
+}
+
+/// Whether its trace is kept, as far as is known before its end.
+fn keeps(context: &Context, live: &Live) -> bool {
+    let sampling = &context.sampling;
+    live.is(Flag::IsNotable)
+        || sampling.keeps(live.trace(), live.parent())
+        || sampling.is_slow(live.waits_for_answer())
 }
 
 /// Whether the age has passed another multiple of the interval between two looks.

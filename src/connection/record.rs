@@ -9,7 +9,7 @@ use crate::routing::{Endpoint, Route, Upstream};
 use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Timeline, Wants, WorkerCounters};
 use crate::worker::runtime::SocketHandle;
 
-use super::live::Direction;
+use super::live::{Direction, Flag};
 use super::{Context, Live};
 
 /// Lives as long as the connection's task. Dropped without a verdict (a panic, a task that is dropped), it still
@@ -82,6 +82,9 @@ impl Recorder {
             self.attempts.reserve_exact(1);
         }
         self.attempts.push(attempt);
+        if self.attempts.len() > 1 || self.context.sampling.is_slow(since_accept(ended)) {
+            self.live.set(Flag::IsNotable, true);
+        }
     }
 
     /// When it got its endpoint.

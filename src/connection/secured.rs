@@ -19,6 +19,7 @@ use crate::worker::runtime::Stream;
 
 use super::connect::connect;
 use super::handshake::{Ended, Room, greet, shake_hands, tell};
+use super::live::Flag;
 use super::postgres::{self, Asks};
 use super::record::Recorder;
 use super::relay::{End, run_after, run_secure};
@@ -83,7 +84,7 @@ async fn meet<'a>(
     downstream: &Stream,
     place: &Cell<Option<Place>>,
 ) -> Result<Client<'a>, Ended> {
-    live.set_shakes_hands(true);
+    live.set(Flag::ShakesHands, true);
     context.registry.schedule(live);
     let start = live.accepted_by.tls.as_ref().and_then(|tls| tls.start_tls());
     let asks = match start {
@@ -118,7 +119,7 @@ async fn meet<'a>(
                 |protocol: &[u8]| if is_direct { protocol == ALPN } else { route.takes(protocol) };
             let secure = shake_hands(context, live, downstream, tls, is_wanted, bytes, room).await?;
             live.secure(Side::Downstream, &secure);
-            live.holds_bytes.set(secure.has_early());
+            live.set(Flag::HoldsBytes, secure.has_early());
             secure.with_engine(|engine| live.set_chain(engine.certificates()));
             live.note_tls(|tls| {
                 tls.downstream = secure.negotiated();
@@ -133,7 +134,7 @@ async fn meet<'a>(
         (Client::Terminated(_), Some(StartTls::Postgres)) => Asks::BeforeTls,
         _ => asks,
     });
-    live.set_shakes_hands(false);
+    live.set(Flag::ShakesHands, false);
     note_end(live);
     Ok(client)
 }

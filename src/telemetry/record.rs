@@ -193,15 +193,23 @@ impl ConnectionRecord {
     pub fn longest_wait(&self) -> Duration {
         let timeline = &self.timeline;
         let Some(connected) = timeline.connect_ended else { return Duration::ZERO };
-        let asked = timeline.first_byte_downstream;
-        let answer = match timeline.first_byte_upstream {
-            // Who speaks first is not waited for.
-            Some(answered) => Some((asked.filter(|asked| *asked < answered).unwrap_or_default(), answered)),
-            None => asked.map(|asked| (asked, timeline.ended)),
-        };
-        let waited = answer.map(|(asked, answered)| answered.saturating_sub(asked.max(connected)));
-        connected.max(waited.unwrap_or_default())
+        let first_bytes = [timeline.first_byte_downstream, timeline.first_byte_upstream];
+        connected.max(wait_for_answer(connected, first_bytes, timeline.ended))
     }
+}
+
+/// How long a client has waited for the first answer, all since it was accepted. `first_bytes`: its own, and the endpoint's.
+pub fn wait_for_answer(
+    connected: Duration,
+    [asked, answered]: [Option<Duration>; 2],
+    now: Duration,
+) -> Duration {
+    let answer = match answered {
+        // Who speaks first is not waited for.
+        Some(answered) => Some((asked.filter(|asked| *asked < answered).unwrap_or_default(), answered)),
+        None => asked.map(|asked| (asked, now)),
+    };
+    answer.map(|(asked, answered)| answered.saturating_sub(asked.max(connected))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl Sampling {
     }
 
     /// Whether a client that waits so long makes its connection a slow one.
-    fn is_slow(&self, wait: Duration) -> bool {
+    pub fn is_slow(&self, wait: Duration) -> bool {
         self.slower_than.is_some_and(|most| wait > most)
     }
 }

@@ -15,6 +15,7 @@ use crate::telemetry::{Outcome, Side};
 use crate::tls::{ALERT_RECORD_MAX, is_alert};
 use crate::worker::runtime::{self, SocketHandle, Stream};
 
+use super::super::live::Flag;
 use super::super::{Context, Live, proxy};
 
 /// How often a connection that waits for an endpoint looks after its client and its own end.
@@ -121,7 +122,7 @@ fn has_left(live: &Live, downstream: &SocketHandle) -> Option<Outcome> {
     if !events.contains(PollFlags::RDHUP) {
         return None;
     }
-    if live.holds_bytes.get() {
+    if live.is(Flag::HoldsBytes) {
         return None;
     }
     let sent_something = rustix::io::ioctl_fionread(downstream).is_ok_and(|bytes| bytes > 0);

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use crate::routing::EndpointState;
+use crate::telemetry::wait_for_answer;
 use crate::worker::runtime::SocketHandle;
 
 use super::{Direction, Live};
@@ -58,6 +59,18 @@ impl Live {
     pub(super) fn waited_for_answer(&self) -> Option<Duration> {
         let asked = self.first_byte(Direction::Received)?;
         self.first_byte(Direction::Sent)?.checked_sub(asked)
+    }
+
+    /// How long its client has waited for the first answer, rather less than more.
+    pub(in crate::connection) fn waits_for_answer(&self) -> Duration {
+        /// Of either of two readings of the coarse clock.
+        const COARSE: Duration = Duration::from_millis(20);
+        if self.endpoint.get().is_none() {
+            return Duration::ZERO;
+        }
+        let connected = self.connected.get().since(self.opened) + COARSE;
+        let first_bytes = [Direction::Received, Direction::Sent].map(|direction| self.first_byte(direction));
+        wait_for_answer(connected, first_bytes, self.accepted.elapsed())
     }
 
     /// The end of the stream that goes this way was passed on. Where somebody has ended both, or one of them broke, that is

@@ -138,11 +138,6 @@ impl Live {
         self.tls.get()?.record.borrow_mut().failure.take()
     }
 
-    /// Whether its client is yet to end the TLS handshake, which has a deadline of its own.
-    pub(in crate::connection) fn set_shakes_hands(&self, shakes_hands: bool) {
-        self.shakes_hands.set(shakes_hands);
-    }
-
     /// Keeps what the client showed in a handshake that ends here.
     pub(in crate::connection) fn set_chain(&self, chain: &[CertificateDer<'static>]) {
         let _set_once = self.tls.get_or_init(Box::default).chain.set((chain.into(), UnixTime::now()));
