@@ -1,16 +1,22 @@
 """Checks what the chart brings for Prometheus and Grafana: alerts, their tests and runbooks, dashboards.
 
-Usage: monitoring_check.py HELM, from the root of the repository; needs PyYAML, and promtool on the PATH.
+Usage: monitoring_check.py HELM, from the root of the repository; needs what scripts/chart.txt lists, and promtool on the PATH.
 """
 
+import enum
 import json
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+import types
+import typing
 
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 CHART = "charts/sheave"
 # It has everything, under a name of its own.
@@ -37,8 +43,10 @@ def main(helm):
     known = metrics()
     alerts(rules, problems)
     promtool(rules, problems)
+    plugins.register_default_plugins()
     for name, dashboard in dashboards.items():
         looks(name, dashboard, problems)
+        schema(name, dashboard, problems)
     for key in "uid", "title":
         values = [dashboard[key] for dashboard in dashboards.values()]
         expect(len(set(values)) == len(values), f"two dashboards have one {key}: {values}", problems)
@@ -136,6 +144,65 @@ def looks(name, dashboard, problems):
             expect('instance=~"$instance"' in query, f"{where}: is not narrowed down by the variables", problems)
     used = set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(dashboard)))
     expect(variables.keys() <= used, f"{name}: variables that nothing uses: {variables.keys() - used}", problems)
+
+
+def schema(name, dashboard, problems):
+    """Whether it is what Grafana's own types say, which are made from its schema: keys that they do not know are lost in them."""
+    try:
+        read = Dashboard.from_json(dashboard)
+        known = json.loads(JSONEncoder().encode(read))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problems.append(f"{name}: Grafana cannot read it: {error!r}")
+        return
+    for path in unknown(dashboard, known):
+        problems.append(f"{name}: Grafana knows no {path}")
+    for path in misfits(read, Dashboard, ""):
+        problems.append(f"{name}: Grafana wants something else as {path}")
+
+
+def unknown(ours, theirs, path=""):
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            yield from unknown(value, theirs[key], f"{path}.{key}") if key in theirs else [f"{path}.{key}"]
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for index, (one, other) in enumerate(zip(ours, theirs)):
+            yield from unknown(one, other, f"{path}[{index}]")
+    elif ours != theirs:
+        yield f"{path}: {ours!r}"
+
+
+def misfits(value, kind, path):
+    """Where a value is none of what the type says."""
+    is_choice = typing.get_origin(kind) in {typing.Union, types.UnionType}
+    found = [list(misfit(value, choice, path)) for choice in (typing.get_args(kind) if is_choice else [kind])]
+    if all(found):
+        yield from min(found, key=len)
+
+
+def misfit(value, kind, path):
+    plain, within = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if plain is typing.Literal:
+        fits = value in within
+    elif issubclass(plain, enum.Enum):
+        fits = value in {member.value for member in plain}
+    elif plain is float:
+        fits = type(value) in {int, float}
+    elif plain in {bool, int, str}:
+        fits = type(value) is plain
+    else:
+        # Queries are of any kind that is registered.
+        fits = plain is object or isinstance(value, plain) or hasattr(value, "to_json")
+    if not fits:
+        yield f"{path}: {value!r}"
+    elif plain is list:
+        for index, item in enumerate(value):
+            yield from misfits(item, within[0], f"{path}[{index}]")
+    elif plain is dict:
+        for key, item in value.items():
+            yield from misfits(item, within[1], f"{path}.{key}")
+    elif hasattr(value, "to_json"):
+        for key, field in typing.get_type_hints(type(value)).items():
+            yield from misfits(getattr(value, key), field, f"{path}.{key}")
 
 
 def queries(panel):
