@@ -121,7 +121,10 @@ fn phases(record: &ConnectionRecord) -> Vec<Phase<'_>> {
     }
     let since = handshake.unwrap_or(since);
     if begun.saturating_sub(since) >= Duration::from_micros(100) || (phases.is_empty() && begun > since) {
-        phases.push(phase("wait", "until routed", since, begun));
+        let is_routed = timeline.connect_started.or(timeline.routed).is_some();
+        // Who was told why waits for its client to have heard it.
+        let name = if is_routed || handshake.is_none() { "until routed" } else { "until closed" };
+        phases.push(phase("wait", name, since, begun));
     }
     phases.extend(record.attempts.iter().take(ATTEMPTS_SHOWN).map(Phase::of));
     if let (Some(connected), Some(_)) = (timeline.connect_ended, record.endpoint) {
@@ -192,6 +195,8 @@ mod tests {
         record.attempts.clear();
         record.tls = Some(Box::new(TlsRecord::default()));
         assert_eq!(names(&record), ["client’s TLS "], "it came no further");
+        record.tls.as_mut().unwrap().handshake_ended = Some(milliseconds(1));
+        assert_eq!(names(&record), ["client’s TLS ", "until closed "], "its name has no route");
         let page = timeline(&record).into_string();
         assert!(!page.contains("NaN"), "{page}");
     }
