@@ -11,8 +11,8 @@ Compares TCP proxies: the CPU time, latency and memory each needs for the same w
 
 Usage: cargo bench --bench compare -- [options]
 
-  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both), mixed, many (plain: all of
-                     these, many apart),
+  --cases LIST       idle, rr64, rr1, conn, bulk1, bulk16 (bulk: both), mixed, churn, many (plain: all
+                     of these, many apart),
                      tls-idle, tls-rr64, tls-conn, tls-resumed, tls-bulk1, tls-storm (tls: these),
                      sni-rr64, sni-conn (sni: both)                         [default: all]
   --peers LIST       haproxy, haproxy-splice, nginx, envoy, traefik, sheave, sheave-epoll
@@ -41,6 +41,7 @@ conn    connect, one 64-byte round trip, close; 16 at a time
 bulk1   64 MiB to the backend, then 64 MiB back, over one connection
 bulk16  the same 64 MiB spread over 16 connections
 mixed   64-byte round trips on 50 of 1 000 connections beside one bulk stream: their latency
+churn   conn while the table is republished 50 times a second; of Sheave only
 many    conn through a table of 10 000 endpoints and 5 000 routes; of Sheave only
 tls-    the same through TLS 1.3 that the proxy ends; tls-resumed is conn with resumed sessions
 tls-storm  rr64 without and with 5 000 handshakes a second beside it that are never ended

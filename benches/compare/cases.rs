@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
 use crate::bulk::{Bulk, VOLUME};
+use crate::churn::Publisher;
 use crate::connections;
 use crate::error::{Error, Result};
 use crate::peer::Peer;
@@ -36,6 +37,8 @@ pub(super) enum Work {
     Mixed,
     /// Small messages on established connections, while others begin handshakes and never end them.
     Storm,
+    /// Short connections while the table is republished.
+    Churn,
 }
 
 /// What the client speaks with the proxy; the backend is always spoken to in plain.
@@ -90,13 +93,16 @@ const MIXED_IDLE: usize = 950;
 /// A proxy that has answered may still have a little to do; the CPU time of that belongs to the request.
 const TAIL: Duration = Duration::from_millis(5);
 
+/// How a case compares with `conn` of the same peer, measured beside it.
+pub(super) const RATIO_TO_CONN: &str = "ratio to conn";
+
 const fn case(layer: Layer, work: Work) -> Case {
     Case { work, layer }
 }
 
 impl Case {
     /// Idle first: the sockets that the other cases leave in TIME_WAIT would blur the kernel's memory.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         case(Layer::Plain, Work::Idle),
         case(Layer::Tls, Work::Idle),
         case(Layer::Plain, Work::Rr64),
@@ -106,6 +112,7 @@ impl Case {
         case(Layer::Plain, Work::Bulk16),
         case(Layer::Plain, Work::Mixed),
         case(Layer::Many, Work::Conn),
+        case(Layer::Plain, Work::Churn),
         case(Layer::Tls, Work::Rr64),
         case(Layer::Tls, Work::Conn),
         case(Layer::TlsResumed, Work::Conn),
@@ -125,6 +132,7 @@ impl Case {
             (Layer::Plain, Work::Idle) => "idle",
             (Layer::Plain, Work::Mixed) => "mixed",
             (Layer::Many, Work::Conn) => "many",
+            (Layer::Plain, Work::Churn) => "churn",
             (Layer::Tls, Work::Rr64) => "tls-rr64",
             (Layer::Tls, Work::Conn) => "tls-conn",
             (Layer::Tls, Work::Bulk1) => "tls-bulk1",
@@ -146,6 +154,7 @@ impl Case {
             Work::Bulk16 => "64 MiB up, then 64 MiB down, over 16 connections",
             Work::Idle => "idle connections that have each carried one round trip",
             Work::Mixed => "64-byte round trips on 50 of 1 000 connections, beside one bulk stream",
+            Work::Churn => "conn, while the table is republished 50 times a second",
             Work::Storm => {
                 "64-byte round trips over 32 connections, without and with 5 000 handshakes a second beside them that \
                  are never ended"
@@ -187,6 +196,16 @@ pub(super) fn short_connections(
 ) -> Result<Measurement> {
     connections::run(target, CONN_LOOPS, time / 8)?;
     target.settle(backend)?;
+    let (trips, cpu) = connect_for(peer, target, backend, time)?;
+    Ok(from_trips(trips, &cpu, ["CPU us/connection", "connections/s"]))
+}
+
+fn connect_for(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<(Trips, CpuTime)> {
     let before = backend.seen.accepted.load(Ordering::Acquire);
     let (trips, cpu) = timed(peer, || {
         let trips = connections::run(target, CONN_LOOPS, time)?;
@@ -201,7 +220,73 @@ pub(super) fn short_connections(
             trips.count
         )));
     }
-    Ok(from_trips(trips, &cpu, ["CPU us/connection", "connections/s"]))
+    Ok((trips, cpu))
+}
+
+/// Short connections to `target`, and in turns with them some to `conn`, of the same process.
+pub(super) fn beside_conn(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    conn: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    connections::run(target, CONN_LOOPS, time / 8)?;
+    target.settle(backend)?;
+    let [calm, measured] = in_turns(|is_measured| {
+        let target = if is_measured { target } else { conn };
+        connect_for(peer, target, backend, time)
+    })?;
+    Ok(against_conn(&calm, measured))
+}
+
+/// Short connections while the table is republished, and in turns with them some while it is not.
+pub(super) fn churn(
+    peer: &mut Peer,
+    target: &Target<'_>,
+    backend: &Backend,
+    time: Duration,
+) -> Result<Measurement> {
+    connections::run(target, CONN_LOOPS, time / 8)?;
+    target.settle(backend)?;
+    let publisher = Publisher::of(peer)?;
+    let mut published = 0;
+    let [calm, measured] = in_turns(|is_measured| {
+        if !is_measured {
+            return connect_for(peer, target, backend, time);
+        }
+        let connect = || connect_for(peer, target, backend, time);
+        let (measured, count) = publisher.during(connect)?;
+        published = count;
+        Ok(measured)
+    })?;
+    let rate = published as f64 / measured.0.elapsed.as_secs_f64();
+    let without = calm.1.ran.div_f64(calm.0.count as f64).mul_f64(measured.0.count as f64);
+    let more = measured.1.ran.as_secs_f64() - without.as_secs_f64();
+    let mut measurement = against_conn(&calm, measured);
+    measurement.values.push(Value { metric: "published/s", value: rate });
+    measurement.values.push(Value { metric: "CPU us more/published", value: more * 1e6 / published as f64 });
+    Ok(measurement)
+}
+
+/// Does the one and the other, in either order, so that what drifts is on no side. The one comes first in the answer.
+fn in_turns<T>(mut measure: impl FnMut(bool) -> Result<T>) -> Result<[T; 2]> {
+    let begins = fastrand::bool();
+    let pair = [measure(begins)?, measure(!begins)?];
+    let [first, second] = pair;
+    Ok(if begins { [second, first] } else { [first, second] })
+}
+
+fn against_conn(calm: &(Trips, CpuTime), (trips, cpu): (Trips, CpuTime)) -> Measurement {
+    let each = |trips: &Trips, cpu: &CpuTime| cpu.ran.as_secs_f64() * 1e6 / trips.count as f64;
+    let without = each(&calm.0, &calm.1);
+    let ratio = each(&trips, &cpu) / without;
+    let mut measurement = from_trips(trips, &cpu, ["CPU us/connection", "connections/s"]);
+    measurement.values.push(Value { metric: "conn beside it: CPU us/connection", value: without });
+    measurement.values.push(Value { metric: RATIO_TO_CONN, value: ratio });
+    measurement.disturbed = measurement.disturbed.max(calm.1.disturbed);
+    measurement.coarse |= calm.1.coarse;
+    measurement
 }
 
 /// As many passes as fit into `time`, one at least.

@@ -25,7 +25,7 @@ pub(super) fn check(options: &Options) -> Result<()> {
     if options.proxy_cpu == options.load_cpu {
         return Err(Error::new("the proxies and the load need a CPU each"));
     }
-    if options.cases.iter().any(|case| case.work == Work::Conn) {
+    if options.cases.iter().any(|case| matches!(case.work, Work::Conn | Work::Churn)) {
         check_port_reuse()?;
     }
     let mut limit = getrlimit(Resource::Nofile);

@@ -12,6 +12,7 @@ mod args;
 mod backend;
 mod bulk;
 mod cases;
+mod churn;
 mod connections;
 mod error;
 mod guard;

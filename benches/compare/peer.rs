@@ -6,7 +6,7 @@ mod recipe;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -56,6 +56,9 @@ impl Addresses {
 pub(super) struct Peer {
     pub(super) name: String,
     pub(super) addresses: Addresses,
+    /// Where Sheave answers questions about itself.
+    pub(super) admin: SocketAddr,
+    pub(super) config: PathBuf,
     pub(super) pid: u32,
     pub(super) clock: CpuClock,
     child: Child,
@@ -69,6 +72,7 @@ impl Peer {
         name: &str,
         mut command: Command,
         site: &config::Site<'_>,
+        config: &Path,
         cpu: usize,
         output: Option<Stdio>,
     ) -> Result<Self> {
@@ -83,7 +87,8 @@ impl Peer {
         let pid = child.id();
         guard::add_child(pid);
         let clock = CpuClock::new(pid, cpu);
-        let mut peer = Self { name: name.to_owned(), addresses: site.listen, pid, clock, child, log };
+        let (name, admin, config) = (name.to_owned(), site.admin, config.to_owned());
+        let mut peer = Self { name, addresses: site.listen, admin, config, pid, clock, child, log };
         match peer.await_answer() {
             Ok(()) => Ok(peer),
             Err(error) => Err(peer.blame(error)),

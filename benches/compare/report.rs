@@ -6,7 +6,7 @@ use std::path::Path;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::cases::{Case, Work};
+use crate::cases::{Case, RATIO_TO_CONN, Work};
 use crate::error::{Context, Result};
 use crate::session::{Sample, Session};
 use crate::stats;
@@ -26,6 +26,7 @@ struct Row {
     rounds: Vec<f64>,
     /// Value by the baseline's value of the same round; none for the baseline itself.
     ratios: Vec<f64>,
+    /// Of the median of these, or of the rounds where they are ratios themselves.
     interval: Option<(f64, f64)>,
 }
 
@@ -47,12 +48,13 @@ impl<'a> Report<'a> {
                 } else {
                     ratios(&of(peer), &of(session.baseline))
                 };
-                let interval = (ratios.len() >= ROUNDS_FOR_INTERVAL)
-                    .then(|| stats::bootstrap_interval(&ratios, &mut rng));
                 if of(peer).is_empty() {
                     continue;
                 }
-                let rounds = of(peer).into_iter().map(|(_, value)| value).collect();
+                let rounds: Vec<f64> = of(peer).into_iter().map(|(_, value)| value).collect();
+                let spread = if metric == RATIO_TO_CONN { &rounds } else { &ratios };
+                let interval = (spread.len() >= ROUNDS_FOR_INTERVAL)
+                    .then(|| stats::bootstrap_interval(spread, &mut rng));
                 rows.push(Row { case, metric, peer, rounds, ratios, interval });
             }
         }
@@ -75,8 +77,13 @@ impl<'a> Report<'a> {
                 "| metric | peer | median | p25-p75 | ratio to {baseline} | 90 % interval |\n\
                  |---|---|---:|---:|---:|---:|\n"
             ));
-            for row in self.rows.iter().filter(|row| row.case == *case) {
-                text.push_str(&self.markdown_row(row));
+            let of_case = self.rows.iter().filter(|row| row.case == *case);
+            let (to_conn, plain): (Vec<&Row>, Vec<&Row>) =
+                of_case.partition(|row| row.metric == RATIO_TO_CONN);
+            text.extend(plain.into_iter().map(|row| self.markdown_row(row)));
+            if !to_conn.is_empty() {
+                text.push_str("\n| peer | ratio to conn within a round | p25-p75 | 90 % interval |\n|---|---:|---:|---:|\n");
+                text.extend(to_conn.into_iter().map(|row| self.markdown_to_conn(row)));
             }
         }
         if !session.notes.is_empty() {
@@ -86,16 +93,24 @@ impl<'a> Report<'a> {
         text
     }
 
+    fn markdown_to_conn(&self, row: &Row) -> String {
+        format!(
+            "| {} | {:.3} | {:.3}-{:.3} | {} |\n",
+            self.session.recipes[row.peer].name,
+            stats::median(&row.rounds),
+            stats::quantile(&row.rounds, 0.25),
+            stats::quantile(&row.rounds, 0.75),
+            interval(row),
+        )
+    }
+
     fn markdown_row(&self, row: &Row) -> String {
         let name = &self.session.recipes[row.peer].name;
         let ratio = match row.ratios.is_empty() {
             true => "-".to_owned(),
             false => format!("{:.3}", stats::median(&row.ratios)),
         };
-        let interval = match row.interval {
-            None => "-".to_owned(),
-            Some((low, high)) => format!("{low:.3}-{high:.3}"),
-        };
+        let interval = interval(row);
         format!(
             "| {} | {name} | {} | {}-{} | {ratio} | {interval} |\n",
             row.metric,
@@ -128,12 +143,18 @@ impl<'a> Report<'a> {
     }
 }
 
+fn interval(row: &Row) -> String {
+    row.interval.map_or_else(|| "-".to_owned(), |(low, high)| format!("{low:.3}-{high:.3}"))
+}
+
 fn json_row(row: &Row, name: &str) -> Value {
-    let ratio = (!row.ratios.is_empty()).then(|| {
+    let (low, high) = row.interval.unzip();
+    let is_to_conn = row.metric == RATIO_TO_CONN;
+    let ratio = (!row.ratios.is_empty() && !is_to_conn).then(|| {
         json!({
             "median": stats::median(&row.ratios),
-            "low": row.interval.map(|(low, _)| low),
-            "high": row.interval.map(|(_, high)| high),
+            "low": low,
+            "high": high,
             "rounds": row.ratios,
         })
     });
@@ -145,6 +166,7 @@ fn json_row(row: &Row, name: &str) -> Value {
         "p25": stats::quantile(&row.rounds, 0.25),
         "p75": stats::quantile(&row.rounds, 0.75),
         "rounds": row.rounds,
+        "interval": is_to_conn.then_some([low, high]),
         "ratio": ratio,
     })
 }

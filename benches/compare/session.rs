@@ -227,12 +227,18 @@ impl Session {
         let speech = &self.voices.in_layer(case.layer)?;
         let receiver = self.receivers[peer].as_ref();
         let traces = receiver.map(|receiver| &*receiver.arrived);
-        if case.work == Work::Idle {
+        if matches!(case.work, Work::Idle | Work::Churn) {
             let (cpu, address) = (self.options.proxy_cpu, receiver.map(|receiver| receiver.address));
-            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, &self.wants, address)?;
+            // Nobody rewrites a large table as a whole: what is republished is a small one.
+            let small = Wants { credentials: None, is_large: false };
+            let wants = if case.work == Work::Churn { &small } else { &self.wants };
+            let mut fresh = self.recipes[peer].start(cpu, &self.backend.addresses, wants, address)?;
             self.backend.settle()?;
             let target = Target { address: fresh.addresses.of(case.layer), speech, traces };
-            let measured = idle::measure(&mut fresh, &target, &self.backend, &self.idle);
+            let measured = match case.work {
+                Work::Churn => cases::churn(&mut fresh, &target, &self.backend, time),
+                _ => idle::measure(&mut fresh, &target, &self.backend, &self.idle),
+            };
             let measured = measured.map_err(|error| fresh.blame(error))?;
             fresh.stop()?;
             return Ok(measured);
@@ -243,11 +249,15 @@ impl Session {
         let profile = self.options.profile.as_ref().map(start).transpose()?;
         let target = Target { address: running.addresses.of(case.layer), speech, traces };
         let measured = match case.work {
+            Work::Conn if case.layer == Layer::Many => {
+                let conn = Target { address: running.addresses.of(Layer::Plain), speech, traces };
+                cases::beside_conn(running, &target, &conn, &self.backend, time)
+            }
             Work::Conn => cases::short_connections(running, &target, &self.backend, time),
             Work::Bulk1 | Work::Bulk16 => cases::bulk(case.work, running, &target, &self.backend, time),
             Work::Mixed => cases::mixed(running, &target, &self.backend, time),
             Work::Storm => cases::storm(running, &target, self.voices.hello()?, &self.backend, time),
-            Work::Rr64 | Work::Rr1 | Work::Idle => {
+            Work::Rr64 | Work::Rr1 | Work::Idle | Work::Churn => {
                 cases::round_trips(case.work, running, &target, &self.backend, time)
             }
         };

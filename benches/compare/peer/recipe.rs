@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::args::Options;
-use crate::cases::{Case, Layer};
+use crate::cases::{Case, Layer, Work};
 use crate::error::{Context, Error, Result};
 use crate::secure::Credentials;
 use crate::{guard, machine};
@@ -109,7 +109,8 @@ impl Program {
 impl Recipe {
     /// Whether the case can be measured with it.
     pub(crate) fn can(&self, case: Case) -> bool {
-        case.layer != Layer::Many || matches!(self.program, Program::Sheave(_))
+        let is_own = case.layer == Layer::Many || case.work == Work::Churn;
+        !is_own || matches!(self.program, Program::Sheave(_))
     }
 
     /// The share of its connections that it makes traces of.
@@ -199,7 +200,7 @@ impl Recipe {
         let command = self.command(&binary, &file);
         // There nothing but lines of connections is written, of which nobody wants to keep millions.
         let output = self.traced().map(|_| Stdio::null());
-        Peer::spawn(&self.name, command, &site, cpu, output)
+        Peer::spawn(&self.name, command, &site, &file, cpu, output)
     }
 
     fn command(&self, binary: &Path, config: &Path) -> Command {
