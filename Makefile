@@ -12,7 +12,7 @@ SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .c
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit bench bench-faults profile clean
+.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit guard bench bench-faults profile clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,10 @@ fmt: ## Format the code
 audit: ## Check dependencies for known vulnerabilities (fetches the RustSec database)
 	@scripts/setup build
 	@deny=$$(scripts/install-cargo-deny) && set -x && "$$deny" --locked check advisories
+
+guard: ## Count the instructions of single steps, and fail where they have grown
+	@scripts/setup guard
+	$(CARGO) bench --locked --bench pick -- --counts $(ARGS)
 
 bench: ## Compare Sheave with HAProxy, nginx, Envoy, Traefik: CPU, latency, memory
 	@scripts/setup python

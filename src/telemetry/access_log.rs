@@ -41,11 +41,7 @@ impl<W: Write> AccessLog<W> {
 
     /// Adds the line of a connection to those that are yet to be written.
     pub(super) fn enter(&mut self, record: &ConnectionRecord) {
-        let written = match self.format {
-            LogFormat::Json => write_json(record, &mut self.batch),
-            LogFormat::Text => text::write_line(record, &mut self.batch),
-        };
-        self.lines += u64::from(written.is_ok());
+        self.lines += u64::from(write_line(record, self.format, &mut self.batch).is_ok());
     }
 
     /// Writes all lines at once. Those that cannot be written are lost and counted; the next are tried all the same, because
@@ -63,6 +59,14 @@ impl<W: Write> AccessLog<W> {
             }
         }
         self.batch.clear();
+    }
+}
+
+/// The line of one connection, with its end.
+pub fn write_line(record: &ConnectionRecord, format: LogFormat, output: &mut Vec<u8>) -> io::Result<()> {
+    match format {
+        LogFormat::Json => write_json(record, output),
+        LogFormat::Text => text::write_line(record, output),
     }
 }
 
