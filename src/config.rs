@@ -69,6 +69,8 @@ pub struct Workers {
     pub count: Option<NonZeroUsize>,
     pub pin: bool,
     pub driver: Driver,
+    /// How long to look for more after an event, without sleeping; `None`: not at all.
+    pub busy_poll: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -44,6 +44,8 @@ pub struct Parts {
     /// The core to stay on; `None`: wherever the kernel likes.
     pub core: Option<usize>,
     pub driver: Driver,
+    /// How long to look for more after an event before sleeping; `None`: not at all.
+    pub busy_poll: Option<Duration>,
     pub subscriber: Subscriber,
     pub drain: DrainWatch,
     pub live: LiveInbox,
@@ -88,6 +90,7 @@ fn run(parts: Parts) -> io::Result<()> {
         cores::pin(core)?;
     }
     let (runtime, kind) = Runtime::build(parts.driver, parts.core)?;
+    let runtime = runtime.spinning(parts.busy_poll);
     tracing::info!(
         worker = parts.index,
         driver = kind.driver,
@@ -203,7 +206,7 @@ impl Worker {
             #[cfg(feature = "faults")]
             crate::faults::stall_worker();
             let lag = Instant::now().saturating_duration_since(due);
-            self.counters.beat(lag, cores::thread_cpu());
+            self.counters.beat(lag, runtime::thread_cpu().saturating_sub(runtime::spun()));
             if let Some(is_late) = watermark.as_mut().and_then(|watermark| watermark.enter(lag)) {
                 self.run_late(is_late, lag);
             }

@@ -79,6 +79,7 @@ impl Team<'_> {
                 index,
                 core: *core,
                 driver: self.config.workers.driver,
+                busy_poll: self.config.workers.busy_poll,
                 subscriber,
                 drain: self.drain.watch(),
                 live,

@@ -5,10 +5,12 @@
 
 mod address;
 mod service;
+mod spin;
 mod tls;
 
 pub(super) use address::{EndpointAddress, ListenAddress};
 pub(super) use service::{DnsLabel, ServicePort};
+pub(super) use spin::SpinTime;
 pub(super) use tls::{AlpnName, FilePath};
 
 use std::borrow::Cow;
@@ -99,6 +101,7 @@ macro_rules! scalars {
 
 scalars!(
     GatewayDuration,
+    SpinTime,
     ListenAddress,
     EndpointAddress,
     Network,

@@ -195,7 +195,7 @@ fn config(endpoints: &[&str]) -> Config {
         probes: 4,
     };
     Config {
-        workers: config::Workers { count: None, pin: true, driver: config::Driver::Auto },
+        workers: config::Workers { count: None, pin: true, driver: config::Driver::Auto, busy_poll: None },
         admin: config::Admin { address: "127.0.0.1:0".parse().unwrap(), allow_changes: false },
         drain: config::Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
         limits: config::Limits {

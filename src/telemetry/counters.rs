@@ -43,7 +43,7 @@ pub struct WorkerCounters {
     /// Times that none was to be had, and bytes were copied.
     pub pipe_shortages: AtomicU64,
     pub records_dropped: AtomicU64,
-    /// Processor time of the thread, in microseconds.
+    /// Processor time for which the thread was busy, in microseconds.
     pub cpu_us: AtomicU64,
     /// Milliseconds of the process clock at the last turn of the heartbeat.
     pub heartbeat: AtomicU64,
@@ -68,7 +68,7 @@ impl WorkerCounters {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).enter(record);
     }
 
-    /// A heartbeat came so much later than asked for, and so much processor time has the thread had so far.
+    /// A heartbeat came so much later than asked for, and for so much processor time was the thread busy so far.
     pub fn beat(&self, lag: Duration, cpu: Duration) {
         let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.loop_lag_us.store(microseconds(lag), Ordering::Relaxed);

@@ -4,10 +4,8 @@ use std::fs;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use rustix::time::ClockId;
 
 /// One entry per worker: the core it is to stay on, if any.
 pub fn plan(count: Option<NonZeroUsize>, pin: bool) -> io::Result<Vec<Option<usize>>> {
@@ -20,12 +18,6 @@ pub(super) fn pin(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)
-}
-
-/// Processor time of this thread so far.
-pub(super) fn thread_cpu() -> Duration {
-    let time = rustix::time::clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or_default(), time.tv_nsec.try_into().unwrap_or_default())
 }
 
 fn allowed_cores() -> io::Result<Vec<usize>> {

@@ -8,6 +8,7 @@ mod ladder;
 mod listen;
 mod reactor;
 mod readiness;
+mod spin;
 mod stream;
 
 use std::cell::{Cell, RefCell};
@@ -20,14 +21,18 @@ use std::time::{Duration, Instant};
 use crate::config::Driver;
 use crate::telemetry::WorkerRuntime;
 
+use spin::{Counted, Spin};
+
 pub(crate) use ladder::READ_BUFFER_LEN;
 pub(crate) use listen::ListenSocket;
+pub(crate) use spin::{spent as spun, thread_cpu};
 pub(crate) use stream::{SocketHandle, Stream};
 
 /// One thread's runtime.
 #[derive(Debug)]
 pub(crate) struct Runtime {
     inner: compio::runtime::Runtime,
+    busy_poll: Option<Duration>,
 }
 
 impl Runtime {
@@ -35,7 +40,12 @@ impl Runtime {
     pub(crate) fn build(driver: Driver, core: Option<usize>) -> io::Result<(Self, WorkerRuntime)> {
         let (inner, rung) = ladder::build(driver)?;
         let driver = if inner.driver_type().is_iouring() { "io_uring" } else { "epoll" };
-        Ok((Self { inner }, WorkerRuntime { driver, rung, core }))
+        Ok((Self { inner, busy_poll: None }, WorkerRuntime { driver, rung, core }))
+    }
+
+    /// For how long it looks for more after an event before it sleeps; `None`: it sleeps at once.
+    pub(crate) fn spinning(self, busy_poll: Option<Duration>) -> Self {
+        Self { busy_poll, ..self }
     }
 
     /// Runs `future`, and all that it spawns, until it is done. It is polled on every turn of the loop, so it
@@ -48,8 +58,13 @@ impl Runtime {
                 tracing::error!(%error, "no epoll instance; waits cost more system calls");
             }
             let mut future = pin!(future);
+            let mut spin = self.busy_poll.map(Spin::new);
             poll_fn(|context| {
                 resume_yielded();
+                if spin.as_mut().is_some_and(Spin::turn) {
+                    // So that the next look at the I/O does not wait.
+                    context.waker().wake_by_ref();
+                }
                 future.as_mut().poll(context)
             })
             .await
@@ -59,7 +74,7 @@ impl Runtime {
 
 /// Spawns a task that runs to its end by itself. A panic in it ends it and nothing else.
 pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
-    compio::runtime::spawn(future).detach();
+    compio::runtime::spawn(Counted::new(future)).detach();
 }
 
 pub(crate) async fn sleep(duration: Duration) {

@@ -43,6 +43,7 @@ mod resets;
 mod sampling;
 mod share;
 mod sources;
+mod spinning;
 mod support;
 mod tidy;
 mod timeouts;

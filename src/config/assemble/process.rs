@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Context, seconds, unless_zero};
 use crate::config::errors::quoted;
 use crate::config::raw::{self, Field};
-use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration};
+use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, SpinTime};
 use crate::config::{
     AccessLog, Admin, Drain, Driver, Kubernetes, Limits, Location, Log, LogFormat, LogLevel, Metrics,
     MetricsOtlp, Name, OtlpProtocol, Overload, Tracing, Workers,
@@ -18,6 +18,8 @@ use crate::config::{
 const MAX_WORKERS: usize = 1024;
 const LOOP_LAG: Duration = Duration::from_millis(500);
 const MIN_LOOP_LAG: Duration = Duration::from_millis(10);
+/// To sleep and to be woken takes some 50 us: beyond a few milliseconds only a core is spent.
+const MAX_BUSY_POLL: Duration = Duration::from_millis(10);
 /// Making all of them costs something.
 const MIN_METRICS_INTERVAL: Duration = Duration::from_secs(1);
 const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
@@ -30,6 +32,17 @@ pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
             format_args!("too many threads; write at most {MAX_WORKERS}, or auto for one per core"),
         );
     }
+    let busy_poll = raw.busy_poll.value().map_or(Duration::ZERO, |time| time.0);
+    if busy_poll > MAX_BUSY_POLL {
+        cx.report.add(
+            "workers.busyPoll",
+            format_args!(
+                "{} is longer than spinning can help; write at most {}, 0s not to spin",
+                SpinTime(busy_poll),
+                SpinTime(MAX_BUSY_POLL)
+            ),
+        );
+    }
     Workers {
         count,
         pin: raw.pin.or(true),
@@ -38,6 +51,7 @@ pub(super) fn workers(cx: &Context<'_>, raw: raw::Workers) -> Workers {
             raw::Driver::IoUring => Driver::IoUring,
             raw::Driver::Epoll => Driver::Epoll,
         },
+        busy_poll: unless_zero(busy_poll),
     }
 }
 

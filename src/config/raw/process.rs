@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::field::{Field, Later};
-use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress};
+use super::field::Field;
+use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress, SpinTime};
 
 /// The threads that carry connections: each has its own sockets, ring and connections.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -19,9 +19,9 @@ pub(in crate::config) struct Workers {
     /// How workers wait for the kernel; auto: io_uring where the kernel and the container allow it.
     #[schemars(extend("default" = "auto"))]
     pub(in crate::config) driver: Field<Driver>,
-    /// Spin this long before sleeping: latency for CPU.
+    /// Spin this long before sleeping: latency for CPU. At most 10ms; 0s never spins.
     #[schemars(extend("default" = "0s"))]
-    busy_poll: Field<Later<GatewayDuration>>,
+    pub(in crate::config) busy_poll: Field<SpinTime>,
 }
 
 /// How workers wait for the kernel.

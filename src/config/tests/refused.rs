@@ -64,8 +64,5 @@ fn the_process() {
         (top("accessLog: {format: xml}"), &[
             r#"t.yaml:1: accessLog.format: "xml" is not a known value; write json or text"#,
         ]),
-        (top("workers: {busyPoll: 50ms}"), &[
-            "t.yaml:1: workers.busyPoll: not supported yet; remove it or write 0s",
-        ]),
     ]);
 }

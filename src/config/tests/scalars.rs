@@ -4,6 +4,34 @@ use super::*;
 
 #[test]
 #[rustfmt::skip]
+fn times_to_spin() {
+    check(&[
+        (top("workers: {busyPoll: 50ms}"), &[
+            "t.yaml:1: workers.busyPoll: 50ms is longer than spinning can help; write at most 10ms, 0s not to spin",
+        ]),
+        (top("workers: {busyPoll: 10001us}"), &[
+            "t.yaml:1: workers.busyPoll: 10001us is longer than spinning can help; write at most 10ms, 0s not to spin",
+        ]),
+        (top("workers: {busyPoll: us}"), &[
+            r#"t.yaml:1: workers.busyPoll: "us" is not a time; write one like 50us or 1ms"#,
+        ]),
+        (top("workers: {busyPoll: 100000us}"), &[
+            r#"t.yaml:1: workers.busyPoll: "100000us" is not a time; write one like 50us or 1ms"#,
+        ]),
+        (top("workers: {busyPoll: 0.5ms}"), &[
+            r#"t.yaml:1: workers.busyPoll: "0.5ms" is not a time; write one like 50us or 1ms"#,
+        ]),
+        (top("workers: {busyPoll: 50}"), &[
+            r#"t.yaml:1: workers.busyPoll: "50" is not a time; write one like 50us or 1ms"#,
+        ]),
+        (top("workers: {busyPoll: true}"), &[
+            r#"t.yaml:1: workers.busyPoll: "true" is not a time; write one like 50us or 1ms"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
 fn durations() {
     check(&[
         (top("drain: {delay: 30}"), &[

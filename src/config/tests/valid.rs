@@ -16,7 +16,7 @@ const KEEPALIVE: Keepalive =
 #[test]
 fn defaults_of_the_process() {
     let config = config(BASE);
-    let workers = Workers { count: None, pin: true, driver: Driver::Auto };
+    let workers = Workers { count: None, pin: true, driver: Driver::Auto, busy_poll: None };
     let admin = Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false };
     let drain = Drain { delay: seconds(5), timeout: seconds(60) };
     let log = Log { level: LogLevel::Info, format: LogFormat::Json };
@@ -241,6 +241,14 @@ fn a_client_address_has_limits_of_its_own() {
     assert_eq!(sources("{limitPerSource: 100}"), Some(SourceLimit { rate: None, ..both }));
     assert_eq!(sources("{ratePerSource: 2.5, whenFull: Wait}"), Some(SourceLimit { limit: None, ..both }));
     assert_eq!(sources("{limitPerSource: 0, ratePerSource: 0}"), None);
+}
+
+#[test]
+fn a_time_to_spin() {
+    let busy_poll = |text: &str| config(&top(&format!("workers: {{busyPoll: {text}}}"))).workers.busy_poll;
+    assert_eq!(busy_poll("50us"), Some(Duration::from_micros(50)));
+    assert_eq!(busy_poll("10ms"), Some(Duration::from_millis(10)));
+    assert_eq!(busy_poll("0us"), None);
 }
 
 #[test]

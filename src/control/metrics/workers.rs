@@ -120,7 +120,7 @@ pub(super) static FAMILIES: &[Family] = &[
         kind: Kind::Counter,
         unit: Some(Unit::Seconds),
         labels: &["worker"],
-        help: "Processor time of the worker's thread; its rate is the share of a core that the worker is busy for.",
+        help: "Processor time of the worker's thread without what it spins for (workers.busyPoll); its rate is the share of a core that the worker is busy for.",
         samples: |scrape, samples| {
             numbers(scrape, samples, |worker| Duration::from_micros(worker.cpu_us.load(Ordering::Relaxed)))
         },

@@ -28,7 +28,7 @@ const BREAKER: config::Breaker = config::Breaker {
 
 fn config() -> Config {
     Config {
-        workers: Workers { count: None, pin: true, driver: Driver::Auto },
+        workers: Workers { count: None, pin: true, driver: Driver::Auto, busy_poll: None },
         admin: Admin { address: "127.0.0.1:9901".parse().unwrap(), allow_changes: false },
         drain: Drain { delay: Duration::ZERO, timeout: Duration::from_secs(60) },
         limits: Limits { max_connections: None, overload: Overload { memory_percent: None, loop_lag: None } },

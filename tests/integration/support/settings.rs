@@ -15,6 +15,7 @@ pub(crate) enum Driver {
 pub(crate) struct Settings {
     pub(crate) driver: Driver,
     pub(crate) workers: usize,
+    pub(crate) busy_poll: &'static str,
     pub(crate) listen: String,
     pub(crate) admin: String,
     pub(crate) endpoints: Vec<SocketAddr>,
@@ -39,6 +40,7 @@ impl Settings {
         Self {
             driver,
             workers: 2,
+            busy_poll: "0s",
             listen: "127.0.0.1:0".to_owned(),
             admin: "127.0.0.1:0".to_owned(),
             endpoints: endpoints.to_vec(),
@@ -89,8 +91,9 @@ impl Settings {
         let endpoint = |(address, weight)| format!("{{address: \"{address}\", weight: {weight}}}");
         let endpoints: Vec<String> = self.endpoints.iter().zip(weights).map(endpoint).collect();
         let mut yaml = format!(
-            "workers: {{count: {}, pin: false, driver: {driver}}}\n{}\n",
+            "workers: {{count: {}, pin: false, driver: {driver}, busyPoll: {}}}\n{}\n",
             self.workers,
+            self.busy_poll,
             self.top_without_overload()
         );
         if !self.top.contains("admin:") {
