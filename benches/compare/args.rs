@@ -20,7 +20,8 @@ Usage: cargo bench --bench compare -- [options]
                      also sheave-bare (no retries, no breakers) and sheave-all (limits, hedging,
                      breakers, ejection, queue): what the policies cost; and sheave-observed (access log,
                      metrics, and traces of 10 %), sheave-traced (of 100 %): what being observed costs; with
-                     --other also NAME-observed and NAME-traced
+                     --other also NAME-observed and NAME-traced; haproxy-busy (busy-polling) and sheave-busy
+                     (busyPoll: 1ms): what spinning brings, for rr1
   --baseline NAME    the peer that ratios refer to                          [default: the first]
   --sheave PATH      the sheave binary     [default: the one cargo built for this benchmark]
   --other NAME=PATH  another sheave binary, such as an older one; may be repeated

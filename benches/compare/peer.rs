@@ -122,15 +122,29 @@ impl Peer {
         }
     }
 
+    /// Keeps it from running, until it is told to go on.
+    pub(super) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub(super) fn go_on(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Error::new("impossible pid"))?;
+        kill_process(pid, signal).context(format_args!("signal {}", self.name))
+    }
+
     pub(super) fn stop(mut self) -> Result<()> {
         self.end().context(format_args!("stop {}", self.name))
     }
 
     fn end(&mut self) -> Result<()> {
         if self.child.try_wait().context("wait")?.is_none() {
-            let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-            let pid = pid.ok_or_else(|| Error::new("impossible pid"))?;
-            kill_process(pid, Signal::TERM).context("terminate")?;
+            self.signal(Signal::TERM)?;
+            self.go_on()?;
             let deadline = Instant::now() + STOP_LIMIT;
             while self.child.try_wait().context("wait")?.is_none() {
                 if Instant::now() > deadline {

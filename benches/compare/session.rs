@@ -79,7 +79,11 @@ impl Session {
         for recipe in &recipes {
             let receiver = recipe.traced().map(|_| Receiver::start(options.load_cpu)).transpose()?;
             let address = receiver.as_ref().map(|receiver| receiver.address);
-            peers.push(recipe.start(options.proxy_cpu, &backend.addresses, &wants, address)?);
+            let peer = recipe.start(options.proxy_cpu, &backend.addresses, &wants, address)?;
+            if recipe.never_sleeps() {
+                peer.pause()?;
+            }
+            peers.push(peer);
             receivers.push(receiver);
         }
         let idle = Plan::new(options.quick);
@@ -184,7 +188,14 @@ impl Session {
 
     fn attempt(&mut self, case: Case, peer: usize) -> Result<Measurement> {
         let before = self.backend.seen.accepted.load(Ordering::Acquire);
+        let is_paused = self.recipes[peer].never_sleeps();
+        if is_paused {
+            self.peers[peer].go_on()?;
+        }
         let outcome = self.measure_case(case, peer);
+        if is_paused {
+            self.peers[peer].pause()?;
+        }
         self.connections[peer] += self.backend.seen.accepted.load(Ordering::Acquire) - before;
         // The backend's complaint is the cause when the client's is only a broken connection.
         let blame = |error| self.peers[peer].blame(error);

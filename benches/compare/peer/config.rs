@@ -48,15 +48,24 @@ impl Site<'_> {
     }
 }
 
-pub(super) fn haproxy(site: &Site<'_>, splice: bool) -> String {
+/// How HAProxy runs.
+#[derive(Clone, Copy)]
+pub(super) enum Haproxy {
+    Default,
+    Splice,
+    /// It polls without ever waiting.
+    Busy,
+}
+
+pub(super) fn haproxy(site: &Site<'_>, way: Haproxy) -> String {
     let max = site.max_connections;
     // Unset, haproxy would reserve a pipe for every fourth connection and exceed the limit of open files.
     // splice-auto decides only when the whole stream is processed again, which a plain relay never needs:
     // haproxy 2.6 made not one splice call with it. These two do make it splice.
-    let (pipes, option) = if splice {
-        ("    maxpipes 256\n", "    option splice-request\n    option splice-response\n")
-    } else {
-        ("", "")
+    let (of_process, option) = match way {
+        Haproxy::Default => ("", ""),
+        Haproxy::Splice => ("    maxpipes 256\n", "    option splice-request\n    option splice-response\n"),
+        Haproxy::Busy => ("    busy-polling\n", ""),
     };
     let servers = site.each_endpoint(|index, endpoint| format!("    server s{index} {endpoint}\n"));
     let Addresses { plain, tls, sni, .. } = site.listen;
@@ -71,7 +80,7 @@ pub(super) fn haproxy(site: &Site<'_>, splice: bool) -> String {
         )
     });
     format!(
-        "global\n    nbthread 1\n    maxconn {max}\n{pipes}\
+        "global\n    nbthread 1\n    maxconn {max}\n{of_process}\
          defaults\n    mode tcp\n{option}    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
          listen bench\n    bind {plain}\n    balance roundrobin\n    maxconn {max}\n{servers}{secure}"
     )
@@ -193,10 +202,12 @@ pub(super) fn traefik_routes(site: &Site<'_>) -> String {
 
 pub(super) fn sheave(
     site: &Site<'_>,
-    driver: &str,
+    [driver, busy_poll]: [&str; 2],
     policies: Policies,
     observed: Option<Observed>,
 ) -> String {
+    // Older ones that are measured beside this one do not know it.
+    let spin = if busy_poll == "0s" { String::new() } else { format!(", busyPoll: {busy_poll}") };
     let told = match observed {
         None => "accessLog: {enabled: false}\n".to_owned(),
         Some(Observed { share, receiver }) => format!(
@@ -241,7 +252,7 @@ pub(super) fn sheave(
         ));
     }
     format!(
-        "workers: {{count: 1, pin: false, driver: {driver}}}\n\
+        "workers: {{count: 1, pin: false, driver: {driver}{spin}}}\n\
          admin: {{address: \"{}\"}}\n\
          drain: {{delay: 0s, timeout: 1s}}\n\
          {told}\

@@ -23,7 +23,7 @@ pub(crate) struct Recipe {
 
 #[derive(Clone)]
 enum Program {
-    Haproxy { splice: bool },
+    Haproxy(config::Haproxy),
     Nginx,
     Envoy,
     Traefik,
@@ -34,6 +34,8 @@ enum Program {
 struct Sheave {
     binary: PathBuf,
     driver: &'static str,
+    /// How long it spins before it sleeps.
+    busy_poll: &'static str,
     policies: Policies,
     /// Share of connections that are told of, by lines and traces.
     told: Option<f64>,
@@ -42,6 +44,8 @@ struct Sheave {
 /// The shares of lines and traces of the peers that are observed.
 const OBSERVED: f64 = 0.1;
 const TRACED: f64 = 1.0;
+/// Longer than a round trip takes, so that it never sleeps within one.
+const BUSY_POLL: &str = "1ms";
 
 /// What a proxy has to be able to do, besides relaying plain TCP.
 pub(crate) struct Wants {
@@ -53,18 +57,27 @@ pub(crate) struct Wants {
 pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
     let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
     let of = |binary: &Path, driver, policies, told| {
-        Program::Sheave(Sheave { binary: binary.to_owned(), driver, policies, told })
+        Program::Sheave(Sheave { binary: binary.to_owned(), driver, busy_poll: "0s", policies, told })
     };
+    let busy = Program::Sheave(Sheave {
+        binary: options.sheave.clone(),
+        driver: "auto",
+        busy_poll: BUSY_POLL,
+        policies: Policies::Default,
+        told: None,
+    });
     let with = |driver, policies| of(&options.sheave, driver, policies, None);
     let told = |binary: &Path, share| of(binary, "auto", Policies::Default, Some(share));
     let mut known = vec![
-        recipe("haproxy", Program::Haproxy { splice: false }),
-        recipe("haproxy-splice", Program::Haproxy { splice: true }),
+        recipe("haproxy", Program::Haproxy(config::Haproxy::Default)),
+        recipe("haproxy-splice", Program::Haproxy(config::Haproxy::Splice)),
         recipe("nginx", Program::Nginx),
         recipe("envoy", Program::Envoy),
         recipe("traefik", Program::Traefik),
         recipe("sheave", with("auto", Policies::Default)),
         recipe("sheave-epoll", with("epoll", Policies::Default)),
+        recipe("haproxy-busy", Program::Haproxy(config::Haproxy::Busy)),
+        recipe("sheave-busy", busy),
         recipe("sheave-bare", with("auto", Policies::None)),
         recipe("sheave-all", with("auto", Policies::All)),
         recipe("sheave-observed", told(&options.sheave, OBSERVED)),
@@ -76,9 +89,14 @@ pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
         known.push(recipe(&format!("{name}-traced"), told(path, TRACED)));
     }
     let Some(wanted) = &options.peers else {
-        // What policies and being observed cost are questions of their own.
+        // What policies and being observed cost are questions of their own, and so is what spinning brings.
         known.retain(|recipe| match &recipe.program {
-            Program::Sheave(sheave) => matches!(sheave.policies, Policies::Default) && sheave.told.is_none(),
+            Program::Sheave(sheave) => {
+                matches!(sheave.policies, Policies::Default)
+                    && sheave.told.is_none()
+                    && sheave.busy_poll != BUSY_POLL
+            }
+            Program::Haproxy(way) => !matches!(way, config::Haproxy::Busy),
             _ => true,
         });
         return Ok(known);
@@ -97,7 +115,7 @@ impl Program {
     /// What its program file is called; `None`: it is named by its path.
     fn file_name(&self) -> Option<&'static str> {
         match self {
-            Self::Haproxy { .. } => Some("haproxy"),
+            Self::Haproxy(_) => Some("haproxy"),
             Self::Nginx => Some("nginx"),
             Self::Envoy => Some("envoy"),
             Self::Traefik => Some("traefik"),
@@ -111,6 +129,11 @@ impl Recipe {
     pub(crate) fn can(&self, case: Case) -> bool {
         let is_own = case.layer == Layer::Many || case.work == Work::Churn;
         !is_own || matches!(self.program, Program::Sheave(_))
+    }
+
+    /// Whether it never sleeps, and so has to be stopped while others are measured on its core.
+    pub(crate) fn never_sleeps(&self) -> bool {
+        matches!(self.program, Program::Haproxy(config::Haproxy::Busy))
     }
 
     /// The share of its connections that it makes traces of.
@@ -146,7 +169,7 @@ impl Recipe {
     /// What the program calls itself.
     pub(crate) fn version(&self) -> Result<String> {
         let flag = match self.program {
-            Program::Haproxy { .. } | Program::Nginx => "-v",
+            Program::Haproxy(_) | Program::Nginx => "-v",
             Program::Envoy | Program::Sheave(_) => "--version",
             Program::Traefik => "version",
         };
@@ -182,7 +205,7 @@ impl Recipe {
             stem: &stem,
         };
         let (text, extension) = match &self.program {
-            Program::Haproxy { splice } => (config::haproxy(&site, *splice), "cfg"),
+            Program::Haproxy(way) => (config::haproxy(&site, *way), "cfg"),
             Program::Nginx => (config::nginx(&site), "conf"),
             Program::Envoy => (config::envoy(&site), "yaml"),
             Program::Traefik => {
@@ -190,9 +213,9 @@ impl Recipe {
                 fs::write(&routes, config::traefik_routes(&site)).context(routes.display())?;
                 (config::traefik(&site, &routes), "yaml")
             }
-            Program::Sheave(Sheave { driver, policies, told, .. }) => {
+            Program::Sheave(Sheave { driver, busy_poll, policies, told, .. }) => {
                 let observed = told.zip(receiver).map(|(share, receiver)| Observed { share, receiver });
-                (config::sheave(&site, driver, *policies, observed), "yaml")
+                (config::sheave(&site, [driver, busy_poll], *policies, observed), "yaml")
             }
         };
         let file = stem.with_extension(extension);
@@ -216,7 +239,7 @@ impl Recipe {
         // Settings of the person's shell must not reach one peer and not the other.
         command.env_clear();
         match self.program {
-            Program::Haproxy { .. } => command.args(["-db", "-f"]).arg(config),
+            Program::Haproxy(_) => command.args(["-db", "-f"]).arg(config),
             Program::Nginx => command.arg("-c").arg(config),
             Program::Envoy => command
                 .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "-c"])
