@@ -30,6 +30,7 @@ fn every_kind_of_connection_is_a_trace_in_jaeger() {
         retried(&scene);
         blackholed(&scene);
         no_tls(&scene);
+        untrusted(&scene);
         unknown_name(&scene);
         reset(&scene);
         part_of_another(&scene, trace);
@@ -82,6 +83,13 @@ const EXPECTED: &[(&str, &[Row])] = &[
     ),
     ("no-tls", &[("tcp no-tls", "", "not_tls"), ("tls handshake", "tcp no-tls", "not_tls")]),
     (
+        "untrusted",
+        &[
+            ("tcp untrusted", "", "tls_handshake_failed"),
+            ("tls handshake", "tcp untrusted", "tls_handshake_failed"),
+        ],
+    ),
+    (
         "named",
         &[
             ("tcp named", "", "no_route"),
@@ -129,7 +137,20 @@ fn tree(spans: &[Span]) -> Vec<(&str, &str, &str)> {
 /// How far the times of trace and access log are apart at most, in milliseconds.
 fn time_apart(spans: &[Span], record: &Value) -> f64 {
     let root = &spans[0];
-    let mut apart = vec![(root.duration - record["duration_ms"].as_f64().unwrap()).abs()];
+    let of = |value: &Value| value.as_f64().unwrap();
+    let mut apart = vec![(root.duration - of(&record["duration_ms"])).abs()];
+    // From accepting to where a phase ends or begins.
+    let end = |span: &Span| span.start + span.duration - root.start;
+    for span in spans {
+        let told = match &*span.name {
+            "client hello" => (end(span), of(&record["tls"]["handshake_ms"])),
+            "route" if record["connect_start_ms"].is_number() => (end(span), of(&record["connect_start_ms"])),
+            "relay" => (span.start - root.start, of(&record["connect_end_ms"])),
+            "drain" => (span.start - root.start, of(&record["drain_start_ms"])),
+            _ => continue,
+        };
+        apart.push((told.0 - told.1).abs());
+    }
     let attempts = record["attempts"].as_array().unwrap();
     for (span, attempt) in spans.iter().filter(|span| span.name.starts_with("connect ")).zip(attempts) {
         let (start, end) = (attempt["start_ms"].as_f64().unwrap(), attempt["end_ms"].as_f64().unwrap());
@@ -159,6 +180,15 @@ fn blackholed(scene: &Scene) {
 fn no_tls(scene: &Scene) {
     let mut client = connect(scene.listener("no-tls"));
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    is_over(&mut client);
+}
+
+/// The client does not like the certificate, and says so.
+fn untrusted(scene: &Scene) {
+    let mut client = connect(scene.listener("untrusted"));
+    let mut tls = scene::tls_client(scene::NAME);
+    let error = tls.complete_io(&mut client).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
     is_over(&mut client);
 }
 

@@ -13,10 +13,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::{Beside, Jaeger};
 
+/// That routes are for.
+pub(super) const NAME: &str = "a.example.com";
 const SOON: Duration = Duration::from_secs(30);
 
 pub(super) struct Scene {
     sheave: Beside,
+    /// What it shows to clients.
+    _files: tempfile::TempDir,
     /// One connection fills the place of the endpoint that takes none.
     _full: (TcpListener, TcpStream),
 }
@@ -25,12 +29,19 @@ impl Scene {
     pub(super) fn set(jaeger: &Jaeger, protocol: &str) -> Self {
         let (echo, reset, closed) = (endpoint(echo), endpoint(reset), closed());
         let (full_at, full) = full();
-        let names = ["clean", "retried", "blackholed", "no-tls", "named", "reset", "proxied", "drained"];
+        let names =
+            ["clean", "retried", "blackholed", "no-tls", "untrusted", "named", "reset", "proxied", "drained"];
+        let files = tempfile::tempdir().unwrap();
+        let certificate = certificate(&files);
         let listener = |(number, name): (usize, &&str)| {
             let mut listener = json!({"name": name, "address": format!("127.0.0.{}:0", number + 1)});
             match *name {
                 "proxied" => {
                     listener["proxyProtocol"] = json!({"mode": "Require", "trusted": ["127.0.0.0/8"]})
+                }
+                "untrusted" => {
+                    listener["protocol"] = json!("TLS");
+                    listener["tls"] = json!({"mode": "Terminate", "certificateRefs": [certificate]});
                 }
                 "no-tls" | "named" => {
                     listener["protocol"] = json!("TLS");
@@ -42,7 +53,8 @@ impl Scene {
         };
         let route = |name: &&str| {
             let upstream = if ["retried", "blackholed", "reset"].contains(name) { name } else { &"clean" };
-            let hostnames = if ["no-tls", "named"].contains(name) { vec!["a.example.com"] } else { vec![] };
+            let has_names = ["no-tls", "untrusted", "named"].contains(name);
+            let hostnames = if has_names { vec![NAME] } else { vec![] };
             json!({"name": name, "listener": name, "hostnames": hostnames, "backendRefs": [{"upstream": upstream}]})
         };
         let upstream = |name: &str, endpoints: &[SocketAddr]| {
@@ -66,7 +78,7 @@ impl Scene {
                 upstream("blackholed", &[full_at]), upstream("reset", &[reset]),
             ],
         });
-        Self { sheave: Beside::start(&config), _full: full }
+        Self { sheave: Beside::start(&config), _files: files, _full: full }
     }
 
     /// Where it is bound, once it is.
@@ -95,13 +107,26 @@ pub(super) fn is_over(client: &mut TcpStream) {
 
 /// What a client says first that asks for this name.
 pub(super) fn client_hello(name: &'static str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    tls_client(name).write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// A client's TLS that trusts nobody.
+pub(super) fn tls_client(name: &'static str) -> ClientConnection {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    let name = ServerName::try_from(name).unwrap();
-    let mut bytes = Vec::new();
-    ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
-    bytes
+    ClientConnection::new(Arc::new(config), ServerName::try_from(name).unwrap()).unwrap()
+}
+
+/// A reference to one for the name that there is.
+fn certificate(files: &tempfile::TempDir) -> Value {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| files.path().join(name));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    json!({"file": {"certificate": certificate, "key": key}})
 }
 
 fn endpoint(serve: fn(TcpStream)) -> SocketAddr {
