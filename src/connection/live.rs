@@ -54,6 +54,23 @@ struct Named {
     parent: Option<TraceParent>,
 }
 
+/// What it holds.
+#[derive(Default)]
+struct Sockets {
+    downstream: Option<SocketHandle>,
+    upstream: Option<SocketHandle>,
+}
+
+impl Sockets {
+    fn of(&self, side: Side) -> Option<&SocketHandle> {
+        match side {
+            Side::Downstream => self.downstream.as_ref(),
+            Side::Upstream => self.upstream.as_ref(),
+            Side::Sheave => None,
+        }
+    }
+}
+
 pub(crate) struct Live {
     pub(crate) id: u64,
     /// Who connected: the client, or a proxy in front.
@@ -91,7 +108,7 @@ pub(crate) struct Live {
     pub(super) received_at_look: Cell<u64>,
     /// Its entry among the deadlines of the registry.
     pub(super) scheduled: Cell<Option<CoarseTime>>,
-    sockets: RefCell<Vec<SocketHandle>>,
+    sockets: RefCell<Sockets>,
 }
 
 impl CoarseTime {
@@ -187,16 +204,16 @@ impl Live {
     }
 
     pub(super) fn attach_downstream(&self, socket: SocketHandle) {
-        self.sockets.borrow_mut().push(socket);
+        self.sockets.borrow_mut().downstream = Some(socket);
     }
 
     pub(super) fn with_downstream<T>(&self, look: impl FnOnce(&SocketHandle) -> T) -> Option<T> {
-        self.sockets.borrow().first().map(look)
+        self.sockets.borrow().downstream.as_ref().map(look)
     }
 
     /// Resets the endpoint's connection; reads and writes that wait there return.
     pub(super) fn abort_upstream(&self) {
-        if let Some(upstream) = self.sockets.borrow().get(1) {
+        if let Some(upstream) = &self.sockets.borrow().upstream {
             upstream.abort();
         }
     }
@@ -204,7 +221,7 @@ impl Live {
     /// From now on the connection has an endpoint.
     pub(super) fn attach_upstream(&self, endpoint: &Endpoint, socket: SocketHandle) {
         let _set_once = self.endpoint.set((endpoint.address, Arc::clone(&endpoint.state)));
-        self.sockets.borrow_mut().push(socket);
+        self.sockets.borrow_mut().upstream = Some(socket);
         self.connected.set(CoarseTime::now());
         self.last_active.set(self.connected.get());
     }
@@ -296,14 +313,14 @@ impl Live {
         }
         let sockets = self.sockets.borrow();
         if let Some(tls) = self.tls.get() {
-            for (place, secure) in &*tls.sides.borrow() {
-                let _not_yet = sockets.get(*place).map(|socket| secure.say_goodbye(socket));
+            for (side, secure) in &*tls.sides.borrow() {
+                let _not_yet = sockets.of(*side).map(|socket| secure.say_goodbye(socket));
             }
         }
-        match &**sockets {
+        match (&sockets.downstream, &sockets.upstream) {
             // Nobody has answered yet, and a FIN would look like an answer.
-            [downstream] => downstream.abort(),
-            both => both.iter().for_each(SocketHandle::shutdown),
+            (Some(downstream), None) => downstream.abort(),
+            (downstream, upstream) => downstream.iter().chain(upstream).for_each(SocketHandle::shutdown),
         }
     }
 
@@ -415,7 +432,7 @@ impl Live {
     pub(super) fn detach(&self) {
         drop(self.source.take());
         drop(self.tls.get().and_then(|tls| tls.place.take()));
-        self.sockets.borrow_mut().clear();
+        self.sockets.take();
         if let Some(tls) = self.tls.get() {
             tls.sides.borrow_mut().clear();
         }

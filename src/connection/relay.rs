@@ -96,6 +96,8 @@ enum Step {
     Bulk(Pipe),
     /// Traffic is light again, or pipes are short: copy.
     Calm,
+    /// The worker's buffers are all in use: wait until there is something to read.
+    Unbuffered,
     End,
     /// The same, where only TLS says what an end is, and it did not.
     Truncated,
@@ -138,7 +140,7 @@ impl<'a> Relay<'a> {
 }
 
 impl Half<'_> {
-    async fn run_after(self, first: Vec<u8>) {
+    async fn run_after(&self, first: Vec<u8>) {
         self.relay.live.arrived(self.direction);
         match self.write_rest(&first).await {
             Ok(()) => {
@@ -150,12 +152,13 @@ impl Half<'_> {
         }
     }
 
-    async fn run(self) {
+    async fn run(&self) {
         let mut step = self.copy().await;
         loop {
             step = match step {
-                Step::Bulk(pipe) => self.splice(pipe).await,
-                Step::Calm => self.copy().await,
+                // In a box, as few connections ever come to it.
+                Step::Bulk(pipe) => Box::pin(self.splice(pipe)).await,
+                Step::Calm | Step::Unbuffered => self.copy().await,
                 Step::End => return self.end(),
                 Step::ReadFailed | Step::Truncated => return self.read_failed(),
                 Step::WaitFailed => return self.relay.live.end(Outcome::Internal),

@@ -8,6 +8,7 @@ mod ladder;
 mod listen;
 mod reactor;
 mod readiness;
+mod receive;
 mod spin;
 mod stream;
 
@@ -27,6 +28,9 @@ pub(crate) use ladder::READ_BUFFER_LEN;
 pub(crate) use listen::ListenSocket;
 pub(crate) use spin::{spent as spun, thread_cpu};
 pub(crate) use stream::{SocketHandle, Stream};
+
+/// Bytes that were received, in one of the worker's buffers, which it gets back.
+pub(crate) type Buffer = compio::driver::BufferRef;
 
 /// One thread's runtime.
 #[derive(Debug)]

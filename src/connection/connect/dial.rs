@@ -53,7 +53,7 @@ pub(super) async fn dial(
             }
         }
     };
-    let stream = Stream::new(socket).map_err(|_| Failed::Attempt(Outcome::Internal))?;
+    let stream = Stream::new(socket);
     let connected = connected(live, &stream, address, deadline).await?;
     let introduced = connected.and_then(|()| match &upstream.proxy {
         Some(proxy) => proxy::introduce(context, live, &stream, proxy),

@@ -32,8 +32,8 @@ pub(super) struct LiveTls {
     pub(super) chain: OnceCell<(Box<[CertificateDer<'static>]>, UnixTime)>,
     /// When TLS handshakes of attempts began, until those are over.
     pub(super) shaking: RefCell<Vec<(SocketAddr, Instant)>>,
-    /// Of its sides that speak TLS, by their place among the sockets.
-    pub(super) sides: RefCell<Vec<(usize, Rc<Secure>)>>,
+    /// Of its sides that speak TLS.
+    pub(super) sides: RefCell<Vec<(Side, Rc<Secure>)>>,
 }
 
 impl Live {
@@ -84,14 +84,12 @@ impl Live {
 
     /// A side's handshake is over: who ends the connection from outside is to say so in TLS.
     pub(in crate::connection) fn secure(&self, side: Side, secure: &Rc<Secure>) {
-        let place = usize::from(side != Side::Downstream);
-        self.tls.get_or_init(Box::default).sides.borrow_mut().push((place, Rc::clone(secure)));
+        self.tls.get_or_init(Box::default).sides.borrow_mut().push((side, Rc::clone(secure)));
     }
 
     /// Whether TLS with this side ends here, and is established.
     pub(in crate::connection) fn is_secure(&self, side: Side) -> bool {
-        let place = usize::from(side != Side::Downstream);
-        self.tls.get().is_some_and(|tls| tls.sides.borrow().iter().any(|(of, _)| *of == place))
+        self.tls.get().is_some_and(|tls| tls.sides.borrow().iter().any(|(of, _)| *of == side))
     }
 
     /// Adds to what is known of its TLS.

@@ -5,9 +5,10 @@
 //! loop; only bytes that the other side does not take at once get memory of their own.
 
 use std::io;
+use std::pin::Pin;
 
 use crate::telemetry::WorkerCounters;
-use crate::worker::runtime::{self, READ_BUFFER_LEN};
+use crate::worker::runtime::{self, Buffer, READ_BUFFER_LEN};
 
 use super::{Half, Step, would_block};
 
@@ -17,15 +18,21 @@ pub(super) const FULL_READS: u32 = 3;
 impl Half<'_> {
     pub(super) async fn copy(&self) -> Step {
         let mut full_reads = 0;
+        let mut is_unbuffered = false;
         loop {
-            let copied = if self.relay.context.completes_reads {
+            let copied = if self.relay.context.completes_reads && !is_unbuffered {
                 self.copy_completed().await
             } else {
                 self.copy_ready().await
             };
+            is_unbuffered = false;
             match copied {
                 Ok(length) if length < READ_BUFFER_LEN => full_reads = 0,
                 Ok(_) => full_reads += 1,
+                Err(Step::Unbuffered) => {
+                    WorkerCounters::add(&self.relay.context.counters.buffer_fallbacks, 1);
+                    is_unbuffered = true;
+                }
                 Err(step) => return step,
             }
             if full_reads >= FULL_READS {
@@ -41,22 +48,35 @@ impl Half<'_> {
 
     /// One read that completes and the write of what it brought.
     async fn copy_completed(&self) -> Result<usize, Step> {
-        match self.from.read_managed().await {
-            Ok(Some(buffer)) => {
-                let length = buffer.len();
-                self.relay.live.arrived(self.direction);
-                let _until_written = self.waiting();
-                self.to.write_all(buffer).await.map_err(|_| Step::WriteFailed)?;
-                self.moved(length);
-                Ok(length)
-            }
-            Ok(None) => Err(Step::End),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                WorkerCounters::add(&self.relay.context.counters.buffer_fallbacks, 1);
-                self.copy_ready().await
-            }
-            Err(_) => Err(Step::ReadFailed),
+        let buffer = match self.from.read_managed().await {
+            Ok(Some(buffer)) => buffer,
+            Ok(None) => return Err(Step::End),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Err(Step::Unbuffered),
+            Err(_) => return Err(Step::ReadFailed),
+        };
+        self.relay.live.arrived(self.direction);
+        let _until_written = self.waiting();
+        let (length, writing) = self.write(buffer);
+        let (written, buffer) = writing.await.map_err(|_| Step::WriteFailed)?;
+        self.moved(written);
+        if written < length {
+            self.write_rest_of(buffer, written).await?;
         }
+        Ok(length)
+    }
+
+    /// How much is to be written, and the writing of it. Apart, as whoever looks into the buffer keeps its place until the end.
+    fn write(&self, buffer: Buffer) -> (usize, impl Future<Output = io::Result<(usize, Buffer)>> + use<>) {
+        (buffer.len(), self.to.write_managed(buffer))
+    }
+
+    /// In a box, as most writes take all at once.
+    fn write_rest_of(
+        &self,
+        buffer: Buffer,
+        written: usize,
+    ) -> Pin<Box<impl Future<Output = Result<(), Step>>>> {
+        Box::pin(async move { self.write_rest(buffer.get(written..).unwrap_or_default()).await })
     }
 
     /// Waits for bytes, and hands them on.
@@ -69,7 +89,9 @@ impl Half<'_> {
                 Err(step) => return Err(step),
             };
             self.moved(length - rest.len());
-            self.write_rest(&rest).await?;
+            if !rest.is_empty() {
+                Box::pin(self.write_rest(&rest)).await?;
+            }
             return Ok(length);
         }
     }

@@ -72,7 +72,7 @@ mod tests {
             let (runtime, _) = Runtime::build(driver, None).unwrap();
             runtime.block_on(async {
                 let (mut client, socket) = pair();
-                let stream = Stream::new(socket.into()).unwrap();
+                let stream = Stream::new(socket.into());
                 let mut bytes = [0; 8];
                 for round in 0..2 {
                     client.write_all(b"a").unwrap();

@@ -5,16 +5,16 @@
 //! dropped read loses bytes. The `try_` functions are plain non-blocking calls, to be paired with readiness, which is
 //! safe to drop.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use compio::BufResult;
-use compio::driver::op::Connect;
-use compio::driver::{BufferRef, SharedFd, ToSharedFd};
-use compio::io::{AsyncReadManaged, AsyncWriteExt};
-use compio::net::TcpStream;
+use compio::buf::IntoInner;
+use compio::driver::op::{Connect, Send, SendFlags as OpFlags};
+use compio::driver::{BufferRef, SharedFd};
+use futures_util::FutureExt;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -24,11 +24,14 @@ use socket2::{SockRef, Socket};
 use super::arrivals::Arrivals;
 use super::reactor::{Registration, on_ring};
 use super::readiness::Readiness;
+use super::receive::receive;
 
 pub(crate) struct Stream {
-    tcp: TcpStream,
+    socket: SharedFd<Socket>,
+    /// The last completed read left nothing.
+    was_emptied: Cell<bool>,
     /// Made at the first wait for readiness; a connection that only ever completes reads has none.
-    readiness: OnceCell<Readiness>,
+    readiness: OnceCell<Box<Readiness>>,
 }
 
 /// A second hold on a socket, for ending it from outside its task.
@@ -37,39 +40,43 @@ pub(crate) struct SocketHandle(SharedFd<Socket>);
 
 impl Stream {
     /// Takes over a non-blocking socket.
-    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
-        let tcp = TcpStream::from_std(std::net::TcpStream::from(socket))?;
-        Ok(Self { tcp, readiness: OnceCell::new() })
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        let socket = SharedFd::new(Socket::from(socket));
+        Self { socket, was_emptied: Cell::new(false), readiness: OnceCell::new() }
     }
 
     pub(crate) fn handle(&self) -> SocketHandle {
-        SocketHandle(self.tcp.to_shared_fd())
+        SocketHandle(self.socket.clone())
     }
 
     /// Safe to drop: a connection attempt that is dropped is cancelled.
     pub(crate) async fn connect(&self, address: SocketAddr) -> io::Result<()> {
         if on_ring() {
-            let connect = Connect::new(self.tcp.to_shared_fd(), address.into());
+            let connect = Connect::new(self.socket.clone(), address.into());
             let BufResult(result, _) = compio::runtime::submit(connect).await;
             return result.map(|_| ());
         }
-        match SockRef::from(&self.tcp).connect(&address.into()) {
+        match self.socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
             result => return result,
         }
         self.readiness()?.writable().await?;
-        self.tcp.take_error()?.map_or(Ok(()), Err)
+        self.socket.take_error()?.map_or(Ok(()), Err)
     }
 
     /// `None` at the end of the stream. `ResourceBusy`: the worker's pool is empty for the moment.
-    pub(crate) async fn read_managed(&self) -> io::Result<Option<BufferRef>> {
-        (&self.tcp).read_managed(0).await
+    pub(crate) fn read_managed(&self) -> impl Future<Output = io::Result<Option<BufferRef>>> {
+        receive(&self.socket, &self.was_emptied)
     }
 
-    /// Writes all of `buffer`, which goes back to the pool.
-    pub(crate) async fn write_all(&self, buffer: BufferRef) -> io::Result<()> {
-        let BufResult(result, _buffer) = (&self.tcp).write_all(buffer).await;
-        result
+    /// Writes of `buffer` what the socket takes at once, or else what it takes once it takes any: how much that was.
+    pub(crate) fn write_managed(
+        &self,
+        buffer: BufferRef,
+    ) -> impl Future<Output = io::Result<(usize, BufferRef)>> + use<> {
+        let flags = OpFlags::from_bits_retain(SendFlags::NOSIGNAL.bits());
+        let sending = compio::runtime::submit(Send::new(self.socket.clone(), buffer, flags));
+        sending.map(|BufResult(result, send)| Ok((result?, send.into_inner())))
     }
 
     pub(crate) async fn read_ready(&self) -> io::Result<()> {
@@ -91,7 +98,7 @@ impl Stream {
     }
 
     pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = rustix::net::recv(&self.tcp, &mut *buffer, RecvFlags::DONTWAIT);
+        let result = rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT);
         let result = result.map(|(length, _)| length).map_err(io::Error::from);
         self.note_read(&result, buffer.len());
         result
@@ -99,7 +106,7 @@ impl Stream {
 
     /// As [`Self::try_read`], and the bytes stay.
     pub(crate) fn try_peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = rustix::net::recv(&self.tcp, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        let result = rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT | RecvFlags::PEEK);
         let result = result.map(|(length, _)| length).map_err(io::Error::from);
         // However few there were, the socket is as readable as before.
         self.note_read(&result, 0);
@@ -107,7 +114,7 @@ impl Stream {
     }
 
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        let result = rustix::net::send(&self.tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let result = rustix::net::send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let result = result.map_err(io::Error::from);
         self.note_write(&result, bytes.len());
         result
@@ -115,7 +122,7 @@ impl Stream {
 
     /// Moves up to `length` bytes into a pipe, without copying. 0 at the end of the stream.
     pub(crate) fn try_splice_into(&self, pipe: &OwnedFd, length: usize) -> io::Result<usize> {
-        let result = splice_some(&self.tcp, pipe, length);
+        let result = splice_some(&self.socket, pipe, length);
         if let Some(readiness) = self.readiness.get() {
             readiness.note_splice(&result);
         }
@@ -124,34 +131,34 @@ impl Stream {
 
     /// Moves up to `length` bytes out of a pipe, without copying.
     pub(crate) fn try_splice_from(&self, pipe: &OwnedFd, length: usize) -> io::Result<usize> {
-        let result = splice_some(pipe, &self.tcp, length);
+        let result = splice_some(pipe, &self.socket, length);
         self.note_write(&result, 0);
         result
     }
 
     /// Sends FIN: this side will write no more. A peer that is gone already is not an error.
     pub(crate) fn finish_writing(&self) {
-        let _peer_is_gone = SockRef::from(&self.tcp).shutdown(Shutdown::Write);
+        let _peer_is_gone = self.socket.shutdown(Shutdown::Write);
     }
 
     pub(crate) fn abort(&self) {
-        abort(&self.tcp);
+        abort(&self.socket);
     }
 
     /// Whether all that was written has been sent, so that a reset comes after it; or nothing more can be sent. For a stream
     /// that is not written to any more.
     pub(crate) fn has_sent_all(&self) -> bool {
         // From now on it is writable only when nothing is left to send.
-        let _peer_is_gone = SockRef::from(&self.tcp).set_tcp_notsent_lowat(1);
-        let mut polled = [PollFd::new(&self.tcp, PollFlags::OUT)];
+        let _peer_is_gone = self.socket.set_tcp_notsent_lowat(1);
+        let mut polled = [PollFd::new(&self.socket, PollFlags::OUT)];
         poll(&mut polled, Some(&Timespec::default())).is_err() || !polled[0].revents().is_empty()
     }
 
     fn readiness(&self) -> io::Result<&Readiness> {
         if self.readiness.get().is_none() {
-            let _only_this_thread = self.readiness.set(Readiness::new(self.tcp.to_shared_fd())?);
+            let _only_this_thread = self.readiness.set(Box::new(Readiness::new(self.socket.clone())?));
         }
-        self.readiness.get().ok_or_else(|| io::Error::other("readiness was not kept"))
+        self.readiness.get().map(Box::as_ref).ok_or_else(|| io::Error::other("readiness was not kept"))
     }
 
     fn note_read(&self, result: &io::Result<usize>, wanted: usize) {
@@ -179,7 +186,7 @@ fn splice_some(from: impl AsFd, to: impl AsFd, length: usize) -> io::Result<usiz
 
 impl AsFd for Stream {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.tcp.as_fd()
+        self.socket.as_fd()
     }
 }
 
