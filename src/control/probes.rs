@@ -13,7 +13,7 @@ mod tls;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -42,6 +42,8 @@ pub(super) struct Prober {
     shared: Arc<Shared>,
     turns: Arc<Semaphore>,
     probed: HashMap<Name, Probed>,
+    /// The upstreams without a check whose endpoints are known to be well.
+    unprobed: HashMap<Name, Weak<Upstream>>,
 }
 
 /// An upstream whose endpoints are probed.
@@ -51,11 +53,16 @@ struct Probed {
     endpoints: HashMap<SocketAddr, (Arc<EndpointState>, AbortHandle)>,
 }
 
-type Watch = Pin<Box<dyn Future<Output = Result<(), Aborted>>>>;
+pub(super) type Watch = Pin<Box<dyn Future<Output = Result<(), Aborted>>>>;
 
 impl Prober {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, turns: Arc::new(Semaphore::new(AT_ONCE)), probed: HashMap::new() }
+        Self {
+            shared,
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            probed: HashMap::new(),
+            unprobed: HashMap::new(),
+        }
     }
 
     /// Runs until it is dropped.
@@ -64,10 +71,8 @@ impl Prober {
         let mut watches: FuturesUnordered<Watch> = FuturesUnordered::new();
         loop {
             let table = self.shared.publisher.current();
-            self.forget(&table);
-            for upstream in table.upstreams.values() {
-                self.follow(upstream, &watches);
-            }
+            self.look(&table, &watches);
+            drop(table);
             loop {
                 tokio::select! {
                     changed = published.changed() => match changed {
@@ -80,24 +85,42 @@ impl Prober {
         }
     }
 
+    /// Probes what this table says is to be probed, and nothing else. There may have been tables that were never looked at.
+    pub(super) fn look(&mut self, table: &RouteTable, watches: &FuturesUnordered<Watch>) {
+        self.forget(table);
+        for upstream in table.upstreams.values() {
+            match &upstream.health.active {
+                Some(check) => self.follow(upstream, check, watches),
+                None => self.leave_alone(upstream),
+            }
+        }
+    }
+
     /// Stops probing upstreams that are gone or have no check any more. What was said of their endpoints is void.
     fn forget(&mut self, table: &RouteTable) {
-        let is_checked =
-            |name: &Name| table.upstreams.get(name).is_some_and(|upstream| upstream.health.active.is_some());
-        let gone: Vec<Name> = self.probed.keys().filter(|name| !is_checked(name)).cloned().collect();
+        let has_check =
+            |name: &Name| table.upstreams.get(name).map(|upstream| upstream.health.active.is_some());
+        let gone: Vec<Name> =
+            self.probed.keys().filter(|name| has_check(name) != Some(true)).cloned().collect();
         for name in gone {
             if let Some(before) = self.probed.remove(&name) {
                 before.void();
             }
             self.shared.probes.remove(&name);
-            if let Some(upstream) = table.upstreams.get(&name) {
-                self.judge_all(upstream, true);
-            }
+        }
+        self.unprobed.retain(|name, _| has_check(name) == Some(false));
+    }
+
+    /// Without a check all are well: also those of which a table before this one said that their first success is awaited.
+    fn leave_alone(&mut self, upstream: &Arc<Upstream>) {
+        let known = self.unprobed.get(&upstream.name);
+        if known.is_none_or(|known| !std::ptr::eq(known.as_ptr(), Arc::as_ptr(upstream))) {
+            self.judge_all(upstream, true);
+            self.unprobed.insert(upstream.name.clone(), Arc::downgrade(upstream));
         }
     }
 
-    fn follow(&mut self, upstream: &Arc<Upstream>, watches: &FuturesUnordered<Watch>) {
-        let Some(check) = &upstream.health.active else { return };
+    fn follow(&mut self, upstream: &Arc<Upstream>, check: &ActiveCheck, watches: &FuturesUnordered<Watch>) {
         let before = self.probed.remove(&upstream.name);
         let is_same = |before: &Probed| {
             before.upstream.health.active.as_ref() == Some(check) && before.upstream.proxy == upstream.proxy

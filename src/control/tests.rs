@@ -5,6 +5,7 @@ mod certificates;
 mod log;
 mod metrics;
 mod page;
+mod probes;
 mod reload;
 
 use std::io::{Read, Write};

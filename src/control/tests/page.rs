@@ -38,10 +38,14 @@ fn what_is_wrong_comes_first_wherever_it_is() {
     let control = builder_of_many().start();
     let table = control.handle.shared.publisher.current();
     let endpoint = &table.upstreams["pg"].endpoints[7_777];
-    endpoint.state.health.set(false);
-    let page = browse(&control, "/").body;
-    assert!(page.contains(&format!("endpoint-pg-{}", endpoint.address)));
-    assert!(page.contains("9\u{202f}999<small> of 10\u{202f}000</small>"), "{page}");
+    let (row, count) =
+        (format!("endpoint-pg-{}", endpoint.address), "9\u{202f}999<small> of 10\u{202f}000</small>");
+    eventually("the one of 10 000", || {
+        // Without a check all are well once the prober has looked at the table.
+        endpoint.state.health.set(false);
+        let page = browse(&control, "/").body;
+        page.contains(&row) && page.contains(count)
+    });
 }
 
 #[test]
