@@ -38,7 +38,7 @@ pub(super) fn assemble(file: raw::File, report: &Report, options: &ParseOptions)
     sizes(&cx, &file);
     let workers = process::workers(&cx, file.workers.or_default());
     let admin = process::admin(file.admin.or_default());
-    let drain = process::drain(file.drain.or_default());
+    let drain = process::drain(&cx, file.drain.or_default());
     let limits = process::limits(&cx, file.limits.or_default());
     let log = process::log(file.log.or_default());
     let access_log = process::access_log(&cx, file.access_log.or_default());
@@ -139,14 +139,14 @@ impl Context<'_> {
         self.report.root().find(path).is_some_and(|node| !node.is_empty_list())
     }
 
-    /// A number that has bounds.
-    fn within(&self, value: u32, path: &str, least: u32, most: u32) -> u32 {
-        if (least..=most).contains(&value) {
-            return value;
+    /// A duration that has a bound.
+    fn no_longer(&self, duration: Duration, path: &str, most: Duration) -> Duration {
+        if duration <= most {
+            return duration;
         }
-        let range = format_args!("{value} is out of range; write a number from {least} to {most}");
-        self.report.add(path, range);
-        value.clamp(least, most)
+        let (written, most) = (GatewayDuration(duration), GatewayDuration(most));
+        self.report.add(path, format_args!("{written} is too long; write {most} or less"));
+        most.0
     }
 
     fn keepalive(&self, raw: Field<raw::TcpKeepalive>, path: &str) -> Keepalive {
@@ -154,7 +154,7 @@ impl Context<'_> {
         Keepalive {
             idle_time: self.kernel_seconds(raw.idle_time, 120, &format!("{path}.idleTime")),
             interval: self.kernel_seconds(raw.interval, 15, &format!("{path}.interval")),
-            probes: self.within(raw.probes.or(4), &format!("{path}.probes"), 1, 127),
+            probes: raw.probes.number(4),
         }
     }
 

@@ -45,6 +45,10 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let wanted = wanted(&expected.to_string());
+        if let (Unexpected::Float(value), Some(bounds)) = (found, wanted.strip_prefix(WHOLE)) {
+            return Self::Message(format!("{value} is not {WHOLE}; write one{bounds}"));
+        }
         let found = match found {
             Unexpected::Bool(value) => format!("{value} does not fit here"),
             Unexpected::Unsigned(value) => format!("{value} is a number"),
@@ -56,7 +60,7 @@ impl de::Error for Fault {
             Unexpected::Map => "this is a block of fields".to_owned(),
             other => format!("{other} does not fit here"),
         };
-        Self::Message(format!("{found}; write {}", wanted(&expected.to_string())))
+        Self::Message(format!("{found}; write {wanted}"))
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -77,6 +81,8 @@ impl de::Error for Fault {
         Self::Message(format!("{} is not a known value; write {instead}", quoted(variant)))
     }
 }
+
+const WHOLE: &str = "a whole number";
 
 /// What serde's own visitors expect, in words for people.
 fn wanted(expected: &str) -> String {

@@ -14,6 +14,7 @@ mod proxy;
 mod route;
 mod tls;
 mod upstream;
+mod whole;
 
 pub(super) use field::{Field, List};
 pub(super) use health::{
@@ -32,8 +33,8 @@ pub(super) use tls::{
     TlsVersion, UpstreamTls,
 };
 pub(super) use upstream::{
-    CircuitBreaker, Endpoint, LoadBalancer, LoadBalancerType, PerEndpoint, Retry, Trigger, Upstream,
-    UpstreamTcp, ZoneAware,
+    CircuitBreaker, Endpoint, LoadBalancer, LoadBalancerType, MAX_TABLE_SIZE, MIN_TABLE_SIZE, PerEndpoint,
+    Retry, Trigger, Upstream, UpstreamTcp, ZoneAware,
 };
 
 use schemars::JsonSchema;

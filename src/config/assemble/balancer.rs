@@ -3,21 +3,15 @@
 use std::sync::Arc;
 
 use super::Context;
-use crate::config::raw::{self, Field, LoadBalancerType};
+use crate::config::raw::{self, Field, LoadBalancerType, MAX_TABLE_SIZE, MIN_TABLE_SIZE};
 use crate::config::{LoadBalancer, Location, ZoneAware};
 
-/// Fewer are not shared out evenly even to a few.
-const MIN_TABLE_SIZE: u32 = 101;
-/// 20 MB for each upstream.
-const MAX_TABLE_SIZE: u32 = 5_000_011;
-/// More than any zone has.
-const MAX_ENDPOINTS_PER_ZONE: u32 = 1_000_000;
 const TABLE_SIZE: u32 = 65_537;
 
 pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer) -> LoadBalancer {
     let path = format!("{path}.loadBalancer");
     let r#type = raw.r#type.or(LoadBalancerType::LeastConnections);
-    let table_size = raw.consistent_hash.or_default().table_size.or(TABLE_SIZE);
+    let table_size = raw.consistent_hash.or_default().table_size.number(TABLE_SIZE);
     let at = format!("{path}.consistentHash.tableSize");
     match r#type {
         LoadBalancerType::ConsistentHash => {
@@ -38,8 +32,6 @@ pub(super) fn load_balancer(cx: &Context<'_>, path: &str, raw: raw::LoadBalancer
 
 /// `None`: no endpoint is nearer than another.
 pub(super) fn zone_aware(
-    cx: &Context<'_>,
-    path: &str,
     raw: Field<raw::ZoneAware>,
     load_balancer: LoadBalancer,
     here: &Arc<Location>,
@@ -47,8 +39,7 @@ pub(super) fn zone_aware(
     // Clients of a hash belong to an endpoint, whatever the zone of the replica that they come by, unless it is asked for.
     let default = !matches!(load_balancer, LoadBalancer::ConsistentHash { .. }) || !raw.is_absent();
     let raw = raw.or_default();
-    let at = format!("{path}.loadBalancer.zoneAware.minEndpointsPerZone");
-    let min_endpoints = cx.within(raw.min_endpoints_per_zone.or(3), &at, 1, MAX_ENDPOINTS_PER_ZONE);
+    let min_endpoints = raw.min_endpoints_per_zone.number(3);
     let is_wanted = raw.prefer_local.or(default) && **here != Location::default();
     is_wanted.then(|| ZoneAware {
         here: Arc::clone(here),
@@ -56,11 +47,10 @@ pub(super) fn zone_aware(
     })
 }
 
-/// In range, and a prime number: with another one not every order of slots would visit all of them.
+/// A prime number: with another one not every order of slots would visit all of them.
 fn checked_size(cx: &Context<'_>, path: &str, size: u32) -> u32 {
-    let in_range = cx.within(size, path, MIN_TABLE_SIZE, MAX_TABLE_SIZE);
-    if in_range != size || is_prime(size) {
-        return in_range;
+    if is_prime(size) {
+        return size;
     }
     let both_ways = (1..size).flat_map(|distance| [size + distance, size - distance]);
     let nearest = both_ways

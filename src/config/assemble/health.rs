@@ -1,16 +1,18 @@
 //! How it is known which endpoints work.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use super::{Context, seconds};
 use crate::config::raw::{self, Field, ProbeType};
-use crate::config::scalar::GatewayDuration;
 use crate::config::{ActiveCheck, HealthCheck, PassiveCheck, ProbeKind};
 
-/// More failures, or successes, in a row than anybody waits for.
-const MAX_THRESHOLD: u32 = 100;
-/// More in a row is no sign of trouble any more, but trouble.
-const MAX_FAILURES: u32 = 1_000;
+/// A verdict that takes longer to come is none.
+const MAX_PROBE_TIME: Duration = Duration::from_secs(3_600);
+/// What is reset so late after connecting was not refused.
+const MAX_RESET_WITHIN: Duration = Duration::from_secs(60);
+/// The first time; later ones are up to ten times as long.
+const MAX_EJECTION: Duration = Duration::from_secs(24 * 3_600);
 /// Of the name of a gRPC service.
 const MAX_SERVICE_BYTES: usize = 253;
 /// Of statuses that mean healthy.
@@ -18,64 +20,54 @@ const MAX_STATUSES: usize = 100;
 
 pub(super) fn health_check(cx: &Context<'_>, path: &str, raw: raw::HealthCheck) -> HealthCheck {
     let path = format!("{path}.healthCheck");
-    let panic_threshold = raw.panic_threshold.or(50);
     HealthCheck {
-        panic_threshold: cx.within(panic_threshold, &format!("{path}.panicThreshold"), 0, 100),
+        panic_threshold: raw.panic_threshold.number(50),
         active: raw.active.value().map(|raw| active(cx, &format!("{path}.active"), raw)),
         passive: raw.passive.value().and_then(|raw| passive(cx, &format!("{path}.passive"), raw)),
     }
 }
 
 fn passive(cx: &Context<'_>, path: &str, raw: raw::PassiveHealthCheck) -> Option<PassiveCheck> {
-    let at = format!("{path}.consecutiveFailures");
-    let consecutive_failures = cx.within(raw.consecutive_failures.or(5), &at, 0, MAX_FAILURES);
-    let base_ejection_time = seconds(raw.base_ejection_time, 30);
+    let at = format!("{path}.baseEjectionTime");
+    let base_ejection_time = cx.no_longer(seconds(raw.base_ejection_time, 30), &at, MAX_EJECTION);
     if base_ejection_time.is_zero() {
         cx.report.add(
-            format!("{path}.baseEjectionTime"),
+            at,
             "who is ejected for no time never is; write how long, like 30s, or consecutiveFailures: 0",
         );
     }
-    let at = format!("{path}.maxEjectionPercent");
-    let max_ejection_percent = cx.within(raw.max_ejection_percent.or(50), &at, 1, 100);
+    let at = format!("{path}.resetWithin");
+    let reset_within = cx.no_longer(seconds(raw.reset_within, 0), &at, MAX_RESET_WITHIN);
     Some(PassiveCheck {
-        consecutive_failures: NonZeroU32::new(consecutive_failures)?,
-        reset_within: seconds(raw.reset_within, 0),
+        consecutive_failures: NonZeroU32::new(raw.consecutive_failures.number(5))?,
+        reset_within,
         base_ejection_time,
-        max_ejection_percent,
+        max_ejection_percent: raw.max_ejection_percent.number(50),
     })
 }
 
 fn active(cx: &Context<'_>, path: &str, raw: raw::ActiveHealthCheck) -> ActiveCheck {
-    let interval = seconds(raw.interval, 5);
-    let timeout = seconds(raw.timeout, 1);
+    let time = |field, default, name: &str| {
+        cx.no_longer(seconds(field, default), &format!("{path}.{name}"), MAX_PROBE_TIME)
+    };
+    let interval = time(raw.interval, 5, "interval");
+    let jitter = time(raw.jitter, 1, "jitter");
+    let timeout = time(raw.timeout, 1, "timeout");
     for (name, duration, example) in [("interval", interval, "5s"), ("timeout", timeout, "1s")] {
         if duration.is_zero() {
             cx.report.add(format!("{path}.{name}"), format_args!("no time at all; write one like {example}"));
         }
     }
-    let threshold = |field: Field<u32>, default, name: &str| {
-        cx.within(field.or(default), &format!("{path}.{name}"), 1, MAX_THRESHOLD)
-    };
-    let port = raw.port.value().filter(|port| {
-        if *port == 0 {
-            cx.report.add(format!("{path}.port"), "nothing listens on port 0; write the port to probe");
-        }
-        *port != 0
-    });
     let kind = kind(cx, path, raw.r#type, raw.http, raw.grpc);
     ActiveCheck {
-        unhealthy_threshold: threshold(raw.unhealthy_threshold, 3, "unhealthyThreshold"),
-        healthy_threshold: threshold(raw.healthy_threshold, 2, "healthyThreshold"),
+        unhealthy_threshold: raw.unhealthy_threshold.number(3),
+        healthy_threshold: raw.healthy_threshold.number(2),
         kind,
         interval,
-        jitter: raw
-            .jitter
-            .value()
-            .map_or(std::time::Duration::from_secs(1), |GatewayDuration(jitter)| jitter),
+        jitter,
         timeout,
         starts_healthy: !matches!(raw.initial_state.value(), Some(raw::InitialState::Unhealthy)),
-        port,
+        port: raw.port.value().and_then(|port| u16::try_from(u32::from(port)).ok()),
     }
 }
 
@@ -137,26 +129,20 @@ fn http(cx: &Context<'_>, path: &str, raw: raw::HttpProbe) -> ProbeKind {
         );
     }
     let at = format!("{path}.expectedStatuses");
-    let is_absent = raw.expected_statuses.is_absent();
-    let mut statuses: Vec<u16> =
-        cx.items(raw.expected_statuses, &at).map(|(at, status)| status_code(cx, &at, status)).collect();
-    if is_absent {
-        statuses.push(200);
-    } else if statuses.is_empty() || statuses.len() > MAX_STATUSES {
+    let written = raw.expected_statuses.get().map(Vec::len);
+    if written.is_some_and(|count| !(1..=MAX_STATUSES).contains(&count)) {
+        let count = written.unwrap_or_default();
         cx.report.add(
             &at,
-            format_args!(
-                "{} statuses; write from 1 to {MAX_STATUSES} that mean healthy, like [200]",
-                statuses.len()
-            ),
+            format_args!("{count} statuses; write from 1 to {MAX_STATUSES} that mean healthy, like [200]"),
         );
     }
+    let statuses = match written {
+        Some(_) => cx
+            .items(raw.expected_statuses, &at)
+            .filter_map(|(_, status)| u16::try_from(u32::from(status)).ok())
+            .collect(),
+        None => vec![200],
+    };
     ProbeKind::Http { path: target, host, statuses }
-}
-
-fn status_code(cx: &Context<'_>, path: &str, status: u16) -> u16 {
-    if !(200..=599).contains(&status) {
-        cx.report.add(path, format_args!("{status} is no final status of HTTP; write one from 200 to 599"));
-    }
-    status
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
 
 use super::process::Cluster;
 use super::{Context, proxy, seconds, tls, unless_zero};
@@ -10,6 +11,8 @@ use crate::config::raw::{self, Field, List};
 use crate::config::scalar::ListenAddress;
 use crate::config::{ConnectionLimit, Listener, ListenerTimeouts, Protocol, SourceLimit, WhenFull};
 
+/// Whoever takes longer only holds a place.
+const MAX_HANDSHAKE: Duration = Duration::from_secs(3_600);
 /// More than one address can make.
 const MAX_RATE: f64 = 1_000_000.0;
 /// With less, a client would wait for longer than any process lives.
@@ -80,12 +83,10 @@ fn protocol(cx: &Context<'_>, path: &str, field: Field<raw::Protocol>) -> Option
 }
 
 fn timeouts(cx: &Context<'_>, path: &str, raw: raw::TcpTimeout) -> ListenerTimeouts {
-    let tls_handshake = seconds(raw.tls_handshake_timeout, 10);
+    let at = format!("{path}.timeout.tcp.tlsHandshakeTimeout");
+    let tls_handshake = cx.no_longer(seconds(raw.tls_handshake_timeout, 10), &at, MAX_HANDSHAKE);
     if tls_handshake.is_zero() {
-        cx.report.add(
-            format!("{path}.timeout.tcp.tlsHandshakeTimeout"),
-            "a handshake in no time always fails; write how long it may take, like 10s",
-        );
+        cx.report.add(at, "a handshake in no time always fails; write how long it may take, like 10s");
     }
     ListenerTimeouts {
         idle: unless_zero(seconds(raw.idle_timeout, 3600)),

@@ -17,6 +17,10 @@ use crate::config::{
 /// More threads than any machine has cores.
 const MAX_WORKERS: usize = 1024;
 const LOOP_LAG: Duration = Duration::from_millis(500);
+/// Nobody waits longer for the end of a process.
+const MAX_DRAIN: Duration = Duration::from_secs(24 * 3_600);
+/// A worker that is so late is no use to anybody.
+const MAX_LOOP_LAG: Duration = Duration::from_secs(60);
 const MIN_LOOP_LAG: Duration = Duration::from_millis(10);
 /// To sleep and to be woken takes some 50 us: beyond a few milliseconds only a core is spent.
 const MAX_BUSY_POLL: Duration = Duration::from_millis(10);
@@ -63,15 +67,19 @@ pub(super) fn admin(raw: raw::Admin) -> Admin {
     }
 }
 
-pub(super) fn drain(raw: raw::Drain) -> Drain {
-    Drain { delay: seconds(raw.delay, 5), timeout: seconds(raw.timeout, 60) }
+pub(super) fn drain(cx: &Context<'_>, raw: raw::Drain) -> Drain {
+    Drain {
+        delay: cx.no_longer(seconds(raw.delay, 5), "drain.delay", MAX_DRAIN),
+        timeout: cx.no_longer(seconds(raw.timeout, 60), "drain.timeout", MAX_DRAIN),
+    }
 }
 
 pub(super) fn limits(cx: &Context<'_>, raw: raw::Limits) -> Limits {
     let max_connections: Option<NonZeroUsize> = raw.max_connections.or(AutoCount(None)).0;
     let overload = raw.overload.or_default();
-    let percent = cx.within(overload.memory_percent.or(95), "limits.overload.memoryPercent", 0, 100);
+    let percent = overload.memory_percent.number(95);
     let loop_lag = overload.loop_lag.value().map_or(LOOP_LAG, |lag| lag.0);
+    let loop_lag = cx.no_longer(loop_lag, "limits.overload.loopLag", MAX_LOOP_LAG);
     if !loop_lag.is_zero() && loop_lag < MIN_LOOP_LAG {
         cx.report.add(
             "limits.overload.loopLag",

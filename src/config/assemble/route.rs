@@ -11,10 +11,8 @@ use crate::config::raw::{self, List};
 use crate::config::scalar::AlpnName;
 use crate::config::{BackendRef, Hostname, Listener, Protocol, Route, TlsMode};
 
-/// Backends of one route; with [`MAX_WEIGHT`] their sum stays within `u32`.
+/// Backends of one route; with the bound on weights their sum stays within `u32`.
 const MAX_BACKENDS: usize = 1_000;
-/// That of Gateway API.
-const MAX_WEIGHT: u32 = 1_000_000;
 /// Of one route: no client offers more.
 const MAX_PROTOCOLS: usize = 16;
 /// Hostnames times sources times protocols, of all routes together: no file has more sources alone.
@@ -269,7 +267,7 @@ fn backends(cx: &Context<'_>, path: &str, list: List<raw::BackendRef>, upstreams
     let mut weights_known = all_right && !is_empty;
     for (path, raw) in cx.items(list, &path) {
         weights_known &= !raw.weight.is_wrong();
-        let weight = cx.within(raw.weight.or(1), &format!("{path}.weight"), 0, MAX_WEIGHT);
+        let weight = raw.weight.number(1);
         total += u64::from(weight);
         let path = format!("{path}.upstream");
         let name = cx.required(raw.upstream, &path, "the name of an upstream, like upstream: pg");

@@ -14,20 +14,14 @@ use crate::config::{
     Upstream, UpstreamDrain, UpstreamLimits, UpstreamTimeouts,
 };
 
-/// With the bound on endpoints, the sum of weights stays within `u32`.
-const MAX_WEIGHT: u32 = 10_000;
-/// More levels of spares than anybody has.
-const MAX_PRIORITY: u32 = 100;
-/// Each of them is a connect that a client waits for.
-const MAX_RETRIES: u32 = 100;
-/// Each connection may be tried so many times at most, and then as many times again.
-const MAX_BUDGET_PERCENT: u32 = 100 * MAX_RETRIES;
-/// More than any process makes.
-const MAX_RETRIES_PER_SECOND: u32 = 1_000_000;
-/// Nobody waits behind so many.
-const MAX_PENDING: u32 = 1_000_000;
-/// More in a row is no sign of trouble any more, but trouble.
-const MAX_FAILURES: u32 = 1_000;
+/// No client waits longer.
+const MAX_CONNECT: Duration = Duration::from_secs(3_600);
+/// Who may be well again is looked at once in this time.
+const MAX_OPEN: Duration = Duration::from_secs(3_600);
+const MAX_SLOW_START: Duration = Duration::from_secs(24 * 3_600);
+/// Of connections that are left alone when others are closed.
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3_600);
+const MAX_DRAIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// All of them, each second.
 const MAX_REBALANCE_PERCENT: f64 = 6_000.0;
 /// More than any endpoint holds.
@@ -40,7 +34,7 @@ pub(super) fn upstreams(cx: &Context<'_>, list: List<raw::Upstream>, cluster: &C
 fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Cluster) -> Option<Upstream> {
     let members = members(cx, path, &mut raw, cluster.may_follow);
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
-    let retry = retry(cx, path, raw.retry.or_default());
+    let retry = retry(cx, path, raw.retry.or_default(), timeouts.connect);
     let circuit_breaker = raw.circuit_breaker.or_default();
     let limits = limits(cx, path, &circuit_breaker);
     let breaker = breaker(cx, path, circuit_breaker.per_endpoint.or_default());
@@ -51,15 +45,17 @@ fn upstream(cx: &Context<'_>, path: &str, mut raw: raw::Upstream, cluster: &Clus
     let drain = drain(cx, path, raw.drain.or_default());
     let mut balancer = raw.load_balancer.or_default();
     let slow_start = std::mem::take(&mut balancer.slow_start).or_default().window;
+    let at = format!("{path}.loadBalancer.slowStart.window");
+    let slow_start = cx.no_longer(seconds(slow_start, 0), &at, MAX_SLOW_START);
     let zone_aware = std::mem::take(&mut balancer.zone_aware);
     let load_balancer = super::balancer::load_balancer(cx, path, balancer);
-    let zone_aware = super::balancer::zone_aware(cx, path, zone_aware, load_balancer, &cluster.here);
+    let zone_aware = super::balancer::zone_aware(zone_aware, load_balancer, &cluster.here);
     let rebalance = rebalance(cx, path, raw.rebalance.or_default(), load_balancer);
     Some(Upstream {
         name: raw.name.value()?.0.into(),
         members: members?,
         load_balancer,
-        slow_start: unless_zero(seconds(slow_start, 0)),
+        slow_start: unless_zero(slow_start),
         zone_aware,
         timeouts,
         keepalive,
@@ -123,7 +119,7 @@ fn drain(cx: &Context<'_>, path: &str, raw: raw::UpstreamDrain) -> UpstreamDrain
         );
     }
     UpstreamDrain {
-        timeout: seconds(raw.timeout, 300),
+        timeout: cx.no_longer(seconds(raw.timeout, 300), &format!("{path}.drain.timeout"), MAX_DRAIN),
         close_per_second: (per_second > 0.0).then_some(per_second),
     }
 }
@@ -134,7 +130,7 @@ fn rebalance(
     raw: raw::Rebalance,
     load_balancer: LoadBalancer,
 ) -> Option<Rebalance> {
-    let percent = raw.percent_per_minute.or(0.0);
+    let percent = raw.percent_per_minute.get().copied().unwrap_or(0.0);
     if !(0.0..=MAX_REBALANCE_PERCENT).contains(&percent) {
         cx.report.add(
             format!("{path}.rebalance.percentPerMinute"),
@@ -153,9 +149,16 @@ fn rebalance(
     if let Some(why) = in_vain.filter(|_| percent > 0.0) {
         cx.report.add(format!("{path}.rebalance"), format_args!("{why}; remove it, or write another type"));
     }
+    if raw.percent_per_minute.is_absent() && raw.dry_run.get() == Some(&true) {
+        cx.report.add(
+            format!("{path}.rebalance.percentPerMinute"),
+            "missing, so that nothing would be counted; write how much may be closed, like 5, or 0 for none",
+        );
+    }
+    let min_age = cx.no_longer(seconds(raw.min_age, 60), &format!("{path}.rebalance.minAge"), MAX_AGE);
     (percent > 0.0).then(|| Rebalance {
         percent_per_minute: percent,
-        min_age: seconds(raw.min_age, 60),
+        min_age,
         dry_run: raw.dry_run.or(false),
     })
 }
@@ -169,8 +172,8 @@ fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<End
     let mut endpoints = Vec::new();
     for (path, raw) in cx.items(list, &path) {
         weights_known &= !raw.weight.is_wrong();
-        let weight = cx.within(raw.weight.or(1), &format!("{path}.weight"), 0, MAX_WEIGHT);
-        let priority = cx.within(raw.priority.or(0), &format!("{path}.priority"), 0, MAX_PRIORITY);
+        let weight = raw.weight.number(1);
+        let priority = raw.priority.number(0);
         let zone = raw.zone.value().filter(|zone| !zone.is_empty()).map(Name::from);
         total += u64::from(weight);
         let at = format!("{path}.address");
@@ -200,12 +203,10 @@ fn endpoints(cx: &Context<'_>, path: &str, list: List<raw::Endpoint>) -> Vec<End
 }
 
 fn timeouts(cx: &Context<'_>, path: &str, raw: raw::UpstreamTcp) -> UpstreamTimeouts {
-    let connect = seconds(raw.connect_timeout, 5);
+    let at = format!("{path}.timeout.tcp.connectTimeout");
+    let connect = cx.no_longer(seconds(raw.connect_timeout, 5), &at, MAX_CONNECT);
     if connect.is_zero() {
-        cx.report.add(
-            format!("{path}.timeout.tcp.connectTimeout"),
-            "connecting in no time always fails; write how long it may take, like 5s",
-        );
+        cx.report.add(at, "connecting in no time always fails; write how long it may take, like 5s");
     }
     UpstreamTimeouts {
         connect,
@@ -214,9 +215,9 @@ fn timeouts(cx: &Context<'_>, path: &str, raw: raw::UpstreamTcp) -> UpstreamTime
     }
 }
 
-fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
+fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry, connect: Duration) -> Retry {
     let path = format!("{path}.retry");
-    let num_retries = cx.within(raw.num_retries.or(2), &format!("{path}.numRetries"), 0, MAX_RETRIES);
+    let num_retries = raw.num_retries.number(2);
     let has = |wanted: raw::Trigger| match raw.triggers.get() {
         None => true,
         Some(triggers) => triggers.iter().any(|trigger| trigger.get() == Some(&wanted)),
@@ -226,31 +227,27 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry) -> Retry {
     let per_retry = raw.per_retry.or_default();
     let back_off = per_retry.back_off.or_default();
     let base_interval = millis(back_off.base_interval, 25);
-    let max_interval = millis(back_off.max_interval, 1000);
-    not_less(cx, &format!("{path}.perRetry.backOff.maxInterval"), max_interval, base_interval);
-    let per_retry_timeout = unless_zero(seconds(per_retry.timeout, 1));
+    let at = format!("{path}.perRetry.backOff.maxInterval");
+    let max_interval = cx.no_longer(millis(back_off.max_interval, 1000), &at, MAX_CONNECT);
+    not_less(cx, &at, max_interval, base_interval);
+    let at = format!("{path}.perRetry.timeout");
+    let per_retry_timeout = unless_zero(cx.no_longer(seconds(per_retry.timeout, 1), &at, MAX_CONNECT));
     let hedge_after = unless_zero(seconds(raw.hedge_after, 0));
-    if let (Some(after), Some(timeout)) = (hedge_after, per_retry_timeout)
-        && after >= timeout
-    {
+    let (bound, longest) = match per_retry_timeout {
+        Some(timeout) if timeout <= connect => ("perRetry.timeout", timeout),
+        _ => ("connectTimeout", connect),
+    };
+    if hedge_after.is_some_and(|after| after >= longest) {
+        let longest = GatewayDuration(longest);
         cx.report.add(
             format!("{path}.hedgeAfter"),
-            format_args!(
-                "no attempt lasts longer than perRetry.timeout, {}; write less than that, or 0s",
-                GatewayDuration(timeout)
-            ),
+            format_args!("no attempt lasts longer than {bound}, {longest}; write less than that, or 0s"),
         );
     }
     let budget = raw.budget.or_default();
-    let at = |name: &str| format!("{path}.budget.{name}");
     Retry {
-        budget_percent: cx.within(budget.percent.or(20), &at("percent"), 0, MAX_BUDGET_PERCENT),
-        budget_floor: cx.within(
-            budget.min_retries_per_second.or(10),
-            &at("minRetriesPerSecond"),
-            0,
-            MAX_RETRIES_PER_SECOND,
-        ),
+        budget_percent: budget.percent.number(20),
+        budget_floor: budget.min_retries_per_second.number(10),
         num_retries,
         triggers,
         hedge_after: hedge_after.filter(|_| connect_failure),
@@ -267,7 +264,7 @@ fn limits(cx: &Context<'_>, path: &str, raw: &raw::CircuitBreaker) -> UpstreamLi
     let max_connections = limit(&raw.max_connections);
     let max_per_endpoint = raw.per_endpoint.get().and_then(|each| limit(&each.max_connections));
     let at = format!("{path}.maxPendingConnections");
-    let max_pending = cx.within(raw.max_pending_connections.get().copied().unwrap_or(0), &at, 0, MAX_PENDING);
+    let max_pending = raw.max_pending_connections.number(0);
     let per_endpoint_known = !raw.per_endpoint.is_wrong()
         && raw.per_endpoint.get().is_none_or(|each| !each.max_connections.is_wrong());
     let limits_known = !raw.max_connections.is_wrong() && per_endpoint_known;
@@ -278,9 +275,11 @@ fn limits(cx: &Context<'_>, path: &str, raw: &raw::CircuitBreaker) -> UpstreamLi
         );
     }
     let pending_timeout = raw.pending_timeout.get().map_or(Duration::from_secs(1), |timeout| timeout.0);
-    if max_pending > 0 && pending_timeout.is_zero() {
+    let at = format!("{path}.pendingTimeout");
+    let pending_timeout = cx.no_longer(pending_timeout, &at, MAX_CONNECT);
+    if (max_pending > 0 || raw.max_pending_connections.is_wrong()) && pending_timeout.is_zero() {
         cx.report.add(
-            format!("{path}.pendingTimeout"),
+            at,
             "waiting for no time is no waiting; write how long, like 1s, or maxPendingConnections: 0",
         );
     }
@@ -295,18 +294,18 @@ fn limits(cx: &Context<'_>, path: &str, raw: &raw::CircuitBreaker) -> UpstreamLi
 
 fn breaker(cx: &Context<'_>, path: &str, raw: raw::PerEndpoint) -> Option<Breaker> {
     let path = format!("{path}.circuitBreaker.perEndpoint");
-    let at = format!("{path}.consecutiveFailures");
-    let consecutive_failures = cx.within(raw.consecutive_failures.or(5), &at, 0, MAX_FAILURES);
+    let consecutive_failures = raw.consecutive_failures.number(5);
     let open_for = raw.open_for.or_default();
     let base_interval = seconds(open_for.base_interval, 1);
-    let max_interval = seconds(open_for.max_interval, 30);
+    let at = format!("{path}.openFor.maxInterval");
+    let max_interval = cx.no_longer(seconds(open_for.max_interval, 30), &at, MAX_OPEN);
     if base_interval.is_zero() {
         cx.report.add(
             format!("{path}.openFor.baseInterval"),
             "a breaker that opens for no time never is open; write how long, like 1s, or consecutiveFailures: 0",
         );
     }
-    not_less(cx, &format!("{path}.openFor.maxInterval"), max_interval, base_interval);
+    not_less(cx, &at, max_interval, base_interval);
     Some(Breaker {
         consecutive_failures: NonZeroU32::new(consecutive_failures)?,
         base_interval,

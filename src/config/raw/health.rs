@@ -4,15 +4,21 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::field::{Field, List};
+use super::whole::Whole;
 use crate::config::scalar::GatewayDuration;
+
+/// More failures, or successes, in a row than anybody waits for.
+const MAX_THRESHOLD: u32 = 100;
+/// More in a row is no sign of trouble any more, but trouble.
+const MAX_FAILURES: u32 = 1_000;
 
 /// How it is known which endpoints work.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct HealthCheck {
     /// With fewer healthy endpoints than this, in per cent, health is ignored; 0: never.
-    #[schemars(range(max = 100), extend("default" = 50))]
-    pub(in crate::config) panic_threshold: Field<u32>,
+    #[schemars(extend("default" = 50))]
+    pub(in crate::config) panic_threshold: Field<Whole<0, 100>>,
     /// Probe the endpoints. Without it they are not probed.
     pub(in crate::config) active: Field<ActiveHealthCheck>,
     /// Learn from the connections that fail. Without it none is ejected.
@@ -37,15 +43,15 @@ pub(in crate::config) struct ActiveHealthCheck {
     pub(in crate::config) timeout: Field<GatewayDuration>,
     /// Failed probes in a row that make an endpoint unhealthy.
     #[schemars(extend("default" = 3))]
-    pub(in crate::config) unhealthy_threshold: Field<u32>,
+    pub(in crate::config) unhealthy_threshold: Field<Whole<1, MAX_THRESHOLD>>,
     /// Successful probes in a row that make it healthy again.
     #[schemars(extend("default" = 2))]
-    pub(in crate::config) healthy_threshold: Field<u32>,
+    pub(in crate::config) healthy_threshold: Field<Whole<1, MAX_THRESHOLD>>,
     /// What an endpoint is before its first probe.
     #[schemars(extend("default" = "Healthy"))]
     pub(in crate::config) initial_state: Field<InitialState>,
     /// The port to probe, where it is not the endpoint's own.
-    pub(in crate::config) port: Field<u16>,
+    pub(in crate::config) port: Field<Whole<1, 65_535>>,
     /// What an HTTP probe asks for, for type HTTP.
     pub(in crate::config) http: Field<HttpProbe>,
     /// What a gRPC probe asks for, for type GRPC.
@@ -78,7 +84,7 @@ pub(in crate::config) struct HttpProbe {
     pub(in crate::config) path: Field<String>,
     /// The statuses that mean healthy.
     #[schemars(extend("default" = [200]))]
-    pub(in crate::config) expected_statuses: List<u16>,
+    pub(in crate::config) expected_statuses: List<Whole<200, 599>>,
     /// The Host of the request; empty: the endpoint's address.
     #[schemars(extend("default" = ""))]
     pub(in crate::config) hostname: Field<String>,
@@ -98,8 +104,8 @@ pub(in crate::config) struct GrpcProbe {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct PassiveHealthCheck {
     /// Failures in a row that eject an endpoint; 0: never.
-    #[schemars(range(max = 1_000), extend("default" = 5))]
-    pub(in crate::config) consecutive_failures: Field<u32>,
+    #[schemars(extend("default" = 5))]
+    pub(in crate::config) consecutive_failures: Field<Whole<0, MAX_FAILURES>>,
     /// A connection that an endpoint resets this soon, before its first byte, counts as a failure; 0s: none does.
     #[schemars(extend("default" = "0s"))]
     pub(in crate::config) reset_within: Field<GatewayDuration>,
@@ -107,8 +113,8 @@ pub(in crate::config) struct PassiveHealthCheck {
     #[schemars(extend("default" = "30s"))]
     pub(in crate::config) base_ejection_time: Field<GatewayDuration>,
     /// At most this share of the endpoints is ejected, in per cent; one of two or more may always be.
-    #[schemars(range(min = 1, max = 100), extend("default" = 50))]
-    pub(in crate::config) max_ejection_percent: Field<u32>,
+    #[schemars(extend("default" = 50))]
+    pub(in crate::config) max_ejection_percent: Field<Whole<1, 100>>,
 }
 
 /// After a scale-out, close connections so that their clients connect to new endpoints.

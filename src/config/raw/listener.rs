@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::field::{Field, List};
 use super::proxy::ProxyProtocol;
 use super::tls::Tls;
+use super::whole::Whole;
 use crate::config::scalar::{GatewayDuration, ListenAddress, Network, ObjectName};
 
 /// A named address, port and protocol that connections are accepted on.
@@ -109,6 +110,6 @@ pub(in crate::config) struct TcpKeepalive {
     #[schemars(extend("default" = "15s"))]
     pub(in crate::config) interval: Field<GatewayDuration>,
     /// Unanswered probes before the connection is closed.
-    #[schemars(range(min = 1, max = 127), extend("default" = 4))]
-    pub(in crate::config) probes: Field<u32>,
+    #[schemars(extend("default" = 4))]
+    pub(in crate::config) probes: Field<Whole<1, 127>>,
 }

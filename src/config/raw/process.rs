@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::field::Field;
+use super::whole::Whole;
 use crate::config::scalar::{AutoBool, AutoCount, GatewayDuration, ListenAddress, SpinTime};
 
 /// The threads that carry connections: each has its own sockets, ring and connections.
@@ -73,8 +74,8 @@ pub(in crate::config) struct Limits {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Overload {
     /// Per cent of the cgroup's memory; 0: no bound. Without a cgroup (version 2) or a limit there is none either.
-    #[schemars(range(max = 100), extend("default" = 95))]
-    pub(in crate::config) memory_percent: Field<u32>,
+    #[schemars(extend("default" = 95))]
+    pub(in crate::config) memory_percent: Field<Whole<0, 100>>,
     /// How late a worker's loop may run, at least 10ms; 0s: no bound.
     #[schemars(extend("default" = "500ms"))]
     pub(in crate::config) loop_lag: Field<GatewayDuration>,

@@ -5,8 +5,12 @@ use serde::Deserialize;
 
 use super::field::{Field, List};
 use super::tls::RouteTls;
+use super::whole::Whole;
 use crate::config::Hostname;
 use crate::config::scalar::{AlpnName, Network, ObjectName};
+
+/// That of Gateway API.
+const MAX_WEIGHT: u32 = 1_000_000;
 
 /// Which connections of a listener go to which upstreams.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -40,6 +44,6 @@ pub(in crate::config) struct BackendRef {
     /// The name of the upstream.
     pub(in crate::config) upstream: Field<ObjectName>,
     /// Its share, relative to the sum of the route's weights; 0 takes no connections.
-    #[schemars(range(max = 1_000_000), extend("default" = 1))]
-    pub(in crate::config) weight: Field<u32>,
+    #[schemars(extend("default" = 1))]
+    pub(in crate::config) weight: Field<Whole<0, MAX_WEIGHT>>,
 }

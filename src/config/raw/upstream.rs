@@ -8,7 +8,29 @@ use super::health::{HealthCheck, Rebalance, UpstreamDrain};
 use super::listener::TcpKeepalive;
 use super::proxy::UpstreamProxyProtocol;
 use super::tls::UpstreamTls;
+use super::whole::Whole;
 use crate::config::scalar::{DnsLabel, EndpointAddress, GatewayDuration, ObjectName, ServicePort};
+
+/// With the bound on endpoints, the sum of weights stays within `u32`.
+const MAX_WEIGHT: u32 = 10_000;
+/// More levels of spares than anybody has.
+const MAX_PRIORITY: u32 = 100;
+/// Fewer slots are not shared out evenly even to a few.
+pub(in crate::config) const MIN_TABLE_SIZE: u32 = 101;
+/// 20 MB for each upstream.
+pub(in crate::config) const MAX_TABLE_SIZE: u32 = 5_000_011;
+/// More than any zone has.
+const MAX_ENDPOINTS_PER_ZONE: u32 = 1_000_000;
+/// Each of them is a connect that a client waits for.
+const MAX_RETRIES: u32 = 100;
+/// Each connection may be tried so many times at most, and then as many times again.
+const MAX_BUDGET_PERCENT: u32 = 100 * MAX_RETRIES;
+/// More than any process makes.
+const MAX_RETRIES_PER_SECOND: u32 = 1_000_000;
+/// Nobody waits behind so many.
+const MAX_PENDING: u32 = 1_000_000;
+/// More in a row is no sign of trouble any more, but trouble.
+const MAX_FAILURES: u32 = 1_000;
 
 /// A named group of endpoints that is balanced as one: static `endpoints`, or a `service`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -64,14 +86,14 @@ pub(in crate::config) struct Endpoint {
     /// Its IP address and port.
     pub(in crate::config) address: Field<EndpointAddress>,
     /// Its share of connections relative to the others'; 0 takes none.
-    #[schemars(range(max = 10_000), extend("default" = 1))]
-    pub(in crate::config) weight: Field<u32>,
+    #[schemars(extend("default" = 1))]
+    pub(in crate::config) weight: Field<Whole<0, MAX_WEIGHT>>,
     /// The zone it is in, for zone-aware balancing.
     #[schemars(extend("default" = ""))]
     pub(in crate::config) zone: Field<String>,
     /// Endpoints of a higher number are spares: used when too few of those below are healthy.
-    #[schemars(range(max = 100), extend("default" = 0))]
-    pub(in crate::config) priority: Field<u32>,
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) priority: Field<Whole<0, MAX_PRIORITY>>,
 }
 
 /// How an endpoint is chosen.
@@ -108,8 +130,8 @@ pub(in crate::config) struct ConsistentHash {
     #[schemars(extend("default" = "SourceIP"))]
     pub(in crate::config) r#type: Field<ConsistentHashType>,
     /// Slots of the Maglev table; a prime number.
-    #[schemars(range(min = 101, max = 5_000_011), extend("default" = 65537))]
-    pub(in crate::config) table_size: Field<u32>,
+    #[schemars(extend("default" = 65537))]
+    pub(in crate::config) table_size: Field<Whole<MIN_TABLE_SIZE, MAX_TABLE_SIZE>>,
 }
 
 /// What of a connection is hashed.
@@ -136,8 +158,8 @@ pub(in crate::config) struct ZoneAware {
     #[schemars(extend("default" = true))]
     pub(in crate::config) prefer_local: Field<bool>,
     /// With fewer healthy ones in the zone, all zones are used. Hints count however few there are.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 3))]
-    pub(in crate::config) min_endpoints_per_zone: Field<u32>,
+    #[schemars(extend("default" = 3))]
+    pub(in crate::config) min_endpoints_per_zone: Field<Whole<1, MAX_ENDPOINTS_PER_ZONE>>,
 }
 
 /// How long things may take.
@@ -168,8 +190,8 @@ pub(in crate::config) struct UpstreamTcp {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Retry {
     /// Attempts after the first; 0: none.
-    #[schemars(range(max = 100), extend("default" = 2))]
-    pub(in crate::config) num_retries: Field<u32>,
+    #[schemars(extend("default" = 2))]
+    pub(in crate::config) num_retries: Field<Whole<0, MAX_RETRIES>>,
     /// What is retried.
     #[schemars(extend("default" = ["connect-failure", "tls-failure"]))]
     pub(in crate::config) triggers: List<Trigger>,
@@ -218,11 +240,11 @@ pub(in crate::config) struct BackOff {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(in crate::config) struct Budget {
     /// Retries per hundred connections of the last ten seconds.
-    #[schemars(range(max = 10_000), extend("default" = 20))]
-    pub(in crate::config) percent: Field<u32>,
+    #[schemars(extend("default" = 20))]
+    pub(in crate::config) percent: Field<Whole<0, MAX_BUDGET_PERCENT>>,
     /// Retries per second that are always allowed, on average over ten seconds.
-    #[schemars(range(max = 1_000_000), extend("default" = 10))]
-    pub(in crate::config) min_retries_per_second: Field<u32>,
+    #[schemars(extend("default" = 10))]
+    pub(in crate::config) min_retries_per_second: Field<Whole<0, MAX_RETRIES_PER_SECOND>>,
 }
 
 /// Limits, and when an endpoint is left alone for a while.
@@ -233,8 +255,8 @@ pub(in crate::config) struct CircuitBreaker {
     #[schemars(extend("default" = 0))]
     pub(in crate::config) max_connections: Field<u32>,
     /// Connections that wait for a free place of the upstream or of an endpoint; 0: none waits.
-    #[schemars(range(max = 1_000_000), extend("default" = 0))]
-    pub(in crate::config) max_pending_connections: Field<u32>,
+    #[schemars(extend("default" = 0))]
+    pub(in crate::config) max_pending_connections: Field<Whole<0, MAX_PENDING>>,
     /// How long one waits.
     #[schemars(extend("default" = "1s"))]
     pub(in crate::config) pending_timeout: Field<GatewayDuration>,
@@ -253,8 +275,8 @@ pub(in crate::config) struct PerEndpoint {
     #[schemars(extend("default" = 0))]
     pub(in crate::config) max_connections: Field<u32>,
     /// Failed attempts in a row that open the breaker; 0: never.
-    #[schemars(range(max = 1_000), extend("default" = 5))]
-    pub(in crate::config) consecutive_failures: Field<u32>,
+    #[schemars(extend("default" = 5))]
+    pub(in crate::config) consecutive_failures: Field<Whole<0, MAX_FAILURES>>,
     /// How long the breaker stays open: twice as long each time.
     pub(in crate::config) open_for: Field<OpenFor>,
 }

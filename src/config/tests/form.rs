@@ -111,7 +111,7 @@ fn wrong_types_in_lists() {
             r#"t.yaml:4: listeners[0].connection.limit: -1 is out of range; write a whole number from 0 to 4294967295 (listener "pg")"#,
         ]),
         (listener("connection: {limit: 1.5}"), &[
-            r#"t.yaml:4: listeners[0].connection.limit: 1.5 is a number; write a whole number from 0 to 4294967295 (listener "pg")"#,
+            r#"t.yaml:4: listeners[0].connection.limit: 1.5 is not a whole number; write one from 0 to 4294967295 (listener "pg")"#,
         ]),
         (listener("connection: {whenFull: wait}"), &[
             r#"t.yaml:4: listeners[0].connection.whenFull: "wait" is not a known value; write Wait (listener "pg")"#,

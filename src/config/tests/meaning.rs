@@ -19,7 +19,7 @@ fn references_and_weights() {
             r#"t.yaml:7: routes[0].backendRefs: every weight is 0, so no connection could go anywhere; write a weight of at least 1 (route "pg")"#,
         ]),
         (edit("{upstream: pg}", "{upstream: pg, weight: 1000001}"), &[
-            r#"t.yaml:7: routes[0].backendRefs[0].weight: 1000001 is out of range; write a number from 0 to 1000000 (route "pg")"#,
+            r#"t.yaml:7: routes[0].backendRefs[0].weight: 1000001 is out of range; write a whole number from 0 to 1000000 (route "pg")"#,
         ]),
     ]);
 }
@@ -76,7 +76,7 @@ fn endpoints() {
             r#"t.yaml:10: upstreams[0].endpoints: every weight is 0, so no connection could go anywhere; write a weight of at least 1 (upstream "pg")"#,
         ]),
         (endpoint("{address: 10.0.0.7:1, weight: 10001}"), &[
-            r#"t.yaml:10: upstreams[0].endpoints[0].weight: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].endpoints[0].weight: 10001 is out of range; write a whole number from 0 to 10000 (upstream "pg")"#,
         ]),
         (edit("    endpoints: [{address: \"10.0.0.7:5432\"}]\n", ""), &[
             r#"t.yaml:9: upstreams[0]: it has no endpoints; write at least one, like endpoints: [{address: 10.0.0.7:5432}], or the Service to follow, like service: {namespace: db, name: pg, port: 5432} (upstream "pg")"#,
@@ -120,10 +120,10 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].tcpKeepalive.idleTime: 1s500ms is not a time the kernel can keep; write whole seconds, from 1s to 32767s (upstream "pg")"#,
         ]),
         (upstream("tcpKeepalive: {probes: 128}"), &[
-            r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a number from 1 to 127 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].tcpKeepalive.probes: 128 is out of range; write a whole number from 1 to 127 (upstream "pg")"#,
         ]),
         (top("limits: {overload: {memoryPercent: 101, loopLag: 9ms}}"), &[
-            "t.yaml:1: limits.overload.memoryPercent: 101 is out of range; write a number from 0 to 100",
+            "t.yaml:1: limits.overload.memoryPercent: 101 is out of range; write a whole number from 0 to 100",
             "t.yaml:1: limits.overload.loopLag: 9ms is how late a loop runs at any time; write 10ms or more, or 0s for no bound",
         ]),
         (listener("connection: {limitPerSource: -1, ratePerSource: 0.0001}"), &[
@@ -137,7 +137,7 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].drain.closePerSecond: -1 is out of range; write a number from 0 (none) to 100000 (upstream "pg")"#,
         ]),
         (upstream("retry: {numRetries: 101}"), &[
-            r#"t.yaml:11: upstreams[0].retry.numRetries: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.numRetries: 101 is out of range; write a whole number from 0 to 100 (upstream "pg")"#,
         ]),
         (upstream("retry: {perRetry: {backOff: {maxInterval: 1ms}}}"), &[
             r#"t.yaml:11: upstreams[0].retry.perRetry.backOff.maxInterval: 1ms is less than baseInterval; write 25ms or more (upstream "pg")"#,
@@ -149,7 +149,7 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.openFor.baseInterval: a breaker that opens for no time never is open; write how long, like 1s, or consecutiveFailures: 0 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {perEndpoint: {consecutiveFailures: 1001}}"), &[
-            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.consecutiveFailures: 1001 is out of range; write a whole number from 0 to 1000 (upstream "pg")"#,
         ]),
         (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {tableSize: 65536}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 65536 is not a prime number; write 65537 (upstream "pg")"#,
@@ -158,7 +158,7 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 5000010 is not a prime number; write 5000011 (upstream "pg")"#,
         ]),
         (edit("type: RoundRobin", "type: ConsistentHash, consistentHash: {tableSize: 7}"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 7 is out of range; write a number from 101 to 5000011 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: 7 is out of range; write a whole number from 101 to 5000011 (upstream "pg")"#,
         ]),
         (edit("type: RoundRobin", "type: RoundRobin, consistentHash: {tableSize: 101}"), &[
             r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.tableSize: only type ConsistentHash has such a table; write that type, or remove this (upstream "pg")"#,
@@ -167,8 +167,8 @@ fn bounds() {
             r#"t.yaml:11: upstreams[0].loadBalancer.consistentHash.type: "Cookie" is not a known value; write SourceIP (upstream "pg")"#,
         ]),
         (upstream("retry: {budget: {percent: 10001, minRetriesPerSecond: 1000001}}"), &[
-            r#"t.yaml:11: upstreams[0].retry.budget.percent: 10001 is out of range; write a number from 0 to 10000 (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: 1000001 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.percent: 10001 is out of range; write a whole number from 0 to 10000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: 1000001 is out of range; write a whole number from 0 to 1000000 (upstream "pg")"#,
         ]),
         (upstream("retry: {triggers: [reset]}"), &[
             r#"t.yaml:11: upstreams[0].retry.triggers[0]: "reset" is not a known value; write connect-failure or tls-failure (upstream "pg")"#,
@@ -181,20 +181,20 @@ fn bounds() {
 fn health_checks() {
     check(&[
         (upstream("healthCheck: {panicThreshold: 101, active: {interval: 0s, unhealthyThreshold: 0, port: 0}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.panicThreshold: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.panicThreshold: 101 is out of range; write a whole number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.unhealthyThreshold: 0 is out of range; write a whole number from 1 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.port: 0 is out of range; write a whole number from 1 to 65535 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.interval: no time at all; write one like 5s (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.active.port: nothing listens on port 0; write the port to probe (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.active.unhealthyThreshold: 0 is out of range; write a number from 1 to 100 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {active: {type: HTTP, http: {path: healthz, hostname: \"a b\", expectedStatuses: [99]}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: 99 is out of range; write a whole number from 200 to 599 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "healthz" is no path; write one that begins with / and has no spaces, like /healthz (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.hostname: "a b" is no host name; write one like pg.db.svc, with :port if need be (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: 99 is no final status of HTTP; write one from 200 to 599 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {passive: {consecutiveFailures: 1001, baseEjectionTime: 0s, maxEjectionPercent: 0}}"), &[
-            r#"t.yaml:11: upstreams[0].healthCheck.passive.consecutiveFailures: 1001 is out of range; write a number from 0 to 1000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.consecutiveFailures: 1001 is out of range; write a whole number from 0 to 1000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.maxEjectionPercent: 0 is out of range; write a whole number from 1 to 100 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.passive.baseEjectionTime: who is ejected for no time never is; write how long, like 30s, or consecutiveFailures: 0 (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.passive.maxEjectionPercent: 0 is out of range; write a number from 1 to 100 (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {active: {http: {path: /healthz}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.http: only probes of type HTTP ask for this; write type: HTTP (upstream "pg")"#,
@@ -204,6 +204,73 @@ fn health_checks() {
         ]),
         (upstream("healthCheck: {active: {type: GRPC, grpc: {service: \"a\\nb\"}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.grpc.service: "a\nb" is no name of a service; write one like shop.v1.Cart, or "" for all of it (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn numbers_are_whole_and_in_the_bounds_of_their_field() {
+    check(&[
+        (upstream("retry: {numRetries: -1, budget: {percent: 1.5, minRetriesPerSecond: many}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.numRetries: -1 is out of range; write a whole number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.percent: 1.5 is not a whole number; write one from 0 to 10000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.budget.minRetriesPerSecond: "many" is text; write a whole number from 0 to 1000000 (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {port: 70000, healthyThreshold: 99999999999}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.port: 70000 is out of range; write a whole number from 1 to 65535 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.healthyThreshold: 99999999999 is out of range; write a whole number from 1 to 100 (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {expectedStatuses: [-1, 200.5, 200]}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: -1 is out of range; write a whole number from 200 to 599 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[1]: 200.5 is not a whole number; write one from 200 to 599 (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {expectedStatuses: []}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses: 0 statuses; write from 1 to 100 that mean healthy, like [200] (upstream "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn durations_that_nobody_means() {
+    check(&[
+        (upstream("healthCheck: {active: {interval: 1h1ms, jitter: 10000h, timeout: 61m}, passive: {resetWithin: 10h, baseEjectionTime: 25h}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.interval: 1h1ms is too long; write 1h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.jitter: 10000h is too long; write 1h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.timeout: 1h1m is too long; write 1h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.baseEjectionTime: 25h is too long; write 24h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.passive.resetWithin: 10h is too long; write 1m or less (upstream "pg")"#,
+        ]),
+        (upstream("timeout: {tcp: {connectTimeout: 2h}}"), &[
+            r#"t.yaml:11: upstreams[0].timeout.tcp.connectTimeout: 2h is too long; write 1h or less (upstream "pg")"#,
+        ]),
+        (upstream("retry: {perRetry: {timeout: 3h, backOff: {maxInterval: 4h}}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.perRetry.backOff.maxInterval: 4h is too long; write 1h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].retry.perRetry.timeout: 3h is too long; write 1h or less (upstream "pg")"#,
+        ]),
+        (upstream("circuitBreaker: {pendingTimeout: 2h, perEndpoint: {openFor: {maxInterval: 2h}}}"), &[
+            r#"t.yaml:11: upstreams[0].circuitBreaker.pendingTimeout: 2h is too long; write 1h or less (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.perEndpoint.openFor.maxInterval: 2h is too long; write 1h or less (upstream "pg")"#,
+        ]),
+        (edit("type: RoundRobin", "type: RoundRobin, slowStart: {window: 25h}"), &[
+            r#"t.yaml:11: upstreams[0].loadBalancer.slowStart.window: 25h is too long; write 24h or less (upstream "pg")"#,
+        ]),
+        (upstream("drain: {timeout: 721h}"), &[
+            r#"t.yaml:11: upstreams[0].drain.timeout: 721h is too long; write 720h or less (upstream "pg")"#,
+        ]),
+        (upstream("rebalance: {percentPerMinute: 5, minAge: 721h}"), &[
+            r#"t.yaml:11: upstreams[0].rebalance.minAge: 721h is too long; write 720h or less (upstream "pg")"#,
+        ]),
+        (listener("timeout: {tcp: {tlsHandshakeTimeout: 2h}}"), &[
+            r#"t.yaml:4: listeners[0].timeout.tcp.tlsHandshakeTimeout: 2h is too long; write 1h or less (listener "pg")"#,
+        ]),
+        (top("drain: {delay: 25h, timeout: 100h}"), &[
+            "t.yaml:1: drain.delay: 25h is too long; write 24h or less",
+            "t.yaml:1: drain.timeout: 100h is too long; write 24h or less",
+        ]),
+        (top("limits: {overload: {loopLag: 2m}}"), &[
+            "t.yaml:1: limits.overload.loopLag: 2m is too long; write 1m or less",
         ]),
     ]);
 }

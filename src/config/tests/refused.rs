@@ -20,14 +20,17 @@ fn listeners_and_routes() {
 fn upstreams() {
     check(&[
         (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {minEndpointsPerZone: 0}"), &[
-            r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware.minEndpointsPerZone: 0 is out of range; write a number from 1 to 1000000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].loadBalancer.zoneAware.minEndpointsPerZone: 0 is out of range; write a whole number from 1 to 1000000 (upstream "pg")"#,
         ]),
         (endpoint("{address: 10.0.0.7:1, zone: [a], priority: 101}"), &[
             r#"t.yaml:10: upstreams[0].endpoints[0].zone: this is a list; write text in quotes (upstream "pg")"#,
-            r#"t.yaml:10: upstreams[0].endpoints[0].priority: 101 is out of range; write a number from 0 to 100 (upstream "pg")"#,
+            r#"t.yaml:10: upstreams[0].endpoints[0].priority: 101 is out of range; write a whole number from 0 to 100 (upstream "pg")"#,
         ]),
         (upstream("retry: {hedgeAfter: 10}"), &[
             r#"t.yaml:11: upstreams[0].retry.hedgeAfter: 10 has no unit; write 10s for seconds, or use ms, m or h (upstream "pg")"#,
+        ]),
+        (upstream("timeout: {tcp: {connectTimeout: 2s}}\n    retry: {hedgeAfter: 2s, perRetry: {timeout: 0s}}"), &[
+            r#"t.yaml:12: upstreams[0].retry.hedgeAfter: no attempt lasts longer than connectTimeout, 2s; write less than that, or 0s (upstream "pg")"#,
         ]),
         (upstream("retry: {hedgeAfter: 1s}"), &[
             r#"t.yaml:11: upstreams[0].retry.hedgeAfter: no attempt lasts longer than perRetry.timeout, 1s; write less than that, or 0s (upstream "pg")"#,
@@ -39,7 +42,7 @@ fn upstreams() {
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxPendingConnections: without a limit there is no place to wait for; write maxConnections or perEndpoint.maxConnections too, or 0 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConnections: 5, maxPendingConnections: 2000000, pendingTimeout: 0s}"), &[
-            r#"t.yaml:11: upstreams[0].circuitBreaker.maxPendingConnections: 2000000 is out of range; write a number from 0 to 1000000 (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].circuitBreaker.maxPendingConnections: 2000000 is out of range; write a whole number from 0 to 1000000 (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].circuitBreaker.pendingTimeout: waiting for no time is no waiting; write how long, like 1s, or maxPendingConnections: 0 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConections: 5}"), &[
@@ -50,6 +53,9 @@ fn upstreams() {
         ]),
         (upstream("loadBalancer: {type: PeakEWMA}\n    rebalance: {percentPerMinute: 1}"), &[
             r#"t.yaml:12: upstreams[0].rebalance: with type PeakEWMA slow endpoints have fewer connections on purpose; remove it, or write another type (upstream "pg")"#,
+        ]),
+        (upstream("rebalance: {dryRun: true}"), &[
+            r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: missing, so that nothing would be counted; write how much may be closed, like 5, or 0 for none (upstream "pg")"#,
         ]),
         (upstream("rebalance: {percentPerMinute: -1}"), &[
             r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -1 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,
