@@ -163,10 +163,10 @@ mod tests {
         }
 
         #[test]
-        fn when_one_leaves_little_else_moves(count in 2_usize..=40, leaver: prop::sample::Index, heavy in 1_u32..=3) {
+        fn when_one_leaves_little_else_moves(count in 2_usize..=80, leaver: prop::sample::Index, heavy in 1_u32..=3) {
             let mut all = owners(&vec![1; count]);
             all[0].weight = heavy;
-            // With a few thousand slots for each; with a few hundred more than that would move.
+            // With 90 it is just so, and with more of them more would move: docs/balancing.md.
             let before = Maglev::new(all.clone(), 65_537);
             let left = all.remove(leaver.index(count)).address;
             let after = Maglev::new(all, 65_537);
