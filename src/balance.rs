@@ -64,18 +64,26 @@ pub fn pick(
         LoadBalancer::RoundRobin => *tried.turn.get_or_insert_with(|| upstream.state.turn()),
         _ => 0,
     };
-    let window = upstream.slow_start_now();
-    upstream.selection.tiers().iter().find_map(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window, now };
-        match upstream.load_balancer {
-            LoadBalancer::RoundRobin => round_robin::pick(&choice, turn, random),
-            LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
-            LoadBalancer::Random => random::pick(&choice, random),
-            LoadBalancer::PeakEwma => peak_ewma::pick(&choice, random),
-            LoadBalancer::ConsistentHash { .. } => {
-                consistent_hash::pick(&choice, tried.key, upstream.state.active())
+    let among = |takes_leaving: bool, random: &mut fastrand::Rng| {
+        let window = upstream.slow_start_now();
+        upstream.selection.tiers().iter().find_map(|tier| {
+            let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window, takes_leaving, now };
+            match upstream.load_balancer {
+                LoadBalancer::RoundRobin => round_robin::pick(&choice, turn, random),
+                LoadBalancer::LeastConnections => least_connections::pick(&choice, random),
+                LoadBalancer::Random => random::pick(&choice, random),
+                LoadBalancer::PeakEwma => peak_ewma::pick(&choice, random),
+                LoadBalancer::ConsistentHash { .. } => {
+                    consistent_hash::pick(&choice, tried.key, upstream.state.active())
+                }
             }
-        }
+        })
+    };
+    // A connection keeps the table that it came with. Who has left since then is better than nobody, and no better.
+    let has_left = |endpoint: &Endpoint| endpoint.state.has_left();
+    among(false, random).or_else(|| {
+        let is_worth_it = upstream.endpoints.iter().any(has_left);
+        is_worth_it.then(|| among(true, random)).flatten()
     })
 }
 
@@ -83,7 +91,8 @@ pub fn pick(
 /// then, even if it no longer is.
 pub fn is_full(upstream: &Upstream, tried: &Tried, now: Instant) -> bool {
     upstream.selection.tiers().iter().any(|tier| {
-        let choice = Choice { endpoints: &upstream.endpoints, tier, tried, window: None, now };
+        let choice =
+            Choice { endpoints: &upstream.endpoints, tier, tried, window: None, takes_leaving: true, now };
         let waits = |index: usize| {
             let endpoint = upstream.endpoints.get(index);
             endpoint.is_some_and(|endpoint| {
@@ -101,6 +110,8 @@ struct Choice<'a> {
     tried: &'a Tried,
     /// In which new endpoints get less than their share.
     window: Option<Duration>,
+    /// Whether who has left the table may be chosen.
+    takes_leaving: bool,
     now: Instant,
 }
 
@@ -137,7 +148,8 @@ impl<'a> Choice<'a> {
 
     /// Whether nothing but its connections is in the way.
     fn may_be_tried(&self, index: usize, endpoint: &Endpoint) -> bool {
-        !self.tried.contains(index) && endpoint.may_be_tried(self.now)
+        let is_meant = self.takes_leaving || !endpoint.state.has_left();
+        is_meant && !self.tried.contains(index) && endpoint.may_be_tried(self.now)
     }
 
     /// How much of its share an endpoint gets now, in thousandths.
@@ -190,7 +202,14 @@ pub(crate) mod tests {
         act: impl FnOnce(&Choice<'_>) -> T,
     ) -> T {
         let selection = Selection::new(endpoints, 50, None);
-        act(&Choice { endpoints, tier: &selection.tiers()[0], tried, window: None, now: Instant::now() })
+        act(&Choice {
+            endpoints,
+            tier: &selection.tiers()[0],
+            tried,
+            window: None,
+            takes_leaving: false,
+            now: Instant::now(),
+        })
     }
 
     /// So many picks one after the other of two endpoints, of which the second is new and has a fifth of its share now; how many it
@@ -206,7 +225,14 @@ pub(crate) mod tests {
         let selection = Selection::new(&endpoints, 50, None).with_slots(101, &endpoints, None);
         let now = start + Duration::from_secs(12);
         let (tier, tried) = (&selection.tiers()[0], Tried::default());
-        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window: Some(window), now };
+        let choice = Choice {
+            endpoints: &endpoints,
+            tier,
+            tried: &tried,
+            window: Some(window),
+            takes_leaving: false,
+            now,
+        };
         let mut random = fastrand::Rng::with_seed(5);
         let (mut held, mut of_new) = (Vec::new(), 0);
         for _ in 0..count {

@@ -335,7 +335,7 @@ mod tests {
                         but.into_iter().for_each(|index| tried.insert(index));
                         let window = Some(Duration::from_secs(60));
                         let tier = &selection.tiers()[0];
-                        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window, now };
+                        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window, takes_leaving: false, now };
                         let expected = least(&choice);
                         let picked = least_connections::pick(&choice, &mut random);
                         prop_assert!(is_least(&choice, expected, picked.as_ref()), "{expected:?} {picked:?}");
@@ -366,6 +366,7 @@ mod tests {
             tier: &selection.tiers()[0],
             tried: &tried,
             window: None,
+            takes_leaving: false,
             now: Instant::now(),
         };
         let mut held: Vec<Pick> = std::thread::scope(|scope| {
@@ -402,7 +403,14 @@ mod tests {
         let endpoints = endpoints(&[1; COUNT]);
         let selection = Selection::new(&endpoints, 0, None).with_groups(&endpoints);
         let (tier, tried) = (&selection.tiers()[0], Tried::default());
-        let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window: None, now: Instant::now() };
+        let choice = Choice {
+            endpoints: &endpoints,
+            tier,
+            tried: &tried,
+            window: None,
+            takes_leaving: false,
+            now: Instant::now(),
+        };
         let mut random = fastrand::Rng::with_seed(1);
         let _held: Vec<_> = (0..COUNT).map(|_| least_connections::pick(&choice, &mut random)).collect();
         let bounds: Vec<u64> = tier.groups().unwrap().groups.iter().map(|group| group.bound.get()).collect();

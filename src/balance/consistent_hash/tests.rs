@@ -16,6 +16,7 @@ fn with_choice<T>(endpoints: &[Endpoint], tried: &Tried, act: impl FnOnce(&Choic
         tier: &selection.tiers()[0],
         tried,
         window: None,
+        takes_leaving: false,
         now: std::time::Instant::now(),
     })
 }

@@ -14,7 +14,8 @@ on_both_drivers!(
     what_waits_at_a_removed_listener_is_served,
     a_removed_endpoint_drains,
     a_removed_endpoint_lets_go_at_its_pace,
-    a_connection_on_its_way_to_a_removed_endpoint_drains
+    a_connection_on_its_way_to_a_removed_endpoint_drains,
+    a_retry_passes_over_who_has_left,
 );
 
 /// `drain.timeout` of a second, as measured with clocks that tick every few milliseconds.
@@ -181,6 +182,28 @@ fn a_connection_on_its_way_to_a_removed_endpoint_drains(driver: Driver) {
     let record = proxy.record();
     assert_eq!(record["outcome"], "table_removed", "{record}");
     assert_eq!(record["endpoint"], address.to_string());
+}
+
+/// While there is another: the connection keeps the table that it came with.
+fn a_retry_passes_over_who_has_left(driver: Driver) {
+    let silent = FullEndpoint::start();
+    let [one, other, stays] = [(); 3].map(|()| Endpoint::polite());
+    let upstream = "loadBalancer: {type: RoundRobin}, retry: {perRetry: {timeout: 2s}}";
+    let settings = |endpoints: &[SocketAddr]| {
+        Settings { workers: 1, ..Settings::new(driver, endpoints) }.upstream(upstream)
+    };
+    let all = [silent.address, one.address, other.address, stays.address];
+    let proxy = Proxy::start(&settings(&all));
+    // Each endpoint has one of four.
+    let mut clients = [(); 4].map(|()| connect(proxy.address));
+    let under_way = |table: &Value| active(table, "main", silent.address) == 1;
+    eventually("an attempt at who is silent", || table(proxy.admin), under_way);
+    let others = [&one, &other, &stays];
+    let accepted = || others.map(Endpoint::accepted);
+    eventually("the other three", accepted, |accepted| *accepted == [1; 3]);
+    proxy.reload(&settings(&[silent.address, stays.address])).unwrap();
+    clients.iter_mut().for_each(|client| echoed(client, b"hello").unwrap());
+    assert_eq!(accepted(), [1, 1, 2], "of two that left and one that stayed");
 }
 
 /// Some kernels let only privileged processes hold off new connections; the listener must close all the same.

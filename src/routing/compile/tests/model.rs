@@ -22,6 +22,8 @@ const EJECTION: EjectionPolicy = EjectionPolicy {
 #[derive(Debug, Clone)]
 enum Step {
     Connect,
+    /// By the table before, as a connection does that came with it.
+    ConnectBefore,
     /// How an attempt ends; the number says which.
     Connected(usize),
     Failed(usize),
@@ -31,6 +33,8 @@ enum Step {
     /// It is reset before its endpoint's first byte.
     Reset(usize),
     Milliseconds(u64),
+    /// What probes say of one of the endpoints.
+    Health(usize, bool),
     /// The endpoints of the next table, a bit for each.
     Table(u8),
 }
@@ -39,13 +43,15 @@ fn step() -> impl Strategy<Value = Step> {
     let which = || 0..UPSTREAM_MAX;
     prop_oneof![
         6 => Just(Step::Connect),
+        2 => Just(Step::ConnectBefore),
         3 => which().prop_map(Step::Connected),
         5 => which().prop_map(Step::Failed),
         1 => which().prop_map(Step::ClientLeft),
         2 => which().prop_map(Step::Ended),
         1 => which().prop_map(Step::Reset),
         2 => (1..20_000_u64).prop_map(Step::Milliseconds),
-        1 => (1..1_u8 << PORTS).prop_map(Step::Table),
+        1 => (which(), any::<bool>()).prop_map(|(which, is_well)| Step::Health(which, is_well)),
+        2 => (1..1_u8 << PORTS).prop_map(Step::Table),
     ]
 }
 
@@ -53,6 +59,9 @@ struct Attempt {
     endpoint: &'static Endpoint,
     permit: Option<Permit<'static>>,
     held: (Reservation, UpstreamPlace),
+    /// Whether it was chosen by the newest table, and whether there was one to choose that had not left.
+    is_newest: bool,
+    others: bool,
 }
 
 /// A worker, and what the control side does with its verdicts.
@@ -60,6 +69,7 @@ struct World {
     config: Config,
     /// Tables live for ever here, so that permits can outlive them as they outlive a worker's.
     table: &'static RouteTable,
+    before: &'static RouteTable,
     ejections: Ejections,
     attempts: Vec<Attempt>,
     established: Vec<(&'static Endpoint, (Reservation, UpstreamPlace))>,
@@ -85,9 +95,11 @@ impl World {
         // Never panics, so that who is ejected must never be chosen.
         upstream.health.panic_threshold = 0;
         let now = Instant::now();
+        let none: &RouteTable = Box::leak(Box::new(RouteTable::empty()));
         let mut world = Self {
             config,
-            table: Box::leak(Box::new(RouteTable::empty())),
+            table: none,
+            before: none,
             ejections: Ejections::default(),
             attempts: Vec::new(),
             established: Vec::new(),
@@ -117,6 +129,7 @@ impl World {
         for gone in before.iter().flat_map(|upstream| &upstream.endpoints) {
             if !self.upstream().endpoints.iter().any(|stays| Arc::ptr_eq(&stays.state, &gone.state)) {
                 gone.state.ejection.restore();
+                gone.state.health.reset(true);
                 self.ejections.forget(gone.address);
             }
         }
@@ -126,6 +139,7 @@ impl World {
     fn recompile(&mut self) {
         let mut table = compile(&self.config, &none(), self.table, self.now);
         table.succeed(self.table, self.now);
+        self.before = self.table;
         self.table = Box::leak(Box::new(table));
         for endpoint in &self.upstream().endpoints {
             if !self.states.iter().any(|(_, state)| Arc::ptr_eq(state, &endpoint.state)) {
@@ -152,17 +166,27 @@ impl World {
         }
     }
 
-    fn connect(&mut self) {
-        let upstream = self.upstream();
+    fn connect(&mut self, table: &'static RouteTable) {
+        let Some(upstream) = table.upstreams.get("u") else { return };
         let Some(place) = upstream.state.take_place() else { return };
         let mut tried = Tried::none([127, 0, 0, 9].into());
-        while let Some(pick) = balance::pick(upstream, &mut tried, &mut self.random, self.now) {
+        loop {
+            let may_be_chosen = |index: usize| {
+                let endpoint = &upstream.endpoints[index];
+                let has_room = !endpoint.is_full() && endpoint.may_be_tried(self.now);
+                has_room && !endpoint.state.has_left() && !tried.contains(index)
+            };
+            let others = upstream.selection.all().any(may_be_chosen);
+            let pick = balance::pick(upstream, &mut tried, &mut self.random, self.now);
+            let Some(pick) = pick else { return };
             let endpoint = &upstream.endpoints[pick.index];
             if let Some(permit) = endpoint.breaker.as_ref().unwrap().permit() {
                 self.attempts.push(Attempt {
                     endpoint,
                     permit: Some(permit),
                     held: (pick.reservation, place),
+                    is_newest: std::ptr::eq(table, self.table),
+                    others,
                 });
                 return;
             }
@@ -179,14 +203,15 @@ impl World {
     fn take(&mut self, step: &Step) {
         self.now += Duration::from_millis(1);
         match *step {
-            Step::Connect => self.connect(),
+            Step::Connect => self.connect(self.table),
+            Step::ConnectBefore => self.connect(self.before),
             Step::Connected(at) if at < self.attempts.len() => {
-                let Attempt { endpoint, permit, held } = self.attempts.remove(at);
+                let Attempt { endpoint, permit, held, .. } = self.attempts.remove(at);
                 permit.unwrap().succeeded();
                 self.established.push((endpoint, held));
             }
             Step::Failed(at) if at < self.attempts.len() => {
-                let Attempt { endpoint, permit, held } = self.attempts.remove(at);
+                let Attempt { endpoint, permit, held, .. } = self.attempts.remove(at);
                 permit.unwrap().failed(self.now);
                 drop(held);
                 self.failed(endpoint);
@@ -205,6 +230,10 @@ impl World {
                 if self.ejections.next_return().is_some_and(|due| due <= self.now) {
                     self.decide();
                 }
+            }
+            Step::Health(at, is_well) if at < self.upstream().endpoints.len() => {
+                self.upstream().endpoints[at].state.health.set(is_well);
+                self.recompile();
             }
             Step::Table(endpoints) => self.publish(endpoints),
             _ => {}
@@ -239,13 +268,11 @@ impl World {
         let allowed = (endpoints.len() / 2).max(usize::from(endpoints.len() >= 2));
         prop_assert!(ejected <= allowed, "{ejected} of {} are ejected", endpoints.len());
         if has_chosen {
-            let chosen = self.attempts.last().unwrap().endpoint;
-            prop_assert!(!chosen.state.has_left(), "{} drains, and was chosen", chosen.address);
-            prop_assert!(
-                !chosen.state.ejection.is_ejected(),
-                "{} is ejected, and was chosen",
-                chosen.address
-            );
+            let Attempt { endpoint, is_newest, others, .. } = self.attempts.last().unwrap();
+            let (state, address) = (&endpoint.state, endpoint.address);
+            prop_assert!(!state.has_left() || !*others, "{address} drains, and was chosen before others");
+            prop_assert!(!*is_newest || !state.has_left(), "{address} drains, and was chosen");
+            prop_assert!(!*is_newest || state.is_healthy(), "{address} is ejected or ill, and was chosen");
         }
         Ok(())
     }
@@ -272,10 +299,15 @@ proptest! {
     #[test]
     fn nothing_is_exceeded_lost_or_chosen_wrongly(
         steps in prop::collection::vec(step(), 1..150),
-        way in 0..4_usize,
+        way in 0..5_usize,
     ) {
-        let ways =
-            [LoadBalancer::RoundRobin, LoadBalancer::LeastConnections, LoadBalancer::Random, LoadBalancer::PeakEwma];
+        let ways = [
+            LoadBalancer::RoundRobin,
+            LoadBalancer::LeastConnections,
+            LoadBalancer::Random,
+            LoadBalancer::PeakEwma,
+            LoadBalancer::ConsistentHash { table_size: 101 },
+        ];
         let mut world = World::new(ways[way]);
         for step in &steps {
             let before = world.attempts.len();
