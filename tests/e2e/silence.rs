@@ -75,6 +75,14 @@ fn a_silent_endpoint_fails_no_connection() {
         }
     }
     let [web, hedged] = [0, 1].map(|index| (&first[index], &then[index]));
+    // The other machines that this runs on in short are shared, and slow.
+    if is_full() {
+        let bounds = [(web.0, 1_200.0), (web.1, 20.0), (hedged.0, 40.0), (hedged.1, 40.0)];
+        for (number, (seen, most)) in bounds.into_iter().enumerate() {
+            let p99 = seen.latency.p99;
+            assert!(p99 < most, "p99 is {p99} ms and not below {most} (of web, then of hedged: {number})");
+        }
+    }
     figures!(
         "silent-endpoint",
         attempted = web.0.attempted + web.1.attempted + hedged.0.attempted + hedged.1.attempted,

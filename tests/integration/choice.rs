@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{
-    Driver, Endpoint, Fault, FaultyEndpoint, Proxy, Settings, admin_get, ask_from, closed_port, connect,
+    Driver, Endpoint, Fault, FaultyEndpoint, Proxy, Settings, admin_get, ask, ask_from, closed_port, connect,
     eventually, on_both_drivers, reset_on_close, round_trip,
 };
 
@@ -23,6 +23,7 @@ on_both_drivers!(
     who_fails_is_slow_to_peak_ewma,
     who_answers_late_is_slow_to_peak_ewma,
     a_client_keeps_to_its_endpoint,
+    a_client_is_who_the_header_names,
     a_hash_has_its_bound,
     backend_refs_follow_the_weights,
     the_most_specific_source_wins,
@@ -205,12 +206,31 @@ fn a_client_keeps_to_its_endpoint(driver: Driver) {
     assert!(moved <= 10, "{moved} of the others moved: {homes:?} {after:?}");
 }
 
-/// Where each of 32 clients ends up, by two connections that must agree.
+/// All of them come from one address, as they do behind another load balancer.
+fn a_client_is_who_the_header_names(driver: Driver) {
+    let endpoints = echoes(4);
+    let settings =
+        Settings::new(driver, &addresses(&endpoints)).upstream("loadBalancer: {type: ConsistentHash}");
+    let proxy = Proxy::start(&settings);
+    let behind = Proxy::start(&settings.listener("proxyProtocol: {mode: Require, trusted: [127.0.0.0/8]}"));
+    let named =
+        |client: IpAddr, address| ask(address, &format!("PROXY TCP4 {client} 192.0.2.1 4000 443\r\nhello"));
+    assert_eq!(homes_of(&behind, named), homes(&proxy));
+}
+
 fn homes(proxy: &Proxy) -> BTreeMap<IpAddr, String> {
+    homes_of(proxy, |client, address| ask_from(client, address, "hello"))
+}
+
+/// Where each of 32 clients ends up, by two connections that must agree.
+fn homes_of(
+    proxy: &Proxy,
+    ask: impl Fn(IpAddr, SocketAddr) -> Result<String, ErrorKind>,
+) -> BTreeMap<IpAddr, String> {
     let clients = || (1..=32).map(|number| IpAddr::from([127, 0, 1, number]));
     let before = proxy.lines.all().len();
     for client in clients().chain(clients()) {
-        assert_eq!(ask_from(client, proxy.address, "hello"), Ok("hello".to_owned()));
+        assert_eq!(ask(client, proxy.address), Ok("hello".to_owned()));
     }
     let mut homes = BTreeMap::new();
     for record in &proxy.records(before + 64)[before..] {

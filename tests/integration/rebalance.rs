@@ -15,6 +15,7 @@ on_both_drivers!(
     the_spread_becomes_even,
     after_a_pause_it_goes_on,
     a_budget_bounds_it,
+    it_becomes_even_within_the_budget,
     a_dry_run_only_counts,
     the_young_and_the_busy_stay,
 );
@@ -126,6 +127,46 @@ fn a_budget_bounds_it(driver: Driver) {
     let most = started.elapsed().as_secs_f64() * 200.0 / 60.0 + 2.0;
     assert!(closed <= most, "{closed} closed, {most} are due");
     drop(connections);
+}
+
+/// As on the cluster with 2 000 (tests/e2e/rebalance.rs): from two endpoints to four, and clients that come back.
+fn it_becomes_even_within_the_budget(driver: Driver) {
+    const HELD: usize = 240;
+    // 500 % of 240 in a minute.
+    const PER_SECOND: f64 = 20.0;
+    // What a closing may lag behind its moment.
+    const LAG: f64 = 1.5;
+    let endpoints: Vec<Endpoint> = (0..4).map(|_| Endpoint::echo()).collect();
+    let addresses: Vec<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+    let rebalance = "rebalance: {percentPerMinute: 500, minAge: 0s}";
+    let settings = |count: usize| Settings::new(driver, &addresses[..count]).upstream(rebalance);
+    let proxy = Proxy::start(&settings(2));
+    let mut connections = held(&proxy, HELD);
+    let started = Instant::now();
+    proxy.reload(&settings(4)).unwrap();
+    let look = || {
+        let closed = rebalanced(&proxy);
+        let most = (started.elapsed().as_secs_f64() + LAG) * PER_SECOND;
+        assert!(closed <= most, "{closed} closed, {most} are due");
+        let ended = take_ended(&mut connections);
+        connections.extend(held(&proxy, ended));
+        active(&proxy)
+    };
+    let is_even = |active: &Vec<f64>| {
+        let (least, most) =
+            (active.iter().copied().fold(f64::MAX, f64::min), active.iter().copied().fold(0.0, f64::max));
+        active.iter().sum::<f64>() == HELD as f64 && most <= least * 1.2
+    };
+    eventually("max/min of 1.2", look, is_even);
+    // Half of them have to move.
+    let closed = rebalanced(&proxy);
+    assert!(closed >= 100.0, "{closed} closed");
+    let outcome = ["outcome=\"rebalance\""];
+    eventually(
+        "their outcome",
+        || proxy.metric("sheave_listener_connections_total", &outcome),
+        |ended| *ended >= closed,
+    );
 }
 
 fn a_dry_run_only_counts(driver: Driver) {
