@@ -20,7 +20,7 @@ const QUEUE_MAX: usize = 16_384;
 const BATCH_MAX: usize = 256;
 /// How long records gather before they are taken: waking this thread for each of thousands a second, on a core that a worker
 /// uses, costs more than all else about them.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// How long the end of the process waits for the last records.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long it then waits for the last spans to be sent.

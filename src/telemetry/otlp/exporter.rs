@@ -16,7 +16,7 @@ use super::span::Spans;
 use super::{SpanCounters, TraceSettings, resource};
 
 /// How long spans gather before they are taken: being woken for those of each connection costs more than sending them.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// The log says at most once in this time that spans are lost.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -90,19 +90,22 @@ impl Exporter {
         let mut batch = Batch::default();
         batch.add(self.queue.recv_async().await.ok()?);
         let due = Instant::now() + batches.delay;
-        while batch.count < batches.batch_max {
+        loop {
             let before = batch.count;
-            sleep_until(due.min(Instant::now() + GATHER)).await;
             while batch.count < batches.batch_max
                 && let Ok(spans) = self.queue.try_recv()
             {
                 batch.add(spans);
+            }
+            if batch.count >= batches.batch_max || Instant::now() >= due {
+                break;
             }
             if batch.count == before {
                 // Nobody is left, or it is time.
                 let Ok(Ok(spans)) = timeout_at(due, self.queue.recv_async()).await else { break };
                 batch.add(spans);
             }
+            sleep_until(due.min(Instant::now() + GATHER)).await;
         }
         self.counters.queued.fetch_sub(batch.count, Ordering::Relaxed);
         Some(batch)
