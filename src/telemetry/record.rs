@@ -192,7 +192,10 @@ impl ConnectionRecord {
     /// end.
     pub fn longest_wait(&self) -> Duration {
         let timeline = &self.timeline;
-        let Some(connected) = timeline.connect_ended else { return Duration::ZERO };
+        let Some(connected) = timeline.connect_ended else {
+            // Who knew where to go has waited for a place in vain.
+            return timeline.routed.map_or(Duration::ZERO, |_| timeline.ended);
+        };
         let first_bytes = [timeline.first_byte_downstream, timeline.first_byte_upstream];
         connected.max(wait_for_answer(connected, first_bytes, timeline.ended))
     }

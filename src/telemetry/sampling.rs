@@ -173,6 +173,14 @@ mod tests {
         assert!(is_kept(5, Some(9_000), Some(9_101)), "for the answer");
         assert!(!is_kept(5, Some(99_900), None) && is_kept(5, Some(99_899), None), "in vain, to the end");
         assert!(is_kept(5, Some(1), Some(106)), "asked before there was an endpoint");
+        let in_vain = |routed: Option<u64>| {
+            let mut record = record(Outcome::DownstreamClosed);
+            record.timeline.routed = routed.map(milliseconds);
+            record.timeline.connect_ended = None;
+            record.timeline.ended = milliseconds(101);
+            sampling.wants(&record).trace
+        };
+        assert!(in_vain(Some(1)) && !in_vain(None), "in vain for a place");
         assert!(!is_kept(5, Some(9_000), Some(6)) && is_kept(5, None, Some(106)), "spoken to first");
     }
 

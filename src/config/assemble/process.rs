@@ -1,6 +1,6 @@
 //! What concerns the process as a whole.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,7 +183,11 @@ fn is_url(text: &str) -> bool {
         _ => (authority, Some(1)),
     };
     let is_plain = |letter: char| letter.is_ascii_graphic() && !"@?#\\\"<>{}|^`".contains(letter);
-    !host.is_empty() && port.is_some_and(|port: u16| port > 0) && rest.chars().all(is_plain)
+    let is_host = match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && !host.contains([':', '[', ']']),
+    };
+    is_host && port.is_some_and(|port: u16| port > 0) && rest.chars().all(is_plain)
 }
 
 pub(super) fn metrics(cx: &Context<'_>, raw: raw::Metrics) -> Metrics {

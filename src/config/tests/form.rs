@@ -82,12 +82,6 @@ fn wrong_types_in_the_process() {
         (top("tracing: {protocol: http/protobuf, endpoint: \"https://a:70000/v1\"}"), &[
             r#"t.yaml:1: tracing.endpoint: "https://a:70000/v1" is not the URL of a receiver; write one like http://localhost:4318, or with https://"#,
         ]),
-        (top("tracing: {endpoint: \"https://user:letmein@a:4317\"}"), &[
-            "t.yaml:1: tracing.endpoint: users, passwords and queries cannot be a part of it; write a URL like http://localhost:4317, and what the receiver is to know in OTEL_EXPORTER_OTLP_HEADERS",
-        ]),
-        (top("metrics: {otlp: {endpoint: \"https://a/v1?key=letmein\"}}"), &[
-            "t.yaml:1: metrics.otlp.endpoint: users, passwords and queries cannot be a part of it; write a URL like http://localhost:4317, and what the receiver is to know in OTEL_EXPORTER_OTLP_HEADERS",
-        ]),
         (top("accessLog: {sample: 1.5}"), &[
             "t.yaml:1: accessLog.sample: 1.5 is not a share; write a number from 0 (none) to 1 (all)",
         ]),
@@ -99,6 +93,25 @@ fn wrong_types_in_the_process() {
         ]),
         (top("accessLog: {sample: half}"), &[
             r#"t.yaml:1: accessLog.sample: "half" is text; write a number"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
+fn what_is_no_place_of_a_receiver() {
+    check(&[
+        (top("tracing: {endpoint: \"http://[::1:4317\"}"), &[
+            r#"t.yaml:1: tracing.endpoint: "http://[::1:4317" is not the URL of a receiver; write one like http://localhost:4317, or with https://"#,
+        ]),
+        (top("tracing: {endpoint: \"http://a:4317:4317\"}"), &[
+            r#"t.yaml:1: tracing.endpoint: "http://a:4317:4317" is not the URL of a receiver; write one like http://localhost:4317, or with https://"#,
+        ]),
+        (top("tracing: {endpoint: \"https://user:letmein@a:4317\"}"), &[
+            "t.yaml:1: tracing.endpoint: users, passwords and queries cannot be a part of it; write a URL like http://localhost:4317, and what the receiver is to know in OTEL_EXPORTER_OTLP_HEADERS",
+        ]),
+        (top("metrics: {otlp: {endpoint: \"https://a/v1?key=letmein\"}}"), &[
+            "t.yaml:1: metrics.otlp.endpoint: users, passwords and queries cannot be a part of it; write a URL like http://localhost:4317, and what the receiver is to know in OTEL_EXPORTER_OTLP_HEADERS",
         ]),
     ]);
 }

@@ -244,7 +244,10 @@ impl Environment {
         let name = self.endpoint(signal, protocol);
         let insecure = self.either(signal, "INSECURE").is_some_and(|name| self.is_true(&name));
         let said = name.as_deref().and_then(|name| Some((name, self.get(name)?)));
-        let with_path = |url: &str| format!("{}{}", url.trim_end_matches('/'), signal.path);
+        let with_path = |url: &str| {
+            let (base, query) = url.split_at(url.find('?').unwrap_or(url.len()));
+            format!("{}{}{query}", base.trim_end_matches('/'), signal.path)
+        };
         match (protocol, said) {
             (OtlpProtocol::Grpc, Some((_, url))) if url.contains("://") => url.to_owned(),
             (OtlpProtocol::Grpc, Some((_, host))) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use opentelemetry_http::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::request::Template;
 use super::sender::{Again, Answer, Sender};
@@ -64,19 +64,17 @@ impl Exporter {
         let mut log = Log::default();
         while let Some(batch) = self.next().await {
             let request = template.request(batch.traces.iter());
-            let sent = timeout(self.settings.batches.timeout, send(&mut sender, request)).await;
-            let (lost, result) = match sent {
-                Ok(Ok(answer)) => match answer.rejected() {
-                    None => (0, Ok(())),
-                    Some((lost, why)) => {
-                        (lost, Err(format!("{} rejects {lost} spans: {why:?}", sender.receiver())))
-                    }
-                },
-                Ok(Err(why)) => (u64::MAX, Err(why)),
-                Err(_) => (u64::MAX, Err("it takes too long".to_owned())),
-            };
             let all = batch.count as u64;
-            let lost = lost.min(all);
+            let sent = send(&mut sender, request, self.settings.batches.timeout).await;
+            let (lost, result) = match sent.map(Answer::rejected) {
+                Ok(None) => (0, Ok(())),
+                Ok(Some((lost, why))) => {
+                    let why =
+                        format!("{} rejects {lost} spans: {:?}", sender.receiver(), sender.redacted(&why));
+                    (lost.min(all), Err(why))
+                }
+                Err(why) => (all, Err(why)),
+            };
             self.counters.exported.fetch_add(all - lost, Ordering::Relaxed);
             self.counters.dropped_by_export.fetch_add(lost, Ordering::Relaxed);
             self.counters.failed_exports.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
@@ -127,19 +125,33 @@ impl Batch {
     }
 }
 
-/// Tries again where the receiver may take it then.
-async fn send(sender: &mut Sender, request: Bytes) -> Result<ExportTraceServiceResponse, String> {
+/// Tries again where the receiver may take it then, for as long as `limit`.
+async fn send(
+    sender: &mut Sender,
+    request: Bytes,
+    limit: Duration,
+) -> Result<ExportTraceServiceResponse, String> {
+    let until = Instant::now() + limit;
     let mut waits = again();
+    let mut why = None;
     loop {
-        let refusal = match sender.send(request.clone()).await {
-            Ok(answer) => return Ok(answer),
-            Err(refusal) => refusal,
+        let refusal = match timeout_at(until, sender.send(request.clone())).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => {
+                let late = || format!("{}: no answer after {limit:?}", sender.receiver());
+                return Err(why.unwrap_or_else(late));
+            }
         };
         let wait = match (refusal.again, waits.next()) {
             (Again::Never, _) | (_, None) => return Err(refusal.why),
             (Again::Soon, Some(wait)) => wait,
             (Again::After(wait), Some(_)) => wait,
         };
+        if wait >= until.saturating_duration_since(Instant::now()) {
+            return Err(refusal.why);
+        }
+        why = Some(refusal.why);
         sleep(wait).await;
     }
 }
@@ -158,38 +170,46 @@ fn again() -> ExponentialBackoff {
 #[derive(Default)]
 struct Log {
     complained: Option<Instant>,
-    /// The last export failed.
+    /// It was told that exports fail, and not yet that they do no more.
     fails: bool,
     /// Spans that had been dropped when it was told last.
     dropped: u64,
+    /// The same, of those that the queue had no room for.
+    dropped_by_queue: u64,
 }
 
 impl Log {
     fn tell(&mut self, exporter: &Exporter, result: Result<(), String>) {
         let (receiver, counters) = (exporter.settings.receiver(), &exporter.counters);
-        let dropped = counters.dropped_by_queue.load(Ordering::Relaxed)
-            + counters.dropped_by_export.load(Ordering::Relaxed);
+        let dropped_by_queue = counters.dropped_by_queue.load(Ordering::Relaxed);
+        let dropped = dropped_by_queue + counters.dropped_by_export.load(Ordering::Relaxed);
         if result.is_ok() && std::mem::take(&mut self.fails) {
             tracing::info!(receiver, "traces are sent again");
-            return;
         }
-        self.fails = result.is_err();
-        let is_worth_it = self.fails || dropped > self.dropped;
+        let is_slow = dropped_by_queue > self.dropped_by_queue;
+        let is_worth_it = result.is_err() || is_slow;
         if !is_worth_it || self.complained.is_some_and(|at| at.elapsed() <= COMPLAINT_INTERVAL) {
             return;
         }
         self.complained = Some(Instant::now());
         let spans = dropped - std::mem::replace(&mut self.dropped, dropped);
+        let by_queue = dropped_by_queue - std::mem::replace(&mut self.dropped_by_queue, dropped_by_queue);
         match result {
             Ok(()) => {
                 tracing::warn!(
                     receiver,
-                    spans,
+                    spans = by_queue,
                     "spans were dropped: their receiver is slower than they come"
                 );
             }
             Err(error) => {
-                tracing::warn!(receiver, spans, error, "traces cannot be sent, and their spans are dropped");
+                self.fails = true;
+                tracing::warn!(
+                    receiver,
+                    spans,
+                    error,
+                    "spans are dropped, as their receiver does not take them"
+                );
             }
         }
     }

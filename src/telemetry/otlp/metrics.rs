@@ -58,7 +58,7 @@ impl MetricSender {
                 self.sender.send(request).await.map_err(|refusal| refusal.why)?;
             if let Some((count, message)) = answer.rejected() {
                 rejected += count;
-                reason = message;
+                reason = self.sender.redacted(&message);
             }
         }
         match rejected {

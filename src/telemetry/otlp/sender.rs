@@ -43,7 +43,7 @@ pub(super) trait Answer: Message + Default + 'static {
     /// Of the method that gives it.
     const PATH: &'static str;
 
-    /// How many of what was sent it does not want, and what it says about them.
+    /// How many of what was sent it does not want, and what it says about them ([`Sender::redacted`]).
     fn rejected(self) -> Option<(u64, String)>;
 }
 
@@ -65,7 +65,7 @@ impl Answer for ExportTraceServiceResponse {
 
 fn rejected(count: i64, message: &str) -> Option<(u64, String)> {
     let count = u64::try_from(count).ok().filter(|count| *count > 0)?;
-    Some((count, message.chars().take(MESSAGE_MAX).collect()))
+    Some((count, message.to_owned()))
 }
 
 /// A request that was not taken.
@@ -112,7 +112,26 @@ impl Sender {
             Way::Grpc(sender) => timeout(limit, sender.send(request)).await,
             Way::Http(sender) => timeout(limit, sender.send(request)).await,
         };
-        sent.unwrap_or_else(|_| Err(Refusal::late(&self.receiver.shown(), limit)))
+        sent.unwrap_or_else(|_| {
+            if let Way::Grpc(sender) = &mut self.way {
+                sender.reconnect();
+            }
+            Err(Refusal::late(&self.receiver.shown(), limit))
+        })
+    }
+
+    /// What the receiver says to what it rejects, for the log: some repeat what they were sent, secrets too.
+    pub(super) fn redacted(&self, message: &str) -> String {
+        let mut message: String = message.chars().take(MESSAGE_MAX).collect();
+        for value in self.receiver.headers.values().filter_map(|value| value.to_str().ok()) {
+            // Also the token alone of `Bearer token`.
+            for secret in std::iter::once(value).chain(value.split_ascii_whitespace().skip(1)) {
+                if !secret.is_empty() {
+                    message = message.replace(secret, "[secret]");
+                }
+            }
+        }
+        message
     }
 }
 
@@ -125,4 +144,32 @@ fn with_causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::HeaderMap;
+
+    #[test]
+    fn what_was_sent_in_secret_is_not_repeated() {
+        let headers = [("authorization", "Bearer letmein"), ("x-key", "hunter2")];
+        let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let receiver = Receiver {
+            url: "http://a/v1/traces".to_owned(),
+            protocol: OtlpProtocol::HttpProtobuf,
+            timeout: Duration::from_secs(1),
+            certificate: None,
+            headers: HeaderMap::from_iter(headers),
+            is_compressed: false,
+        };
+        let sender = Sender::new(receiver).unwrap();
+        for (message, expected) in [
+            ("too old", "too old"),
+            ("bad: Bearer letmein", "bad: [secret]"),
+            ("token letmein, key hunter2", "token [secret], key [secret]"),
+        ] {
+            assert_eq!(sender.redacted(message), expected);
+        }
+    }
 }

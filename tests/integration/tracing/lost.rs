@@ -1,14 +1,17 @@
 //! A receiver of traces that is gone, or slow: connections do not notice, what is lost is counted, and the end does not wait.
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::support::collector::{Mood, settings as sent_to};
 use crate::support::{
-    Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, ask, closed_port, eventually, exchange,
-    metric, on_both_drivers,
+    Collector, Driver, Endpoint, Process, Proxy, Settings, Speech, ask, closed_port, connect, eventually,
+    exchange, metric, on_both_drivers,
 };
 
 on_both_drivers!(
@@ -17,6 +20,7 @@ on_both_drivers!(
     a_receiver_that_never_answers,
     a_receiver_that_is_busy_for_a_moment,
     a_receiver_that_rejects_some,
+    a_connection_that_leads_nowhere,
     the_last_spans_are_sent_at_the_end
 );
 
@@ -71,7 +75,7 @@ fn the_log_says_what_went_wrong(driver: Driver) {
         let why = || {
             let lines = process.log.json();
             let is_it = |line: &&serde_json::Value| {
-                line["message"] == "traces cannot be sent, and their spans are dropped"
+                line["message"] == "spans are dropped, as their receiver does not take them"
             };
             lines.iter().find(is_it).map(|line| line["error"].as_str().unwrap().to_owned())
         };
@@ -135,6 +139,50 @@ fn a_receiver_that_rejects_some(driver: Driver) {
         eventually("rejected spans", || dropped(&proxy, "export_failed"), |lost| *lost == 3.0);
         assert_eq!(proxy.metric("sheave_trace_spans_exported_total", &[]), 1.0);
         assert_eq!(proxy.metric("sheave_trace_export_failures_total", &[]), 1.0);
+    }
+}
+
+/// Stands before `collector`, and keeps what comes by the first connection, which it ends if it `breaks`.
+fn swallowing_the_first(collector: SocketAddr, breaks: bool) -> Endpoint {
+    let is_first = AtomicBool::new(true);
+    Endpoint::start(move |mut stream| {
+        if is_first.swap(false, Ordering::Relaxed) {
+            if breaks {
+                stream.read_exact(&mut [0; 100]).unwrap();
+            } else {
+                std::io::copy(&mut stream, &mut std::io::sink()).ok();
+            }
+            return;
+        }
+        let mut onward = connect(collector);
+        let (mut back, mut to) = (onward.try_clone().unwrap(), stream.try_clone().unwrap());
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                std::io::copy(&mut back, &mut to).ok();
+                to.shutdown(Shutdown::Both).ok();
+            });
+            std::io::copy(&mut stream, &mut onward).ok();
+            onward.shutdown(Shutdown::Both).ok();
+        });
+    })
+}
+
+fn a_connection_that_leads_nowhere(driver: Driver) {
+    let echo = Endpoint::polite();
+    for (speech, breaks) in
+        [Speech::Grpc, Speech::Http].into_iter().flat_map(|way| [(way, false), (way, true)])
+    {
+        let collector = Collector::start(speech);
+        let front = swallowing_the_first(collector.address(), breaks);
+        let top = sent_to(speech, front.address, "sample: 1");
+        let process = Process::start(&Settings::new(driver, &[echo.address]).top(&top), |command| {
+            command.env("OTEL_EXPORTER_OTLP_TIMEOUT", "500");
+        });
+        exchange(process.listener("main")).unwrap();
+        let exported = || metric(process.admin(), "sheave_trace_spans_exported_total", &[]);
+        assert_eq!(eventually("spans", exported, |exported| *exported > 0.0), 4.0, "{speech:?}, {breaks}");
+        assert_eq!(collector.spans().len(), 4);
+        assert_eq!(metric(process.admin(), "sheave_trace_export_failures_total", &[]), 0.0);
     }
 }
 

@@ -78,6 +78,7 @@ fn traces_go_where_the_environment_says() {
     let (all, traces) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     assert_eq!(endpoint(&[(all, "http://a"), (traces, "http://b")]), (grpc, "http://b".to_owned()));
     assert_eq!(endpoint(&[HTTP, (all, "http://a/b/")]), (http, "http://a/b/v1/traces".to_owned()));
+    assert_eq!(endpoint(&[HTTP, (all, "http://a/b?c=d")]), (http, "http://a/b/v1/traces?c=d".to_owned()));
     assert_eq!(endpoint(&[HTTP, (traces, "http://a/b/")]), (http, "http://a/b/".to_owned()));
     assert_eq!(endpoint(&[(all, "a:4317")]), (grpc, "https://a:4317".to_owned()));
     let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "True");

@@ -19,6 +19,8 @@ use super::{AGENT, Again, Answer, Refusal, tls, with_causes};
 
 #[derive(Debug)]
 pub(super) struct GrpcSender {
+    endpoint: Endpoint,
+    is_compressed: bool,
     client: Grpc<Channel>,
     metadata: MetadataMap,
     /// Its URL, for the log.
@@ -37,13 +39,15 @@ impl GrpcSender {
             Some(tls) => endpoint.tls_config(tls).map_err(wrong)?,
             None => endpoint,
         };
-        // A collector answers as it was asked.
-        let client = Grpc::new(endpoint.connect_lazy()).accept_compressed(CompressionEncoding::Gzip);
-        let client = match receiver.is_compressed {
-            true => client.send_compressed(CompressionEncoding::Gzip),
-            false => client,
-        };
-        Ok(Self { client, metadata: MetadataMap::from_headers(receiver.headers.clone()), shown })
+        let is_compressed = receiver.is_compressed;
+        let client = client(&endpoint, is_compressed);
+        let metadata = MetadataMap::from_headers(receiver.headers.clone());
+        Ok(Self { endpoint, is_compressed, client, metadata, shown })
+    }
+
+    /// No answer came: whoever is asked next is asked by a new connection, as this one may lead nowhere any more.
+    pub(super) fn reconnect(&mut self) {
+        self.client = client(&self.endpoint, self.is_compressed);
     }
 
     pub(super) async fn send<A: Answer>(&mut self, request: Bytes) -> Result<A, Refusal> {
@@ -62,10 +66,19 @@ impl GrpcSender {
     /// Without the receiver's message: some repeat secrets in it.
     fn refused(&self, status: &Status) -> Refusal {
         let cause = std::error::Error::source(status).map(|cause| format!(": {}", with_causes(cause)));
-        let why = format!("{}: gRPC code {:?}{}", self.shown, status.code(), cause.unwrap_or_default());
+        let why =
+            format!("{}: gRPC code {:?}{}", self.shown, status.code(), cause.as_deref().unwrap_or_default());
         let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        Refusal { why, again: again(status.code(), after) }
+        // What has a cause here did not come from the receiver: the connection broke.
+        let again = if cause.is_some() { Again::Soon } else { again(status.code(), after) };
+        Refusal { why, again }
     }
+}
+
+fn client(endpoint: &Endpoint, is_compressed: bool) -> Grpc<Channel> {
+    // A collector answers as it was asked.
+    let client = Grpc::new(endpoint.connect_lazy()).accept_compressed(CompressionEncoding::Gzip);
+    if is_compressed { client.send_compressed(CompressionEncoding::Gzip) } else { client }
 }
 
 fn again(code: Code, after: Option<Duration>) -> Again {
