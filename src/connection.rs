@@ -38,6 +38,7 @@ pub(crate) use long_lived::tell as tell_of_long_lived;
 pub(crate) use registry::Registry;
 pub(crate) use relay::watch;
 
+use live::Flag;
 use record::Recorder;
 use relay::End;
 
@@ -56,6 +57,8 @@ pub(crate) struct Accepted {
 /// task first runs: it may never come to that.
 pub(crate) fn serve(context: Rc<Context>, accepted: Accepted) -> impl Future<Output = ()> {
     let Accepted { socket, client, listener, place, listener_place } = accepted;
+    // What comes later may forbid it.
+    let restrictions = context.restrictions.times();
     let live = context.registry.open(client, listener);
     // From here on exactly one record is written, also if this task is dropped or panics.
     let mut recorder = Recorder::new(Rc::clone(&context), Rc::clone(&live));
@@ -67,10 +70,20 @@ pub(crate) fn serve(context: Rc<Context>, accepted: Accepted) -> impl Future<Out
             live.look_at_local();
         }
         context.registry.schedule(&live);
-        let outcome = forward(&context, &live, &downstream, has_place, &listener_place, &mut recorder).await;
+        let entry = Entry { has_place, restrictions };
+        let outcome = forward(&context, &live, &downstream, entry, &listener_place, &mut recorder).await;
         recorder.finish(outcome);
         drop((listener_place, place));
     }
+}
+
+/// How things were when a connection was accepted.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Whether its listener had a place for it.
+    has_place: bool,
+    /// How many restrictions there had been.
+    restrictions: u32,
 }
 
 /// The straight path. An ending before the relay is one the client must not mistake for an answer: RST, not FIN.
@@ -79,13 +92,12 @@ fn forward<'a>(
     context: &'a Context,
     live: &'a Live,
     downstream: &'a Stream,
-    has_place: bool,
+    entry: Entry,
     place: &'a Cell<Option<Place>>,
     recorder: &'a mut Recorder,
 ) -> impl Future<Output = Outcome> + use<'a> {
     async move {
-        let restrictions = context.restrictions.times();
-        let admitted = admit(context, live, downstream, has_place).await;
+        let admitted = admit(context, live, downstream, entry).await;
         if live.accepted_by.proxy.is_some() {
             recorder.introduced();
         }
@@ -95,10 +107,9 @@ fn forward<'a>(
         }
         if live.accepted_by.protocol == Protocol::Tls {
             // In a box, as it is large, and a plain connection has no use for it.
-            return Box::pin(secured::forward(context, live, downstream, place, restrictions, recorder))
-                .await;
+            return Box::pin(secured::forward(context, live, downstream, place, entry, recorder)).await;
         }
-        let connected = match choose_upstream(context, live, restrictions, recorder) {
+        let connected = match choose_upstream(context, live, entry, recorder) {
             // In a box: it takes more than all that follows, and is over soon.
             Ok(upstream) => Box::pin(connect::connect(context, live, upstream, recorder)).await,
             Err(outcome) => Err(outcome),
@@ -123,11 +134,11 @@ fn forward<'a>(
 }
 
 /// Whether the connection may go on, as far as its client's address tells.
-async fn admit(context: &Context, live: &Live, downstream: &Stream, has_place: bool) -> Result<(), Outcome> {
+async fn admit(context: &Context, live: &Live, downstream: &Stream, entry: Entry) -> Result<(), Outcome> {
     if context.is_overloaded() {
         return Err(Outcome::Overload);
     }
-    if !has_place {
+    if !entry.has_place {
         return Err(Outcome::Limit);
     }
     let Some(proxy) = &live.accepted_by.proxy else { return judge(live) };
@@ -138,7 +149,10 @@ async fn admit(context: &Context, live: &Live, downstream: &Stream, has_place: b
     }
     // In a box: most connections have no header to wait for.
     Box::pin(proxy::receive(context, live, downstream, proxy)).await?;
-    if may_be_another { judge(live) } else { Ok(()) }
+    if may_be_another {
+        judge(live)?;
+    }
+    look_again(context, live, entry)
 }
 
 /// Whether this client may have a connection, and counts it if so.
@@ -149,23 +163,34 @@ fn judge(live: &Live) -> Result<(), Outcome> {
     live.enter_source().map_err(|refusal| match refusal {
         SourceRefusal::Limit => Outcome::SourceLimit,
         SourceRefusal::Rate => Outcome::SourceRate,
-    })
+    })?;
+    live.set(Flag::IsAdmitted, true);
+    Ok(())
 }
 
-/// Where it goes. `restrictions`: how many there had been when it was admitted.
+/// Whether the newest table still permits who was let in by an earlier one.
+fn look_again(context: &Context, live: &Live, entry: Entry) -> Result<(), Outcome> {
+    if context.restrictions.times() == entry.restrictions {
+        return Ok(());
+    }
+    match &*context.newest.borrow() {
+        Some(table) if !live.would_stay(table) => Err(Outcome::Policy),
+        _ => Ok(()),
+    }
+}
+
+/// Where it goes.
 fn choose_upstream<'a>(
     context: &Context,
     live: &'a Live,
-    restrictions: u64,
+    entry: Entry,
     recorder: &mut Recorder,
 ) -> Result<&'a Arc<Upstream>, Outcome> {
     let route = live.listener().route_for(live.asked()).ok_or(Outcome::NoRoute)?;
     let upstream = route.upstream().ok_or(Outcome::NoRoute)?;
     recorder.routed(route, upstream);
-    if context.restrictions.times() != restrictions {
-        // While it was not yet known where to, nobody could tell whether the new table permits it.
-        context.restrictions.tell();
-    }
+    // While it was not yet known where to, nobody could tell whether a newer table permits it.
+    look_again(context, live, entry)?;
     #[cfg(feature = "faults")]
     crate::faults::panic_in_connection(live.client().ip());
     Ok(upstream)

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::resilience::MemoryState;
-use crate::routing::Verdicts;
+use crate::routing::{RouteTable, Verdicts};
 use crate::telemetry::{Report, Sampling, WorkerCounters};
 
 use super::Registry;
@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) departures: Notice,
     /// There may be connections that the table no longer permits.
     pub(crate) restrictions: Notice,
+    /// The table that came last; `None`: none came since this worker began.
+    pub(crate) newest: RefCell<Option<Arc<RouteTable>>>,
 }
 
 /// What connections have to do with the rest of the process.
@@ -57,7 +59,7 @@ pub(crate) struct Outside {
 pub(crate) struct Notice {
     tell: flume::Sender<()>,
     told: flume::Receiver<()>,
-    times: Cell<u64>,
+    times: Cell<u32>,
 }
 
 const SCRATCH_LEN: usize = 64 * 1024;
@@ -88,6 +90,7 @@ impl Context {
             draining_since: Cell::new(None),
             departures: Notice::new(),
             restrictions: Notice::new(),
+            newest: RefCell::default(),
         }
     }
 }
@@ -106,12 +109,12 @@ impl Notice {
     }
 
     pub(crate) fn tell(&self) {
-        self.times.set(self.times.get() + 1);
+        self.times.set(self.times.get().wrapping_add(1));
         let _already_told = self.tell.try_send(());
     }
 
     /// How often that was said.
-    pub(super) fn times(&self) -> u64 {
+    pub(super) fn times(&self) -> u32 {
         self.times.get()
     }
 

@@ -24,7 +24,7 @@ use super::postgres::{self, Asks};
 use super::record::Recorder;
 use super::relay::{End, run_after, run_secure};
 use super::secure::Secure;
-use super::{Context, Live, choose_upstream, passive};
+use super::{Context, Entry, Live, choose_upstream, passive};
 
 /// What the client's side is after its handshake.
 enum Client<'a> {
@@ -39,14 +39,14 @@ pub(super) async fn forward(
     live: &Live,
     downstream: &Stream,
     place: &Cell<Option<Place>>,
-    restrictions: u64,
+    entry: Entry,
     recorder: &mut Recorder,
 ) -> Outcome {
     let client = match meet(context, live, downstream, place).await {
         Ok(client) => client,
         Err(ended) => return ended.end(context, downstream).await,
     };
-    let connected = match choose_upstream(context, live, restrictions, recorder) {
+    let connected = match choose_upstream(context, live, entry, recorder) {
         Ok(upstream) => connect(context, live, upstream, recorder).await,
         Err(outcome) => Err(outcome),
     };

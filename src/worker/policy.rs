@@ -39,7 +39,7 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
         worker.context.restrictions.told().await;
         let (mut looked_at, mut by) = (worker.subscriber.current().restrictions, Instant::now() + WINDOW);
         close(worker, &mut looked_at, &mut by).await;
-        // Again: who was on the way in by the table before is through by now.
+        // Again: of who was on the way in by the table before, more is known by now.
         runtime::sleep(TICK).await;
         close(worker, &mut looked_at, &mut by).await;
     }

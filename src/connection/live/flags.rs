@@ -15,6 +15,8 @@ pub(in crate::connection) enum Flag {
     HoldsBytes = 2,
     /// Its trace is kept however it ends: it took more than one attempt, or too long for the first.
     IsNotable = 4,
+    /// It is known who its client is, and that one was let in.
+    IsAdmitted = 8,
 }
 
 impl Live {

@@ -6,19 +6,34 @@ use rustls::pki_types::UnixTime;
 
 use crate::config::TlsMode;
 use crate::connection::proxy;
-use crate::routing::{Listener, Upstream};
+use crate::routing::{Listener, RouteTable};
 use crate::telemetry::Outcome;
 
-use super::Live;
+use super::{Flag, Live};
 
 impl Live {
-    /// Whether the successor of its listener permits it. One without an upstream goes by its own listener yet, and is looked at
-    /// once it has one.
+    /// Whether the successor of its listener permits it. One without an upstream goes by its own listener yet: where it may go is
+    /// looked at once it has one.
     pub(crate) fn is_permitted(&self, listener: &Listener) -> bool {
-        let permits = |upstream: &Arc<Upstream>| {
-            listener.permits(self.asked(), &upstream.name) && self.came_as_asked(listener)
+        let may_go_on = match self.upstream.get() {
+            Some(upstream) => listener.permits(self.asked(), &upstream.name),
+            // A proxy in front may be yet to say who its client is.
+            None => !self.is(Flag::IsAdmitted) || listener.admits(self.client().ip()),
         };
-        self.upstream.get().is_none_or(permits) && self.is_trusted(listener)
+        may_go_on && self.came_as_asked(listener) && self.is_trusted(listener)
+    }
+
+    /// Whether this newer table permits it; what left with its listener has its time to drain. What is wrong with its client's
+    /// certificate, if that is why not, goes into its record.
+    pub(in crate::connection) fn would_stay(&self, table: &RouteTable) -> bool {
+        // By its state: a listener may have another address, and another one its name.
+        let is_successor = |listener: &&Arc<Listener>| Arc::ptr_eq(&listener.state, &self.listener().state);
+        let forbidding = table.listeners.iter().find(is_successor).filter(|now| !self.is_permitted(now));
+        self.note_permission(forbidding.is_none());
+        if let Some(why) = forbidding.and_then(|listener| self.distrust(listener)) {
+            self.note_failure(why);
+        }
+        forbidding.is_none()
     }
 
     /// Whether it speaks what clients of `listener` have to speak, by way of a proxy that is trusted there.
@@ -82,7 +97,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::proxy_protocol::Addresses;
-    use crate::routing::{Findings, RouteTable, compile};
+    use crate::routing::{Findings, compile};
 
     const PLAIN: &str = "protocol: TCP";
     const PASSED_THROUGH: &str = "protocol: TLS, tls: {mode: Passthrough}";
@@ -116,12 +131,36 @@ mod tests {
         prepare(&live);
         assert!(live.is_permitted(&before.listeners[0]));
         let after = table(now, &before);
-        assert!(live.is_permitted(&after.listeners[0]), "without an upstream it is not judged yet");
         live.set_upstream(&before.upstreams["a"]);
         assert!(live.is_permitted(&before.listeners[0]));
         let may_stay = live.is_permitted(&after.listeners[0]);
+        assert_eq!(live.would_stay(&after), may_stay);
         assert!(may_stay || after.restrictions > before.restrictions, "nobody would look");
         may_stay
+    }
+
+    #[test]
+    fn who_is_on_the_way_in_is_judged_by_what_is_known_of_it() {
+        let (deny, proxied) =
+            ("deny: [127.0.0.3/32]", "proxyProtocol: {mode: Require, trusted: [127.0.0.0/8]}");
+        let later = |then: &str, now: &str, is_admitted: bool, client: Option<&str>| {
+            let before = table(then, &RouteTable::empty());
+            let live = Live::new(1, "127.0.0.3:4".parse().unwrap(), Arc::clone(&before.listeners[0]));
+            if let Some(client) = client.map(|client| client.parse().unwrap()) {
+                live.introduce(Addresses { source: client, destination: client }, None);
+            }
+            live.set(Flag::IsAdmitted, is_admitted);
+            live.would_stay(&table(now, &before))
+        };
+        assert!(later(PLAIN, PLAIN, true, None));
+        assert!(!later(PLAIN, deny, true, None));
+        let then_denied = format!("{proxied}, {deny}");
+        assert!(later(proxied, &then_denied, false, None), "it is not known yet who that is");
+        assert!(later(proxied, &then_denied, true, Some("192.0.2.1:4")));
+        assert!(!later(proxied, &then_denied, true, Some("127.0.0.3:4")));
+        assert!(!later(proxied, "proxyProtocol: {mode: Require, trusted: [10.0.0.0/8]}", false, None));
+        // Where it may go depends on what it is yet to ask for.
+        assert!(later(PASSED_THROUGH, &asking("Require"), true, None));
     }
 
     #[test]

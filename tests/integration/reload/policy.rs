@@ -1,6 +1,6 @@
 //! What a new table no longer permits is closed, and nothing else.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,6 +12,8 @@ on_both_drivers!(
     a_new_deny_list_closes_just_those,
     a_route_that_leads_elsewhere_closes_just_those,
     who_is_on_the_way_in_is_closed_too,
+    who_has_yet_to_say_where_to_is_closed_in_time,
+    who_has_yet_to_say_who_it_is_gets_no_endpoint,
     what_a_second_change_forbids_is_paced_too,
 );
 
@@ -117,6 +119,53 @@ fn who_is_on_the_way_in_is_closed_too(driver: Driver) {
     let end = client.read(&mut [0]).map_err(|error| error.kind());
     assert!(matches!(end, Ok(0) | Err(std::io::ErrorKind::ConnectionReset)), "{end:?}");
     cut(&proxy, UNWANTED, 1);
+}
+
+/// Nobody waits until they have said it.
+fn who_has_yet_to_say_where_to_is_closed_in_time(driver: Driver) {
+    const COUNT: usize = 60;
+    let endpoint = Endpoint::polite();
+    let settings = Settings::new(driver, &[endpoint.address]);
+    let listener = "protocol: TLS, tls: {mode: Passthrough}, timeout: {tcp: {tlsHandshakeTimeout: 60s}}";
+    let proxy = Proxy::start(&settings.clone().listener(listener));
+    let begin = |source| {
+        let mut stream = connect_from(source, proxy.address);
+        stream.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap();
+        stream
+    };
+    let unwanted: Vec<_> = (0..COUNT).map(|_| begin(UNWANTED)).collect();
+    let _other = begin(OTHER);
+    proxy.wait_for_live(COUNT + 1);
+    let changed = Instant::now();
+    proxy.reload(&settings.listener(&format!("{listener}, deny: [127.0.0.2/32]"))).unwrap();
+    for mut stream in unwanted {
+        let end = stream.read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    }
+    assert!(changed.elapsed() < Duration::from_secs(5), "{:?}", changed.elapsed());
+    cut(&proxy, UNWANTED, COUNT);
+    assert_eq!((proxy.wait_for_live(1).len(), endpoint.accepted()), (1, 0));
+}
+
+fn who_has_yet_to_say_who_it_is_gets_no_endpoint(driver: Driver) {
+    let endpoint = Endpoint::polite();
+    let settings = Settings::new(driver, &[endpoint.address]);
+    let listener = "proxyProtocol: {mode: Require, trusted: [127.0.0.0/8]}";
+    let proxy = Proxy::start(&settings.clone().listener(listener));
+    let mut streams = ["127.0.0.2", "127.0.0.3"].map(|client| {
+        let mut stream = connect(proxy.address);
+        stream.write_all(format!("PROXY TCP4 {client} 127.0.0.1 1 ").as_bytes()).unwrap();
+        stream
+    });
+    proxy.wait_for_live(streams.len());
+    proxy.reload(&settings.listener(&format!("{listener}, deny: [127.0.0.2/32]"))).unwrap();
+    streams.iter_mut().for_each(|stream| stream.write_all(b"2\r\n").unwrap());
+    let [mut unwanted, mut other] = streams;
+    let end = unwanted.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset));
+    cut(&proxy, UNWANTED, 1);
+    echoed(&mut other, b"after").unwrap();
+    assert_eq!(endpoint.accepted(), 1);
 }
 
 /// When the time of those that the first change forbids is nearly over.

@@ -21,6 +21,7 @@ on_both_drivers!(
     bulk_is_spliced,
     a_name_that_nobody_has_is_told_so,
     a_client_that_leaves_meanwhile_is_noticed,
+    a_route_that_leads_elsewhere_meanwhile_cuts,
 );
 
 const LISTENER: &str = "protocol: TLS, tls: {mode: Passthrough}";
@@ -146,4 +147,31 @@ fn a_client_that_leaves_meanwhile_is_noticed(driver: Driver) {
     drop(client);
     let record = proxy.record();
     assert_eq!(record["outcome"], "downstream_closed", "{record}");
+}
+
+/// While the hello is read: it goes neither where the old table leads nor, having been accepted by that, where the new one does.
+fn a_route_that_leads_elsewhere_meanwhile_cuts(driver: Driver) {
+    let (old, new) = (Endpoint::echo(), Endpoint::echo());
+    let mut settings = Settings::new(driver, &[old.address]).listener(LISTENER);
+    settings.more_upstreams.push(format!("{{name: new, endpoints: [{{address: \"{}\"}}]}}", new.address));
+    let (moves, stays) = (hello("moves.test"), hello("stays.test"));
+    let proxy = Proxy::start(&settings);
+    let mut clients = [moves, stays].map(|hello| {
+        let mut client = connect(proxy.address);
+        client.write_all(&hello[..50]).unwrap();
+        (client, hello)
+    });
+    proxy.wait_for_live(clients.len());
+    settings.more_routes.push(
+        "{name: new, listener: main, hostnames: [moves.test], backendRefs: [{upstream: new}]}".to_owned(),
+    );
+    proxy.reload(&settings).unwrap();
+    clients.iter_mut().for_each(|(client, hello)| client.write_all(&hello[50..]).unwrap());
+    let [(mut moved, _), (mut stayed, hello)] = clients;
+    assert_eq!(moved.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    let record = proxy.record();
+    assert_eq!((&record["outcome"], &record["tls"]["server_name"]), (&"policy".into(), &"moves.test".into()));
+    let mut echoed = vec![0; hello.len()];
+    stayed.read_exact(&mut echoed).unwrap();
+    assert_eq!((echoed, old.accepted(), new.accepted()), (hello, 1, 0));
 }
