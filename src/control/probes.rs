@@ -133,7 +133,10 @@ impl Prober {
                     return;
                 }
             }
-            // Of another check, what was found says nothing.
+            // To the same question what was found stays an answer; and where nobody is used before a first success it holds until the
+            // next, or all would be out of use at once.
+            Some(before) if before.asks_the_same(check, upstream) || !check.starts_healthy => drop(before),
+            // To another it says nothing.
             before => {
                 before.iter().for_each(Probed::void);
                 self.judge_all(upstream, check.starts_healthy);
@@ -183,6 +186,13 @@ impl Probed {
     fn new(upstream: &Arc<Upstream>) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE_OF_ONE));
         Self { upstream: Arc::clone(upstream), turns, endpoints: HashMap::new() }
+    }
+
+    /// Whether its endpoints are probed in this way, however often.
+    fn asks_the_same(&self, check: &ActiveCheck, upstream: &Upstream) -> bool {
+        let asks = |check: &ActiveCheck| (check.kind.clone(), check.port);
+        self.upstream.health.active.as_ref().map(asks) == Some(asks(check))
+            && self.upstream.proxy == upstream.proxy
     }
 
     /// What was found is void, also of those that have left since the last table: nobody would probe them when they come back.

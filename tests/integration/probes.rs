@@ -22,6 +22,7 @@ on_both_drivers!(
     health_is_ignored_when_nearly_all_are_unhealthy,
     who_starts_unhealthy_waits_for_its_first_success,
     a_reload_without_the_check_forgets_it,
+    another_pace_keeps_what_was_found,
     who_leaves_is_not_probed_any_more,
     who_left_unhealthy_is_back_as_new,
 );
@@ -155,6 +156,27 @@ fn a_reload_without_the_check_forgets_it(driver: Driver) {
     assert!(!admin_get(proxy.admin, "/metrics").contains("sheave_upstream_probes_total{"));
     proxy.reload(&checked).unwrap();
     await_health(&proxy, &["unhealthy"]);
+}
+
+fn another_pace_keeps_what_was_found(driver: Driver) {
+    let (echo, answers) = (Endpoint::echo(), Answers::start(200));
+    let kind = format!("type: HTTP, port: {}, initialState: Unhealthy", answers.port());
+    let settings = |check: &str| {
+        let health = format!("healthCheck: {{panicThreshold: 0, {check}}}");
+        Settings::new(driver, &[echo.address]).upstream(&health)
+    };
+    // So many failures take 20 seconds.
+    let slow =
+        check(&kind).replace("20ms", "200ms").replace("unhealthyThreshold: 2", "unhealthyThreshold: 100");
+    let proxy = Proxy::start(&settings(&slow));
+    await_health(&proxy, &["healthy"]);
+    // Nothing but what is known speaks for it now.
+    answers.status.store(503, Ordering::Relaxed);
+    proxy.reload(&settings(&slow.replace("200ms", "100ms"))).unwrap();
+    let probed = answers.endpoint.accepted();
+    eventually("probes", || answers.endpoint.accepted(), |probes| *probes >= probed + 5);
+    assert_eq!(health(&proxy), ["healthy"]);
+    assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
 }
 
 fn who_leaves_is_not_probed_any_more(driver: Driver) {
