@@ -14,8 +14,8 @@ use super::steps::Step;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pick/counts.txt");
 /// What a count may be above the one that is written down. One build gives the same every time; a change elsewhere makes the
-/// compiler inline other things, which was seen to move a count by 6 %.
-const TOLERANCE: f64 = 0.1;
+/// compiler inline other things, which was seen to move the counts of what had not changed by 11 %, either way.
+const TOLERANCE: f64 = 0.25;
 /// Callgrind takes some fifty times as long.
 const TIMES: u64 = 10_000;
 
@@ -45,7 +45,7 @@ pub(super) fn compare() -> Result<(), Box<dyn Error>> {
         known.keys().filter(|name| !counted.contains_key(*name)).map(String::as_str).collect();
     if !better.is_empty() {
         println!(
-            "better by more than 10 %, so hold it there: make guard ARGS=--bless ({})",
+            "better by more than 25 %, so hold it there: make guard ARGS=--bless ({})",
             better.join(", ")
         );
     }
@@ -54,7 +54,7 @@ pub(super) fn compare() -> Result<(), Box<dyn Error>> {
     }
     let what = [worse, gone].concat().join(", ");
     Err(format!(
-        "{what}: more than 10 % above what {FILE} has, or not in it, or no longer there. If it is to be so, write it \
+        "{what}: more than 25 % above what {FILE} has, or not in it, or no longer there. If it is to be so, write it \
          down with `make guard ARGS=--bless`, and say in the commit why"
     )
     .into())
@@ -67,7 +67,7 @@ pub(super) fn bless() -> Result<(), Box<dyn Error>> {
     fs::write(
         FILE,
         format!(
-            "# Instructions of a step, by callgrind. `make guard` fails at 10 % more; `make guard ARGS=--bless` writes this anew.\n\
+            "# Instructions of a step, by callgrind. `make guard` fails at 25 % more; `make guard ARGS=--bless` writes this anew.\n\
              {lines}"
         ),
     )?;
