@@ -83,7 +83,7 @@ pub(in crate::config) struct HttpProbe {
     #[schemars(extend("default" = "/"))]
     pub(in crate::config) path: Field<String>,
     /// The statuses that mean healthy.
-    #[schemars(extend("default" = [200]))]
+    #[schemars(length(min = 1, max = 100), extend("default" = [200]))]
     pub(in crate::config) expected_statuses: List<Whole<200, 599>>,
     /// The Host of the request; empty: the endpoint's address.
     #[schemars(extend("default" = ""))]
@@ -140,6 +140,6 @@ pub(in crate::config) struct UpstreamDrain {
     #[schemars(extend("default" = "5m"))]
     pub(in crate::config) timeout: Field<GatewayDuration>,
     /// Of each endpoint that left, close this many per second before that, idle ones first; 0: none.
-    #[schemars(range(min = 0), extend("default" = 0))]
+    #[schemars(range(min = 0, max = 100_000), extend("default" = 0))]
     pub(in crate::config) close_per_second: Field<f64>,
 }

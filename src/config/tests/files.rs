@@ -149,6 +149,26 @@ fn defaults(definitions: &serde_json::Value, name: &str) -> serde_json::Value {
 }
 
 #[test]
+fn the_schema_bounds_every_fraction_and_the_statuses() {
+    let schema = schema();
+    let definitions = schema["$defs"].as_object().unwrap();
+    let mut fractions = 0;
+    for (name, definition) in definitions {
+        for (field, schema) in definition["properties"].as_object().into_iter().flatten() {
+            if schema["type"] == "number" {
+                fractions += 1;
+                let bounds = [&schema["minimum"], &schema["maximum"]];
+                assert!(bounds.iter().all(|bound| bound.is_number()), "{name}.{field}: {schema}");
+            }
+        }
+    }
+    assert!(fractions >= 5, "{fractions}");
+    let closes = &definitions["UpstreamDrain"]["properties"]["closePerSecond"];
+    let statuses = &definitions["HttpProbe"]["properties"]["expectedStatuses"];
+    assert_eq!((&closes["maximum"], &statuses["minItems"]), (&100_000.into(), &1.into()));
+}
+
+#[test]
 fn every_field_of_the_schema_is_described() {
     let schema = schema();
     for (name, definition) in schema["$defs"].as_object().unwrap() {
