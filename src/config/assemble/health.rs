@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Context, seconds};
+use crate::config::errors::quoted;
 use crate::config::raw::{self, Field, ProbeType};
 use crate::config::{ActiveCheck, HealthCheck, PassiveCheck, ProbeKind};
 
@@ -15,6 +16,8 @@ const MAX_RESET_WITHIN: Duration = Duration::from_secs(60);
 const MAX_EJECTION: Duration = Duration::from_secs(24 * 3_600);
 /// Of the name of a gRPC service.
 const MAX_SERVICE_BYTES: usize = 253;
+/// Of what a probe asks for.
+const MAX_TARGET_BYTES: usize = 4_096;
 /// Of statuses that mean healthy.
 const MAX_STATUSES: usize = 100;
 
@@ -108,17 +111,38 @@ fn grpc(cx: &Context<'_>, path: &str, raw: raw::GrpcProbe) -> ProbeKind {
     ProbeKind::Grpc { service }
 }
 
+/// What a request line cannot have is refused here: all probes would fail by it.
+fn check_target(cx: &Context<'_>, path: &str, target: &str) {
+    if !target.starts_with('/') {
+        cx.report.add(
+            path,
+            format_args!("{} is no path; write one that begins with /, like /healthz", quoted(target)),
+        );
+    } else if target.len() > MAX_TARGET_BYTES {
+        cx.report.add(
+            path,
+            format_args!("{} bytes are too many; write {MAX_TARGET_BYTES} or fewer", target.len()),
+        );
+    } else if let Some(wrong) = unfit(target) {
+        let encoded: String = wrong.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+        cx.report.add(path, format_args!("{} is no path; write {encoded} for {wrong:?}", quoted(target)));
+    }
+}
+
+/// The first character of it that has to be encoded. (Some that RFC 3986 forbids are common, and clients take them.)
+fn unfit(target: &str) -> Option<char> {
+    let query = target.find('?').unwrap_or(target.len());
+    let fits = |(at, character): (usize, char)| {
+        let quote = if at < query { '`' } else { '"' };
+        character.is_ascii_graphic() && !matches!(character, '#' | '<' | '>') && character != quote
+    };
+    let (_, wrong) = target.char_indices().find(|indexed| !fits(*indexed))?;
+    Some(wrong)
+}
+
 fn http(cx: &Context<'_>, path: &str, raw: raw::HttpProbe) -> ProbeKind {
     let target = raw.path.value().unwrap_or_else(|| "/".to_owned());
-    let is_visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    if !target.starts_with('/') || !target.bytes().all(is_visible) {
-        cx.report.add(
-            format!("{path}.path"),
-            format_args!(
-                "{target:?} is no path; write one that begins with / and has no spaces, like /healthz"
-            ),
-        );
-    }
+    check_target(cx, &format!("{path}.path"), &target);
     let host = raw.hostname.value().filter(|host| !host.is_empty());
     if let Some(host) = &host
         && !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))

@@ -98,7 +98,9 @@ fn timeouts(cx: &Context<'_>, path: &str, raw: raw::TcpTimeout) -> ListenerTimeo
 
 fn sources(cx: &Context<'_>, path: &str, raw: &raw::Connection) -> Option<SourceLimit> {
     let rate = raw.rate_per_source.get().copied().unwrap_or_default();
-    if rate != 0.0 && !(MIN_RATE..=MAX_RATE).contains(&rate) {
+    // -0 is no number that anybody means.
+    let is_none = rate == 0.0 && rate.is_sign_positive();
+    if !is_none && !(MIN_RATE..=MAX_RATE).contains(&rate) {
         cx.report.add(
             format!("{path}.ratePerSource"),
             format_args!(

@@ -110,7 +110,8 @@ fn members(cx: &Context<'_>, path: &str, raw: &mut raw::Upstream, may_follow: bo
 
 fn drain(cx: &Context<'_>, path: &str, raw: raw::UpstreamDrain) -> UpstreamDrain {
     let per_second = raw.close_per_second.or(0.0);
-    if !(0.0..=MAX_CLOSES_PER_SECOND).contains(&per_second) {
+    // -0 is no number that anybody means.
+    if !(0.0..=MAX_CLOSES_PER_SECOND).contains(&per_second) || per_second.is_sign_negative() {
         cx.report.add(
             format!("{path}.drain.closePerSecond"),
             format_args!(
@@ -131,7 +132,7 @@ fn rebalance(
     load_balancer: LoadBalancer,
 ) -> Option<Rebalance> {
     let percent = raw.percent_per_minute.get().copied().unwrap_or(0.0);
-    if !(0.0..=MAX_REBALANCE_PERCENT).contains(&percent) {
+    if !(0.0..=MAX_REBALANCE_PERCENT).contains(&percent) || percent.is_sign_negative() {
         cx.report.add(
             format!("{path}.rebalance.percentPerMinute"),
             format_args!(
@@ -222,6 +223,7 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry, connect: Duration) -> Re
         None => true,
         Some(triggers) => triggers.iter().any(|trigger| trigger.get() == Some(&wanted)),
     };
+    let triggers_known = !raw.triggers.get().is_some_and(|triggers| triggers.iter().any(Field::is_wrong));
     let connect_failure = has(raw::Trigger::ConnectFailure);
     let triggers = RetryTriggers { connect_failure, tls_failure: has(raw::Trigger::TlsFailure) };
     let per_retry = raw.per_retry.or_default();
@@ -244,13 +246,19 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry, connect: Duration) -> Re
             format_args!("no attempt lasts longer than {bound}, {longest}; write less than that, or 0s"),
         );
     }
+    if hedge_after.is_some() && !connect_failure && triggers_known {
+        cx.report.add(
+            format!("{path}.hedgeAfter"),
+            "nothing is hedged that is not retried on connect-failure; add that to triggers, or write 0s",
+        );
+    }
     let budget = raw.budget.or_default();
     Retry {
         budget_percent: budget.percent.number(20),
         budget_floor: budget.min_retries_per_second.number(10),
         num_retries,
         triggers,
-        hedge_after: hedge_after.filter(|_| connect_failure),
+        hedge_after,
         per_retry_timeout,
         base_interval,
         max_interval,

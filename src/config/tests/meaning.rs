@@ -130,8 +130,14 @@ fn bounds() {
             r#"t.yaml:4: listeners[0].connection.limitPerSource: -1 is out of range; write a whole number from 0 to 4294967295 (listener "pg")"#,
             r#"t.yaml:4: listeners[0].connection.ratePerSource: 0.0001 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,
         ]),
+        (listener("connection: {ratePerSource: -0.0}"), &[
+            r#"t.yaml:4: listeners[0].connection.ratePerSource: -0 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,
+        ]),
         (listener("connection: {ratePerSource: -1}"), &[
             r#"t.yaml:4: listeners[0].connection.ratePerSource: -1 is out of range; write a number from 0.001 to 1000000, or 0 for no limit (listener "pg")"#,
+        ]),
+        (upstream("drain: {closePerSecond: -0.0}"), &[
+            r#"t.yaml:11: upstreams[0].drain.closePerSecond: -0 is out of range; write a number from 0 (none) to 100000 (upstream "pg")"#,
         ]),
         (upstream("drain: {closePerSecond: -1}"), &[
             r#"t.yaml:11: upstreams[0].drain.closePerSecond: -1 is out of range; write a number from 0 (none) to 100000 (upstream "pg")"#,
@@ -188,8 +194,20 @@ fn health_checks() {
         ]),
         (upstream("healthCheck: {active: {type: HTTP, http: {path: healthz, hostname: \"a b\", expectedStatuses: [99]}}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.expectedStatuses[0]: 99 is out of range; write a whole number from 200 to 599 (upstream "pg")"#,
-            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "healthz" is no path; write one that begins with / and has no spaces, like /healthz (upstream "pg")"#,
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "healthz" is no path; write one that begins with /, like /healthz (upstream "pg")"#,
             r#"t.yaml:11: upstreams[0].healthCheck.active.http.hostname: "a b" is no host name; write one like pg.db.svc, with :port if need be (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {path: \"/a<b\"}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "/a<b" is no path; write %3C for '<' (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {path: \"/a?b c\"}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "/a?b c" is no path; write %20 for ' ' (upstream "pg")"#,
+        ]),
+        (upstream("healthCheck: {active: {type: HTTP, http: {path: /\u{e9}}}}"), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: "/é" is no path; write %C3%A9 for 'é' (upstream "pg")"#,
+        ]),
+        (upstream(&format!("healthCheck: {{active: {{type: HTTP, http: {{path: /{}}}}}}}", "a".repeat(4_096))), &[
+            r#"t.yaml:11: upstreams[0].healthCheck.active.http.path: 4097 bytes are too many; write 4096 or fewer (upstream "pg")"#,
         ]),
         (upstream("healthCheck: {passive: {consecutiveFailures: 1001, baseEjectionTime: 0s, maxEjectionPercent: 0}}"), &[
             r#"t.yaml:11: upstreams[0].healthCheck.passive.consecutiveFailures: 1001 is out of range; write a whole number from 0 to 1000 (upstream "pg")"#,

@@ -35,6 +35,12 @@ fn upstreams() {
         (upstream("retry: {hedgeAfter: 1s}"), &[
             r#"t.yaml:11: upstreams[0].retry.hedgeAfter: no attempt lasts longer than perRetry.timeout, 1s; write less than that, or 0s (upstream "pg")"#,
         ]),
+        (upstream("retry: {hedgeAfter: 20ms, triggers: [tls-failure]}"), &[
+            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: nothing is hedged that is not retried on connect-failure; add that to triggers, or write 0s (upstream "pg")"#,
+        ]),
+        (upstream("retry: {hedgeAfter: 20ms, triggers: [connect-failur]}"), &[
+            r#"t.yaml:11: upstreams[0].retry.triggers[0]: "connect-failur" is not a known value; write connect-failure (upstream "pg")"#,
+        ]),
         (upstream("circuitBreaker: {maxConnections: many}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: "many" is text; write a whole number from 0 to 4294967295 (upstream "pg")"#,
         ]),
@@ -56,6 +62,9 @@ fn upstreams() {
         ]),
         (upstream("rebalance: {dryRun: true}"), &[
             r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: missing, so that nothing would be counted; write how much may be closed, like 5, or 0 for none (upstream "pg")"#,
+        ]),
+        (upstream("rebalance: {percentPerMinute: -0.0}"), &[
+            r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -0 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,
         ]),
         (upstream("rebalance: {percentPerMinute: -1}"), &[
             r#"t.yaml:11: upstreams[0].rebalance.percentPerMinute: -1 is out of range; write a number from 0 (never) to 6000 (upstream "pg")"#,

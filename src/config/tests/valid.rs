@@ -179,9 +179,10 @@ fn what_is_not_named_is_not_retried() {
         ("[tls-failure, connect-failure]", (true, true)),
     ];
     for (triggers, (connect_failure, tls_failure)) in tcp_and_tls {
-        let text =
-            upstream(&format!("retry: {{hedgeAfter: 1s, perRetry: {{timeout: 2s}}, triggers: {triggers}}}"));
-        let retry = config(&text).upstreams[0].retry;
+        // Without connect-failure there is nothing to hedge.
+        let hedge_after = if connect_failure { "1s" } else { "0s" };
+        let text = format!("hedgeAfter: {hedge_after}, perRetry: {{timeout: 2s}}, triggers: {triggers}");
+        let retry = config(&upstream(&format!("retry: {{{text}}}"))).upstreams[0].retry;
         assert_eq!(retry.triggers, RetryTriggers { connect_failure, tls_failure }, "{triggers}");
         assert_eq!(retry.hedge_after, connect_failure.then(|| seconds(1)), "{triggers}");
     }

@@ -111,3 +111,32 @@ fn unexpected(status: u16, expected: &[u16]) -> String {
     let expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
     format!("status {status}, expected {}", expected.join(" or "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn is_accepted(path: &str) -> bool {
+        let path = serde_json::to_string(path).unwrap();
+        let text = format!(
+            "listeners: [{{name: a, address: \"127.0.0.1:1\"}}]\n\
+             routes: [{{name: a, listener: a, backendRefs: [{{upstream: a}}]}}]\n\
+             upstreams: [{{name: a, endpoints: [{{address: \"127.0.0.1:2\"}}], \
+             healthCheck: {{active: {{type: HTTP, http: {{path: {path}}}}}}}}}]\n"
+        );
+        Config::parse(&text, "test").is_ok()
+    }
+
+    /// What passes for a path can be asked for, and what cannot does not pass.
+    #[test]
+    fn every_path_of_a_configuration_makes_a_request() {
+        for character in (0..0x80).map(char::from) {
+            for path in [format!("/a{character}b"), format!("/a?b{character}c")] {
+                // The client would leave a fragment out.
+                let can_be_asked_for = Request::get(&path).body(()).is_ok() && character != '#';
+                assert_eq!(is_accepted(&path), can_be_asked_for, "{path:?}");
+            }
+        }
+    }
+}
