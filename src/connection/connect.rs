@@ -6,6 +6,7 @@
 
 mod admit;
 mod breaker;
+mod cut_short;
 mod dial;
 mod hedge;
 mod latency;
@@ -217,13 +218,17 @@ impl<'a> Attempts<'a> {
             }
             Err(failed) => {
                 // Who has waited for which endpoint, and left, is worth knowing too.
-                let (Failed::Attempt(outcome) | Failed::Connection(outcome)) = failed;
+                let (Failed::Attempt(outcome) | Failed::Connection(outcome)) =
+                    failed;
                 self.recorder.attempted(endpoint, started, Err(outcome));
                 if let Failed::Attempt(outcome) = failed {
-                    latency::failed(endpoint, started, outcome);
-                    breaker::failed(permit, self.upstream, endpoint, outcome);
-                    passive::failed(self.context, self.upstream, &endpoint.state, outcome);
                     self.tried.insert(index);
+                    // A probe that had too little time leaves its breaker to the next.
+                    if !cut_short::was(outcome, started, Instant::now(), self.deadline, self.upstream) {
+                        latency::failed(endpoint, started, outcome);
+                        breaker::failed(permit, self.upstream, endpoint, outcome);
+                        passive::failed(self.context, self.upstream, &endpoint.state, outcome);
+                    }
                 }
                 drop(reservation);
                 self.upstream.state.freed();

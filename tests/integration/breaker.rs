@@ -1,12 +1,12 @@
 //! An endpoint that fails again and again is left alone for a while, and found again by one probe.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 
 use serde_json::Value;
 
 use crate::support::{
-    Bound, Driver, Endpoint, Fault, FaultyEndpoint, FullEndpoint, Proxy, Settings, admin_get, ask,
+    Authority, Bound, Driver, Endpoint, Fault, FaultyEndpoint, FullEndpoint, Proxy, Settings, admin_get, ask,
     closed_port, connect, eventually, on_both_drivers,
 };
 
@@ -17,6 +17,8 @@ on_both_drivers!(
     a_failed_probe_keeps_it_open,
     an_outage_of_all_is_looked_at_often_and_waited_for_no_longer,
     a_client_that_leaves_is_no_verdict,
+    a_probe_without_time_is_no_verdict,
+    who_had_too_little_time_is_not_to_blame,
     a_reload_keeps_it_unless_its_policy_changes,
 );
 
@@ -154,6 +156,72 @@ fn a_client_that_leaves_is_no_verdict(driver: Driver) {
     drop((second, accepted));
 }
 
+/// The second client waits until there may be a probe, and then has less than the time that an attempt has.
+fn a_probe_without_time_is_no_verdict(driver: Driver) {
+    let full = FullEndpoint::start();
+    let upstream = format!(
+        "retry: {{numRetries: 0, perRetry: {{timeout: 0s, backOff: {{baseInterval: 10ms, maxInterval: 20ms}}}}}}, \
+         timeout: {{tcp: {{connectTimeout: 1s}}}}, {}",
+        policy(1, "800ms")
+    );
+    let proxy = Proxy::start(&Settings::new(driver, &[full.address]).upstream(&upstream));
+    for (count, state, openings) in [(1, "open", 1.0), (2, "half_open", 1.0), (3, "open", 2.0)] {
+        assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+        let records = proxy.records(count);
+        assert!(records.iter().all(|record| record["outcome"] == "connect_timeout"), "{records:#?}");
+        assert!(records.iter().all(|record| attempts(record).len() == 1), "{records:#?}");
+        assert_eq!(breakers(&proxy), [state], "after {count}");
+        assert_eq!(proxy.metric("sheave_endpoint_breaker_openings_total", &[]), openings, "after {count}");
+    }
+}
+
+/// Two that never answer, by TCP and by TLS: the first attempt has all of its time, and the second what is left of the
+/// connection's. It has its whole time, and is to blame, once it is the first.
+fn who_had_too_little_time_is_not_to_blame(driver: Driver) {
+    let holes = [FullEndpoint::start(), FullEndpoint::start()];
+    not_to_blame(driver, holes.each_ref().map(|hole| hole.address), "connect_timeout", "");
+    let mute = || Endpoint::start(|mut stream| while stream.read(&mut [0; 64]).is_ok_and(|read| read > 0) {});
+    let (authority, mutes) = (Authority::new(), [mute(), mute()]);
+    let tls = format!(
+        ", tls: {{validation: {{caCertificateRefs: [{{file: {}}}], hostname: pg.test}}}}",
+        authority.file().display()
+    );
+    not_to_blame(driver, mutes.each_ref().map(|mute| mute.address), "tls_upstream_timeout", &tls);
+}
+
+fn not_to_blame(driver: Driver, endpoints: [SocketAddr; 2], outcome: &str, more: &str) {
+    let upstream = format!(
+        "{ROUND_ROBIN}, timeout: {{tcp: {{connectTimeout: 1s}}}}, retry: {{numRetries: 1, perRetry: {{timeout: 600ms}}}}, \
+         healthCheck: {{panicThreshold: 0, passive: {{consecutiveFailures: 1, maxEjectionPercent: 100, \
+         baseEjectionTime: 1h}}}}, {}{more}",
+        policy(1, "1h")
+    );
+    let proxy = Proxy::start(&Settings::new(driver, &endpoints).upstream(&upstream));
+    let health = |endpoint: &Value| {
+        let state = |key: &str| endpoint[key].as_str().unwrap().to_owned();
+        (endpoint["address"].as_str().unwrap().to_owned(), state("breaker"), state("health"))
+    };
+    let seen = || -> Vec<_> { table(&proxy).iter().map(health).collect() };
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+    let record = &proxy.records(1)[0];
+    assert_eq!(record["outcome"], outcome, "{record:#}");
+    let tried = attempts(record);
+    assert!(tried.len() == 2 && tried.iter().all(|attempt| attempt["result"] == outcome), "{record:#}");
+    let address = |attempt: &Value| attempt["endpoint"].as_str().unwrap().to_owned();
+    let (first, second) = (address(&tried[0]), address(&tried[1]));
+    let is = |address: &String, breaker: &str, health: &str| {
+        let expected = (address.clone(), breaker.to_owned(), health.to_owned());
+        move |seen: &Vec<_>| seen.contains(&expected)
+    };
+    eventually("the first is ejected", seen, is(&first, "open", "unhealthy"));
+    assert!(is(&second, "closed", "healthy")(&seen()), "{:#?}", seen());
+    assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+    assert_eq!(address(&attempts(&proxy.records(2)[1])[0]), second);
+    eventually("the second is ejected too", seen, is(&second, "open", "unhealthy"));
+    assert_eq!(proxy.metric("sheave_endpoint_ejections_total", &[]), 2.0);
+    assert_eq!(proxy.metric("sheave_endpoint_failures_total", &[]), 3.0, "an attempt that failed is one");
+}
+
 fn a_reload_keeps_it_unless_its_policy_changes(driver: Driver) {
     let settings = alone(driver, closed_port(), &policy(1, "1h"));
     let proxy = Proxy::start(&settings);
@@ -186,9 +254,12 @@ fn a_reload_keeps_it_unless_its_policy_changes(driver: Driver) {
 
 /// Of the endpoints of the upstream `main`, in the table.
 fn breakers(proxy: &Proxy) -> Vec<String> {
+    table(proxy).iter().map(|endpoint| endpoint["breaker"].as_str().unwrap().to_owned()).collect()
+}
+
+fn table(proxy: &Proxy) -> Vec<Value> {
     let table: Value = serde_json::from_str(&admin_get(proxy.admin, "/table")).unwrap();
-    let endpoints = table["upstreams"][0]["endpoints"].as_array().unwrap().iter();
-    endpoints.map(|endpoint| endpoint["breaker"].as_str().unwrap().to_owned()).collect()
+    table["upstreams"][0]["endpoints"].as_array().unwrap().clone()
 }
 
 fn attempts(record: &Value) -> Vec<Value> {
