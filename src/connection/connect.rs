@@ -129,7 +129,7 @@ impl<'a> Attempts<'a> {
                 Ok(won) => return Ok(won),
                 Err(Failed::Attempt(outcome)) if !may_follow(retry.triggers, outcome) => return Err(outcome),
                 Err(Failed::Attempt(outcome)) => failure = outcome,
-                Err(Failed::Connection(outcome)) => return Err(outcome),
+                Err(Failed::Choice(outcome) | Failed::Connection(outcome)) => return Err(outcome),
             }
         }
         Err(failure)
@@ -218,7 +218,7 @@ impl<'a> Attempts<'a> {
             }
             Err(failed) => {
                 // Who has waited for which endpoint, and left, is worth knowing too.
-                let (Failed::Attempt(outcome) | Failed::Connection(outcome)) =
+                let (Failed::Attempt(outcome) | Failed::Choice(outcome) | Failed::Connection(outcome)) =
                     failed;
                 self.recorder.attempted(endpoint, started, Err(outcome));
                 if let Failed::Attempt(outcome) = failed {

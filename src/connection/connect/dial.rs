@@ -28,6 +28,9 @@ const SILENT_CLIENT_GRACE: Duration = Duration::from_millis(100);
 pub(in crate::connection) enum Failed {
     /// The endpoint's doing: another may do.
     Attempt(Outcome),
+    /// The endpoint does not speak what the client chose to: nobody's failure but the client's, who could choose so again and
+    /// again. The others are no different.
+    Choice(Outcome),
     /// No endpoint would do any more: the client left, or the connection was ended from outside.
     Connection(Outcome),
 }

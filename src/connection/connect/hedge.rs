@@ -31,7 +31,7 @@ impl<'a> Attempts<'a> {
             Either::Right((result, rest)) => (result, second, first, rest),
         };
         match self.settle(ended.0, ended.1, result) {
-            Err(Failed::Attempt(_)) => {
+            Err(Failed::Attempt(_) | Failed::Choice(_)) => {
                 let result = rest.await;
                 self.settle(other, other_started, result)
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, Error};
 
 use crate::telemetry::Outcome;
 use crate::tls::{ClientSide, Engine};
@@ -28,10 +29,17 @@ pub(in crate::connection) async fn shake_hands(
         return Err(Failed::Attempt(Outcome::TlsUnavailable));
     };
     // What the client and this process agreed to speak is what the endpoint is to speak.
-    let alpn = live.downstream_alpn().map_or_else(|| config.alpn_protocols.clone(), |alpn| vec![alpn]);
-    let fail = |error: &rustls::Error| {
+    let chosen = live.downstream_alpn();
+    let is_chosen = chosen.is_some();
+    let alpn = chosen.map_or_else(|| config.alpn_protocols.clone(), |alpn| vec![alpn]);
+    let fail = |error: &Error| {
         live.note_failure(describe(error, name));
-        Failed::Attempt(Outcome::TlsUpstreamFailed)
+        match error {
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) if is_chosen => {
+                Failed::Choice(Outcome::TlsUpstreamFailed)
+            }
+            _ => Failed::Attempt(Outcome::TlsUpstreamFailed),
+        }
     };
     let secure =
         Secure::new(Engine::connect(Arc::clone(config), name.clone(), alpn).map_err(|error| fail(&error))?);
@@ -92,9 +100,9 @@ async fn read(
 }
 
 /// What went wrong, with the name that the endpoint should have had.
-fn describe(error: &rustls::Error, name: &ServerName<'_>) -> Box<str> {
+fn describe(error: &Error, name: &ServerName<'_>) -> Box<str> {
     match error {
-        rustls::Error::InvalidCertificate(_) => {
+        Error::InvalidCertificate(_) => {
             format!("{}; the endpoint was asked for as {}", explain(error), name.to_str()).into()
         }
         error => explain(error),

@@ -20,6 +20,7 @@ on_both_drivers!(
     an_endpoint_that_says_nothing_takes_only_its_time,
     an_endpoint_that_just_leaves_has_not_ended,
     endpoints_are_shown_a_certificate,
+    what_a_client_chose_to_speak_is_not_the_endpoints_failure,
 );
 
 fn plain_clients_reach_endpoints_that_speak_tls(driver: Driver) {
@@ -166,4 +167,43 @@ fn endpoints_are_shown_a_certificate(driver: Driver) {
         settings.upstream.replace("tls: {", &format!("tls: {{clientCertificateRef: {mine}, "));
     let proxy = Proxy::start(&settings);
     assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+}
+
+/// Clients could open every breaker else.
+fn what_a_client_chose_to_speak_is_not_the_endpoints_failure(driver: Driver) {
+    let authority = Authority::new();
+    let certificate = authority.certify(&["a.test"]);
+    let mut config = authority.certify(&["pg.test"]).server();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let endpoints = [(); 2].map(|()| secure_endpoint(config.clone(), echo_securely));
+    let mut settings = terminating(driver, &certificate, &endpoints[0]);
+    settings.listener = settings.listener.replace("mode:", "alpnProtocols: [h2, http/1.1], mode:");
+    settings.endpoints = endpoints.each_ref().map(|endpoint| endpoint.address).to_vec();
+    settings.upstream = format!(
+        "{}, circuitBreaker: {{perEndpoint: {{consecutiveFailures: 1}}}}, healthCheck: {{panicThreshold: 0, passive: \
+         {{consecutiveFailures: 1, maxEjectionPercent: 100, baseEjectionTime: 1h}}}}",
+        encrypting(driver, &authority, "pg.test", &[&endpoints[0]]).upstream
+    );
+    let proxy = Proxy::start(&settings);
+    let ask = |protocol: &str| {
+        let mut client = authority.client();
+        client.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let mut client = shake_hands(proxy.address, "a.test", client).unwrap();
+        ask_securely(&mut client, "hello")
+    };
+    for count in 1..=4 {
+        ask("h2").unwrap_err();
+        let record = &proxy.records(count)[count - 1];
+        assert_eq!(record["outcome"], "tls_upstream_failed", "{record:#}");
+        let attempts = record["attempts"].as_array().unwrap();
+        assert_eq!(attempts.len(), 1, "{record:#}");
+        let reason = attempts[0]["reason"].as_str().unwrap();
+        assert!(reason.ends_with("the alert no_application_protocol"), "{record:#}");
+    }
+    for _ in 0..4 {
+        assert_eq!(ask("http/1.1").unwrap(), "hello");
+    }
+    proxy.records(8);
+    assert_eq!(proxy.metric("sheave_endpoint_breaker_openings_total", &[]), 0.0);
+    assert_eq!(proxy.metric("sheave_endpoint_ejections_total", &[]), 0.0);
 }
