@@ -45,7 +45,11 @@ pub(super) async fn probe(
             header.map_err(|error| format!("sending the PROXY protocol header: {error}"))?;
         }
         match &check.kind {
-            ProbeKind::Tcp => Ok(()),
+            // Who speaks first may have spoken, and finds a reset if that is not read.
+            ProbeKind::Tcp => {
+                say_goodbye(by, Polite::new(stream).shutdown()).await;
+                Ok(())
+            }
             ProbeKind::Tls => tls::shake_hands(stream, address, tls, by).await,
             ProbeKind::Grpc { service } => match tls {
                 None => grpc::ask(stream, "http", address, service, by).await,

@@ -18,6 +18,7 @@ use crate::support::{
 use super::{await_health, check, upstream};
 
 on_both_drivers!(
+    who_speaks_first_finds_no_reset,
     a_handshake_is_made_and_ended,
     who_does_not_end_is_as_well_as_any,
     who_speaks_no_tls_is_unhealthy,
@@ -28,6 +29,24 @@ on_both_drivers!(
 /// Signed by itself, which is nobody's business here.
 const CERTIFICATE: &[u8] = include_bytes!("tls/certificate.der");
 const KEY: &[u8] = include_bytes!("tls/key.der");
+
+/// A probe that only connects, of who says something at once and something when it is over.
+fn who_speaks_first_finds_no_reset(driver: Driver) {
+    let served = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&served);
+    let greets = Endpoint::start(move |mut stream| {
+        let is_greeted = stream.write_all(b"220 hello\r\n").is_ok();
+        let has_ended = matches!(stream.read(&mut [0; 64]), Ok(0));
+        if is_greeted && has_ended && stream.write_all(b"221 bye\r\n").is_ok() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let settings = Settings::new(driver, &[greets.address])
+        .upstream(&format!("healthCheck: {{{}}}", check("type: TCP, initialState: Unhealthy")));
+    let proxy = Proxy::start(&settings);
+    await_health(&proxy, &["healthy"]);
+    eventually("probes that hear it out", || served.load(Ordering::Relaxed), |served| *served >= 3);
+}
 
 fn a_handshake_is_made_and_ended(driver: Driver) {
     for version in [&version::TLS12, &version::TLS13] {
