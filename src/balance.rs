@@ -168,6 +168,14 @@ impl<'a> Choice<'a> {
         share == WHOLE || random.u32(0..WHOLE) < share
     }
 
+    /// One that may be chosen now, drawn by weight in one look. `None`: none this time.
+    fn draw(&self, random: &mut fastrand::Rng) -> Option<(usize, &'a Endpoint)> {
+        let turns = self.tier.turns();
+        let index = (turns > 0).then(|| self.tier.at(random.usize(0..turns))).flatten()?;
+        let endpoint = self.candidate(index)?;
+        self.takes_turn(endpoint, random).then_some((index, endpoint))
+    }
+
     /// All that may be chosen now, with their index.
     fn candidates(&self) -> impl Iterator<Item = (usize, &'a Endpoint)> {
         self.tier.members().filter_map(|index| Some((index, self.candidate(index)?)))
@@ -176,6 +184,8 @@ impl<'a> Choice<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    mod few;
+
     use super::*;
     use std::sync::Arc;
 

@@ -290,6 +290,8 @@ mod tests {
     enum Step {
         Pick {
             but: Vec<usize>,
+            /// Else an idle one that is drawn by weight comes first.
+            is_by_load: bool,
         },
         End(usize),
         /// Some are unhealthy from now on, and others have other weights.
@@ -307,7 +309,7 @@ mod tests {
         let ill = prop::collection::vec(0..COUNT, 0..20);
         let weights = prop::collection::vec(1..4_u32, COUNT);
         let step = prop_oneof![
-            60 => but.prop_map(|but| Step::Pick { but }),
+            60 => (but, any::<bool>()).prop_map(|(but, is_by_load)| Step::Pick { but, is_by_load }),
             30 => any::<usize>().prop_map(Step::End),
             1 => (ill, weights).prop_map(|(ill, weights)| Step::Table { ill, weights }),
             5 => (0..20_u64).prop_map(Step::Wait),
@@ -330,15 +332,19 @@ mod tests {
             let (mut now, mut held) = (begin, Vec::new());
             for step in steps {
                 match step {
-                    Step::Pick { but } => {
+                    Step::Pick { but, is_by_load } => {
                         let mut tried = Tried::default();
                         but.into_iter().for_each(|index| tried.insert(index));
                         let window = Some(Duration::from_secs(60));
                         let tier = &selection.tiers()[0];
                         let choice = Choice { endpoints: &endpoints, tier, tried: &tried, window, takes_leaving: false, now };
                         let expected = least(&choice);
-                        let picked = least_connections::pick(&choice, &mut random);
-                        prop_assert!(is_least(&choice, expected, picked.as_ref()), "{expected:?} {picked:?}");
+                        let pick = if is_by_load { least_connections::by_load } else { least_connections::pick };
+                        let picked = pick(&choice, &mut random);
+                        let is_first = |picked: &Pick| endpoints[picked.index].state.active() == 1;
+                        let is_fit = !is_by_load && picked.as_ref().is_some_and(is_first)
+                            || is_least(&choice, expected, picked.as_ref());
+                        prop_assert!(is_fit, "{expected:?} {picked:?}");
                         held.extend(picked);
                     }
                     Step::End(number) if !held.is_empty() => drop(held.swap_remove(number % held.len())),

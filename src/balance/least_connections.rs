@@ -10,12 +10,21 @@ use super::{Choice, Pick};
 /// Groups that are looked at before all endpoints are: with so many in vain, the others are likely to be in vain too.
 const GROUPS_MAX: usize = 8;
 
+/// Draws before the least loaded is looked for, where those that are drawn may not be chosen.
+const DRAWS: usize = 8;
+
+/// Where weights differ, one that is drawn by weight if it has no connection: by load alone nobody would go to a light one until
+/// those that are heavier have many. Else the least loaded.
+pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
+    idle_by_weight(choice, random).or_else(|| by_load(choice, random))
+}
+
 /// The least loaded candidate; among equals a random one.
 ///
 /// The choice stands only if its count is still the one that was compared: it then was the least of what
 /// was seen. A lost race is simply run again; some other worker's pick took hold each time, so all together always move
 /// on.
-pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
+pub(super) fn by_load(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
     loop {
         let found = choice.tier.groups().and_then(|groups| least_of_groups(choice, groups, random));
         let Least { index, endpoint, active, .. } = found.or_else(|| least(choice, random))?;
@@ -23,6 +32,18 @@ pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pi
             return Some(Pick { index, reservation });
         }
     }
+}
+
+/// Who is drawn by weight, if it has no connection. Where all are alike none is better than such a one, and it is found by load.
+fn idle_by_weight(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pick> {
+    if choice.tier.is_even() && choice.window.is_none() {
+        return None;
+    }
+    let (index, endpoint) = (0..DRAWS).find_map(|_| choice.draw(random))?;
+    // To look first is cheaper than to reserve in vain.
+    let is_idle = endpoint.state.active() == 0;
+    let reservation = is_idle.then(|| endpoint.state.reserve_if(0)).flatten()?;
+    Some(Pick { index, reservation })
 }
 
 struct Least<'a> {

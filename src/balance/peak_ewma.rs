@@ -8,19 +8,29 @@ pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pi
     two_choices::pick(choice, random, |endpoint, other| is_faster(choice, endpoint, other))
 }
 
+/// How many times as fast is clearly faster, of two of which one has another weight.
+const CLEARLY: f64 = 2.0;
+
 /// Whether its time to connect and to answer, for each of its connections with one more and by its weight, is less. Of who was never tried
 /// nothing is known that could be held against it, or for it: it is taken to be as fast as the other.
+///
+/// The other was drawn by weight, and where there are few connections this is all that follows the weights: a heavy one
+/// would be better for ever. So if that has no connection, being the heavier is not enough.
 fn is_faster(choice: &Choice<'_>, endpoint: &Endpoint, other: &Endpoint) -> bool {
     let seconds = |endpoint: &Endpoint| endpoint.state.latency.seconds(choice.now);
     let (one, two) = seconds(endpoint).zip(seconds(other)).unwrap_or((1.0, 1.0));
-    #[expect(clippy::cast_precision_loss, reason = "exact: less than 2^24")]
-    let weight = |endpoint: &Endpoint| choice.weight(endpoint) as f64;
-    cost(endpoint, one) * weight(other) < cost(other, two) * weight(endpoint)
+    let (weight, weight_of_other) = (choice.weight(endpoint), choice.weight(other));
+    let active_of_other = other.state.active();
+    let (cost, cost_of_other) = (cost(endpoint.state.active(), one), cost(active_of_other, two));
+    #[expect(clippy::cast_precision_loss, reason = "exact: less than 2^53")]
+    let is_better = cost * (weight_of_other as f64) < cost_of_other * (weight as f64);
+    let counts_alone = active_of_other > 0 || weight == weight_of_other;
+    is_better && (counts_alone || cost * CLEARLY < cost_of_other)
 }
 
-fn cost(endpoint: &Endpoint, seconds: f32) -> f64 {
+fn cost(active: usize, seconds: f32) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
-    let connections = (endpoint.state.active() + 1) as f64;
+    let connections = (active + 1) as f64;
     f64::from(seconds) * connections
 }
 

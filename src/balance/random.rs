@@ -1,4 +1,5 @@
-//! The better one of two random endpoints: the one with fewer connections for its weight, among equals by weight.
+//! The better one of two random endpoints: the one with fewer connections for its weight, among equals by weight. The first one
+//! is taken anyway if it has none.
 
 use crate::routing::Endpoint;
 
@@ -8,12 +9,13 @@ pub(super) fn pick(choice: &Choice<'_>, random: &mut fastrand::Rng) -> Option<Pi
     two_choices::pick(choice, random, |endpoint, other| has_fewer(choice, endpoint, other))
 }
 
-/// Whether it has fewer connections for its weight.
+/// Whether it would have fewer connections for its weight with one more. Not than one that has none: that one was drawn by
+/// weight, and where there are few connections this is all that follows the weights. A heavy one with a few would
+/// be better for ever, and without the one more a light one without any would be.
 fn has_fewer(choice: &Choice<'_>, endpoint: &Endpoint, other: &Endpoint) -> bool {
-    let load = |endpoint: &Endpoint, other: &Endpoint| {
-        endpoint.state.active() as u128 * u128::from(choice.weight(other))
-    };
-    load(endpoint, other) < load(other, endpoint)
+    let (active, active_of_other) = (endpoint.state.active(), other.state.active());
+    let load = |active: usize, other: &Endpoint| (active as u128 + 1) * u128::from(choice.weight(other));
+    active_of_other > 0 && load(active, other) < load(active_of_other, endpoint)
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub(super) struct Tier {
     members: Vec<u32>,
     /// The order in which they take turns, by weight. Of all endpoints and not of `members`, so that a draw is one look.
     schedule: Schedule,
+    /// Whether all members have the same weight.
+    is_even: bool,
     /// Only where clients are hashed.
     slots: Option<Slots>,
     /// Only where the least loaded of many is looked for.
@@ -179,7 +181,10 @@ impl Tier {
                 *weight = endpoint.weight;
             }
         }
-        Self { schedule: Schedule::new(weights.into_iter()), members, slots: None, groups: None }
+        let mut of_members = weights.iter().filter(|weight| **weight > 0);
+        let first = of_members.next();
+        let is_even = of_members.all(|weight| Some(weight) == first);
+        Self { schedule: Schedule::new(weights.into_iter()), members, is_even, slots: None, groups: None }
     }
 
     /// The indices of its endpoints.
@@ -190,6 +195,11 @@ impl Tier {
     /// The index of the endpoint whose turn this is. `None`: the tier is empty.
     pub(super) fn at(&self, turn: usize) -> Option<usize> {
         self.schedule.at(turn)
+    }
+
+    /// Whether all of its endpoints have the same weight, slow start aside.
+    pub(super) fn is_even(&self) -> bool {
+        self.is_even
     }
 
     pub(super) fn groups(&self) -> Option<&Groups> {

@@ -35,13 +35,7 @@ fn draw<'a>(
 ) -> Option<(Candidate<'a>, Option<Candidate<'a>>)> {
     let mut first: Option<Candidate<'a>> = None;
     for _ in 0..DRAWS.min(choice.tier.turns()) {
-        let drawn = choice.tier.at(random.usize(0..choice.tier.turns()));
-        let Some((index, endpoint)) = drawn.and_then(|index| Some((index, choice.candidate(index)?))) else {
-            continue;
-        };
-        if !choice.takes_turn(endpoint, random) {
-            continue;
-        }
+        let Some((index, endpoint)) = choice.draw(random) else { continue };
         match first {
             Some((before, _)) if before == index => {}
             Some(first) => return Some((first, Some((index, endpoint)))),

@@ -118,7 +118,7 @@ impl World {
     fn publish(&mut self, endpoints: u8) {
         let listed = (0..PORTS).filter(|bit| endpoints & (1 << bit) != 0).map(|bit| config::Endpoint {
             address: ([127, 0, 0, 1], bit + 1).into(),
-            weight: 1,
+            weight: u32::from(bit % 3) + 1,
             zone: None,
             priority: 0,
         });
