@@ -138,15 +138,18 @@ fn differences(told: &Samples, taken: &Samples) -> Vec<String> {
         .collect()
 }
 
-/// Each names a trace that `/metrics` names too; how many there are.
+/// The newest of each bucket, which come in the order of their times, names a trace that `/metrics` names too; how many those are.
+/// Prometheus keeps those that they have replaced as well.
 fn exemplars_are_those_of_the_text(prometheus: &Prometheus, admin: SocketAddr) -> usize {
     let text = get_text(admin, "/metrics").expect("/metrics");
     let found = || prometheus.exemplars("sheave_upstream_connect_seconds_bucket");
     let exemplars = eventually("exemplars", ARRIVES, found, |found| !found.is_empty());
-    for (series, trace) in &exemplars {
+    let newest: BTreeMap<String, String> =
+        exemplars.into_iter().map(|(series, trace)| (series.to_string(), trace)).collect();
+    for (series, trace) in &newest {
         assert!(text.contains(&format!("trace_id=\"{trace}\"")), "{trace} of {series}");
     }
-    exemplars.len()
+    newest.len()
 }
 
 /// A word there and back, or the end.
