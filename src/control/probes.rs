@@ -2,7 +2,7 @@
 //!
 //! Once per process and never on a worker. A verdict is in the state that endpoints share; telling `routing::Verdicts` makes
 //! the control side choose anew which endpoints connections go to. What is probed follows the table: an endpoint that
-//! leaves is not probed any more, and a check that changes begins anew.
+//! leaves is not probed any more, and a check that asks something else begins anew.
 
 mod grpc;
 mod polite;
@@ -122,6 +122,8 @@ impl Prober {
 
     fn follow(&mut self, upstream: &Arc<Upstream>, check: &ActiveCheck, watches: &FuturesUnordered<Watch>) {
         let before = self.probed.remove(&upstream.name);
+        // Whether all are probed anew.
+        let mut restarts = false;
         let is_same = |before: &Probed| {
             before.upstream.health.active.as_ref() == Some(check) && before.upstream.proxy == upstream.proxy
         };
@@ -135,7 +137,11 @@ impl Prober {
             }
             // To the same question what was found stays an answer; and where nobody is used before a first success it holds until the
             // next, or all would be out of use at once.
-            Some(before) if before.asks_the_same(check, upstream) || !check.starts_healthy => drop(before),
+            Some(before) if before.asks_the_same(check, upstream) || !check.starts_healthy => {
+                before.stop();
+                restarts = true;
+                self.probed.insert(upstream.name.clone(), before);
+            }
             // To another it says nothing.
             before => {
                 before.iter().for_each(Probed::void);
@@ -146,8 +152,8 @@ impl Prober {
         known.upstream = Arc::clone(upstream);
         let mut before = std::mem::take(&mut known.endpoints);
         for endpoint in &upstream.endpoints {
-            let same =
-                before.remove(&endpoint.address).filter(|(state, _)| Arc::ptr_eq(state, &endpoint.state));
+            let watched = before.remove(&endpoint.address);
+            let same = watched.filter(|(state, _)| Arc::ptr_eq(state, &endpoint.state) && !restarts);
             let watched = same.unwrap_or_else(|| {
                 let subject = Subject {
                     shared: Arc::clone(&self.shared),
@@ -188,6 +194,10 @@ impl Probed {
         Self { upstream: Arc::clone(upstream), turns, endpoints: HashMap::new() }
     }
 
+    fn stop(&self) {
+        self.endpoints.values().for_each(|(_, handle)| handle.abort());
+    }
+
     /// Whether its endpoints are probed in this way, however often.
     fn asks_the_same(&self, check: &ActiveCheck, upstream: &Upstream) -> bool {
         let asks = |check: &ActiveCheck| (check.kind.clone(), check.port);
@@ -203,7 +213,7 @@ impl Probed {
 
 impl Drop for Probed {
     fn drop(&mut self) {
-        self.endpoints.values().for_each(|(_, handle)| handle.abort());
+        self.stop();
     }
 }
 

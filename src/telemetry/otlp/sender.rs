@@ -122,7 +122,7 @@ impl Sender {
 
     /// What the receiver says to what it rejects, for the log: some repeat what they were sent, secrets too.
     pub(super) fn redacted(&self, message: &str) -> String {
-        let mut message: String = message.chars().take(MESSAGE_MAX).collect();
+        let mut message = message.to_owned();
         for value in self.receiver.headers.values().filter_map(|value| value.to_str().ok()) {
             // Also the token alone of `Bearer token`.
             for secret in std::iter::once(value).chain(value.split_ascii_whitespace().skip(1)) {
@@ -131,7 +131,8 @@ impl Sender {
                 }
             }
         }
-        message
+        // The last, or a secret would be cut into what is none.
+        message.chars().take(MESSAGE_MAX).collect()
     }
 }
 
@@ -171,5 +172,7 @@ mod tests {
         ] {
             assert_eq!(sender.redacted(message), expected);
         }
+        let long = format!("{}letmein", "a".repeat(MESSAGE_MAX - 3));
+        assert_eq!(sender.redacted(&long), format!("{}[se", "a".repeat(MESSAGE_MAX - 3)));
     }
 }

@@ -76,7 +76,11 @@ impl Stream {
     ) -> impl Future<Output = io::Result<(usize, BufferRef)>> + use<> {
         let flags = OpFlags::from_bits_retain(SendFlags::NOSIGNAL.bits());
         let sending = compio::runtime::submit(Send::new(self.socket.clone(), buffer, flags));
-        sending.map(|BufResult(result, send)| Ok((result?, send.into_inner())))
+        sending.map(|BufResult(result, send)| match result {
+            // It was not the socket's doing: nothing is written yet.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok((0, send.into_inner())),
+            result => Ok((result?, send.into_inner())),
+        })
     }
 
     pub(crate) async fn read_ready(&self) -> io::Result<()> {
