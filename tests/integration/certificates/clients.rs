@@ -42,15 +42,16 @@ fn clients_of_an_authority_that_is_dropped_are_closed(driver: Driver) {
     let (mut stays_open, mut is_closed) = (connect(&own), connect(&others));
     proxy.wait_for_live(2);
 
-    let started = Instant::now();
+    let dropped = Instant::now();
     api.put(trusting(&[&stays]));
     let closed = is_closed.read(&mut [0]);
+    let after = dropped.elapsed();
     assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
     let record = proxy.record();
     assert_eq!(record["outcome"], "policy", "{record}");
     let failure = record["tls"]["failure"].as_str().unwrap_or_default();
     assert!(failure.starts_with("its certificate is not good: "), "{record}");
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     stays_open.write_all(b"b").unwrap();
     stays_open.read_exact(&mut [0]).unwrap();
     let mut refused = shake_hands(proxy.address, NAME, authority.client_with(&others));
@@ -83,8 +84,11 @@ fn a_list_closes_whom_it_names_and_not_who_has_expired(driver: Driver) {
     eventually("the end of a short certificate", || connect(&short), Result::is_err).unwrap_err();
 
     authority.revoke(&[&stolen]);
+    let revoked = Instant::now();
     let closed = named.read(&mut [0]);
+    let after = revoked.elapsed();
     assert!(!matches!(closed, Ok(1..)), "{closed:?}");
+    assert!(after < Duration::from_secs(5), "{after:?}");
     let is_policy = |record: &Value| record["outcome"] == "policy";
     let records = eventually("its record", || proxy.lines.all(), |lines| lines.iter().any(is_policy));
     let closed: Vec<_> = records.iter().filter(|record| is_policy(record)).collect();
