@@ -13,8 +13,9 @@ use std::{env, fs};
 use super::steps::Step;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pick/counts.txt");
-/// What a count may be above the one that is written down. One build gives the same every time; a change elsewhere makes the
-/// compiler inline other things, which was seen to move the counts of what had not changed by 11 %, either way.
+/// What a count may be above the one that is written down. The same code gives the same counts to 1 %, whatever the directory (one
+/// code generation unit, see Cargo.toml); a change elsewhere makes the compiler inline other things, which was seen to move the
+/// counts of what had not changed by 11 %, either way.
 const TOLERANCE: f64 = 0.25;
 /// Callgrind takes some fifty times as long.
 const TIMES: u64 = 10_000;
