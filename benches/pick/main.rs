@@ -3,9 +3,11 @@
 //!
 //! `cargo bench --bench pick` tells times: CPU time of this thread, so that a busy machine does not show. `make guard` counts
 //! instructions under callgrind instead, which hardly differ from run to run, and holds them against `counts.txt` (counts.rs).
+//! With `-- --shared`: what of a connection two workers share, and what that costs (shared.rs).
 
 mod counts;
 mod records;
+mod shared;
 mod steps;
 mod tables;
 
@@ -24,11 +26,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [] => tell_times(),
+        ["--shared"] => tell_shared(),
         ["--counts"] => counts::compare(),
         ["--counts", "--bless"] => counts::bless(),
         // Under callgrind.
         ["--step", name, times] => Step::named(name)?.prepare()?(times.parse()?),
-        _ => Err("usage: cargo bench --bench pick [-- --counts [--bless]]".into()),
+        _ => Err("usage: cargo bench --bench pick [-- --shared | --counts [--bless]]".into()),
     }
 }
 
@@ -48,6 +51,20 @@ fn tell_times() -> Result<(), Box<dyn Error>> {
     println!("{:<28} {:>12}", "step", "ns");
     for step in Step::SMALL {
         println!("{:<28} {:>12.0}", step.name(), nanos(step)?);
+    }
+    Ok(())
+}
+
+fn tell_shared() -> Result<(), Box<dyn Error>> {
+    println!(
+        "{:<17} {:>10} {:>12} {:>12} {:>12}   ns/connection",
+        "type", "endpoints", "one worker", "two, apart", "two, shared"
+    );
+    for endpoints in [2, 100, 1_000] {
+        for kind in TYPES {
+            let [alone, apart, shared] = shared::nanos(kind, endpoints)?;
+            println!("{kind:<17} {endpoints:>10} {alone:>12.0} {apart:>12.0} {shared:>12.0}");
+        }
     }
     Ok(())
 }
