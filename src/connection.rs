@@ -173,10 +173,7 @@ fn look_again(context: &Context, live: &Live, entry: Entry) -> Result<(), Outcom
     if context.restrictions.times() == entry.restrictions {
         return Ok(());
     }
-    match &*context.newest.borrow() {
-        Some(table) if !live.would_stay(table) => Err(Outcome::Policy),
-        _ => Ok(()),
-    }
+    if live.would_stay(&context.tables.newest()) { Ok(()) } else { Err(Outcome::Policy) }
 }
 
 /// Where it goes.
@@ -232,6 +229,7 @@ mod tests {
             )),
             verdicts: Arc::default(),
             memory: Arc::default(),
+            tables: Default::default(),
         };
         let context = Context::new(0, true, 0, counters, outside);
         let task = size_of_val(&serve(Rc::new(context), accepted));

@@ -139,6 +139,7 @@ impl Worker {
                 sampling: parts.sampling,
                 verdicts: Arc::clone(parts.subscriber.verdicts()),
                 memory: parts.memory,
+                tables: parts.subscriber.tables().clone(),
             },
         );
         Rc::new(Self {
@@ -251,7 +252,6 @@ impl Worker {
             let sockets = self.subscriber.take_sockets();
             let next = self.subscriber.current();
             self.slots.apply(self, &next, sockets);
-            self.context.newest.replace(Some(Arc::clone(&next)));
             if next.departures != departures {
                 // Connections that are accepted or get their endpoint only after this see it by themselves.
                 let leaving = self.context.registry.matching(Live::has_to_leave);

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::resilience::MemoryState;
-use crate::routing::{RouteTable, Verdicts};
+use crate::routing::Verdicts;
+use crate::routing::publish::Published;
 use crate::telemetry::{Report, Sampling, WorkerCounters};
 
 use super::Registry;
@@ -40,8 +41,8 @@ pub(crate) struct Context {
     pub(crate) departures: Notice,
     /// There may be connections that the table no longer permits.
     pub(crate) restrictions: Notice,
-    /// The table that came last; `None`: none came since this worker began.
-    pub(crate) newest: RefCell<Option<Arc<RouteTable>>>,
+    /// Where the newest table is, which this worker may be yet to follow.
+    pub(super) tables: Published,
 }
 
 /// What connections have to do with the rest of the process.
@@ -53,6 +54,7 @@ pub(crate) struct Outside {
     /// Where to say that an endpoint has failed too often.
     pub(crate) verdicts: Arc<Verdicts>,
     pub(crate) memory: Arc<MemoryState>,
+    pub(crate) tables: Published,
 }
 
 /// Says that somebody should look, however often that was said since the last look.
@@ -72,7 +74,7 @@ impl Context {
         counters: Arc<WorkerCounters>,
         outside: Outside,
     ) -> Self {
-        let Outside { records, sampling, verdicts, memory } = outside;
+        let Outside { records, sampling, verdicts, memory, tables } = outside;
         Self {
             worker,
             completes_reads,
@@ -90,7 +92,7 @@ impl Context {
             draining_since: Cell::new(None),
             departures: Notice::new(),
             restrictions: Notice::new(),
-            newest: RefCell::default(),
+            tables,
         }
     }
 }

@@ -20,10 +20,14 @@ pub struct BoundListener {
     pub socket: TcpListener,
 }
 
+/// The table that is published.
+#[derive(Debug, Clone)]
+pub struct Published(Arc<ArcSwap<RouteTable>>);
+
 /// The publishing end.
 #[derive(Debug)]
 pub struct Publisher {
-    current: Arc<ArcSwap<RouteTable>>,
+    current: Published,
     seats: Vec<Arc<Seat>>,
     acknowledgements: flume::Receiver<()>,
     verdicts: Arc<Verdicts>,
@@ -32,7 +36,7 @@ pub struct Publisher {
 /// One worker's end.
 #[derive(Debug)]
 pub struct Subscriber {
-    current: Arc<ArcSwap<RouteTable>>,
+    current: Published,
     seat: Arc<Seat>,
     woken: flume::Receiver<()>,
     acknowledge: flume::Sender<()>,
@@ -46,10 +50,23 @@ struct Seat {
     sockets: Mutex<Vec<BoundListener>>,
 }
 
+impl Default for Published {
+    fn default() -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(RouteTable::empty())))
+    }
+}
+
+impl Published {
+    /// Whoever hears of something that another worker did by a table finds that one here, or one that came after it.
+    pub fn newest(&self) -> Arc<RouteTable> {
+        self.0.load_full()
+    }
+}
+
 impl Publisher {
     /// A publisher of nothing yet, and one subscriber for each of `workers`.
     pub fn new(workers: usize) -> (Self, Vec<Subscriber>) {
-        let current = Arc::new(ArcSwap::from_pointee(RouteTable::empty()));
+        let current = Published::default();
         let (acknowledge, acknowledgements) = flume::bounded(1);
         let verdicts = Arc::new(Verdicts::default());
         let subscribers: Vec<Subscriber> = (0..workers)
@@ -57,7 +74,7 @@ impl Publisher {
                 let (wake, woken) = flume::bounded(1);
                 let seat = Seat { wake, acknowledged: AtomicU64::new(0), sockets: Mutex::default() };
                 Subscriber {
-                    current: Arc::clone(&current),
+                    current: current.clone(),
                     seat: Arc::new(seat),
                     woken,
                     acknowledge: acknowledge.clone(),
@@ -71,7 +88,7 @@ impl Publisher {
 
     /// The table that new connections use, or will in a moment.
     pub fn current(&self) -> Arc<RouteTable> {
-        self.current.load_full()
+        self.current.newest()
     }
 
     /// What workers and probes tell of endpoints.
@@ -83,7 +100,7 @@ impl Publisher {
     pub fn publish(&self, table: Arc<RouteTable>, sockets: Vec<Vec<BoundListener>>) {
         // In this order: a worker that takes sockets finds their table, and not the one before, in which they are
         // no listener's.
-        self.current.store(table);
+        self.current.0.store(table);
         for (seat, sockets) in self.seats.iter().zip(sockets) {
             seat.sockets.lock().unwrap_or_else(PoisonError::into_inner).extend(sockets);
         }
@@ -125,9 +142,14 @@ impl Subscriber {
         &self.verdicts
     }
 
+    /// Where the newest table is.
+    pub fn tables(&self) -> &Published {
+        &self.current
+    }
+
     /// The newest table.
     pub fn current(&self) -> Arc<RouteTable> {
-        self.current.load_full()
+        self.current.newest()
     }
 
     /// The sockets that came with the tables since the last call.

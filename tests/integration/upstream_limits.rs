@@ -109,7 +109,7 @@ fn the_wait_is_in_turn(driver: Driver) {
     }
 }
 
-/// A FIN would look like an answer.
+/// A FIN would look like an answer. Also where the place that it waits for becomes free at the same time, and another worker has it.
 fn who_waits_in_vain_is_reset(driver: Driver) {
     let echo = Endpoint::echo();
     let settings = Settings::new(driver, &[echo.address]).upstream(QUEUE);
@@ -119,6 +119,9 @@ fn who_waits_in_vain_is_reset(driver: Driver) {
     wait_for_pending(&proxy, 1);
     proxy.reload(&settings.clone().listener("deny: [127.0.0.0/8]")).unwrap();
     assert_eq!(second.read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    let records = proxy.records(2);
+    assert!(records.iter().all(|record| record["outcome"] == "policy"), "{records:#?}");
+    assert_eq!(echo.accepted(), 1, "who waited never got there");
 }
 
 fn the_queue_is_bounded_and_the_wait_too(driver: Driver) {

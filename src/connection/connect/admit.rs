@@ -32,15 +32,28 @@ pub(super) async fn admit<'a>(
         return Err(reject(upstream, if limit == 0 { Rejection::Full } else { Rejection::QueueFull }));
     };
     let until = Instant::now() + upstream.limits.pending_timeout;
+    let mut looked_at = None;
     loop {
         if !has_turn(live, &ticket, until).await? {
             return Err(reject(upstream, Rejection::QueueTimeout));
         }
+        look_again(context, live, &mut looked_at)?;
         // Who was being probed when it last looked may be well by now.
         tried.clear();
         if let Some(admission) = try_admit(context, upstream, tried) {
             return Ok(admission);
         }
+    }
+}
+
+/// Whether the newest table still permits it. What has become free may be the place of another that a worker closed by a
+/// table that this one is yet to follow: without a look, who is not permitted either would take it, and be cut off as if served.
+fn look_again(context: &Context, live: &Live, looked_at: &mut Option<u64>) -> Result<(), Outcome> {
+    let table = context.tables.newest();
+    if looked_at.replace(table.restrictions) == Some(table.restrictions) || live.would_stay(&table) {
+        Ok(())
+    } else {
+        Err(Outcome::Policy)
     }
 }
 
