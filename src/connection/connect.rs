@@ -195,7 +195,7 @@ impl<'a> Attempts<'a> {
         started: Instant,
         result: Result<Link, Failed>,
     ) -> Result<Won, Failed> {
-        let Chosen { index, endpoint, reservation, permit } = chosen;
+        let Chosen { index, endpoint, reservation, mut permit } = chosen;
         match result {
             Ok(link) => {
                 if let Some(secure) = &link.secure {
@@ -226,12 +226,11 @@ impl<'a> Attempts<'a> {
                     // A probe that had too little time leaves its breaker to the next.
                     if !cut_short::was(outcome, started, Instant::now(), self.deadline, self.upstream) {
                         latency::failed(endpoint, started, outcome);
-                        breaker::failed(permit, self.upstream, endpoint, outcome);
+                        breaker::failed(permit.take(), self.upstream, endpoint, outcome);
                         passive::failed(self.context, self.upstream, &endpoint.state, outcome);
                     }
                 }
-                drop(reservation);
-                self.upstream.state.freed();
+                self.upstream.state.give_back((permit, reservation));
                 Err(failed)
             }
         }
@@ -265,8 +264,7 @@ fn choose<'a>(context: &Context, upstream: &'a Upstream, tried: &mut Tried) -> R
             // Another attempt became the probe between the choice and the question.
             Some(None) => {
                 tried.insert(index);
-                drop(reservation);
-                upstream.state.freed();
+                upstream.state.give_back(reservation);
             }
         }
     }

@@ -237,9 +237,16 @@ impl UpstreamState {
         self.queue.len()
     }
 
-    /// A place of one of its endpoints became free.
+    /// Something became free that a connection waits for.
     pub fn freed(&self) {
         self.queue.call();
+    }
+
+    /// Gives something back that a connection may wait for: a place of an endpoint, the leave to probe one. Who waits is called
+    /// after that and not before: it would look, see nothing, and not be called again.
+    pub fn give_back(&self, what: impl Sized) {
+        drop(what);
+        self.freed();
     }
 
     /// Connections closed for the excess of their endpoints, or that would have been.
@@ -271,5 +278,35 @@ impl Drop for UpstreamPlace {
     fn drop(&mut self) {
         self.state.active.fetch_sub(1, Ordering::SeqCst);
         self.state.freed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Looks, when it is given back, whether somebody was called for it already.
+    struct Lent<'a> {
+        ticket: &'a Ticket,
+        called_early: &'a mut bool,
+    }
+
+    impl Drop for Lent<'_> {
+        fn drop(&mut self) {
+            *self.called_early = self.ticket.called().now_or_never().is_some();
+        }
+    }
+
+    #[test]
+    fn who_waits_is_called_once_it_is_given_back() {
+        let state = UpstreamState::new(None);
+        let ticket = state.queue(1).unwrap();
+        assert!(ticket.called().now_or_never().is_some(), "it looks once after it joined");
+        let mut called_early = false;
+        state.give_back(Lent { ticket: &ticket, called_early: &mut called_early });
+        assert!(!called_early);
+        assert!(ticket.called().now_or_never().is_some());
     }
 }

@@ -20,6 +20,7 @@ on_both_drivers!(
     a_failed_attempt_gives_its_place_back,
     who_waits_sees_a_limit_that_is_lifted,
     a_breaker_whose_time_is_over_lets_who_waits_in,
+    a_probe_whose_client_leaves_is_the_next_ones,
     retries_at_once_are_bounded,
 );
 
@@ -192,6 +193,34 @@ fn a_breaker_whose_time_is_over_lets_who_waits_in(driver: Driver) {
     let records = proxy.records(2);
     assert!(records.iter().all(|record| record["outcome"] == "downstream_closed"), "{records:#?}");
     assert_eq!(back.accepted(), 1);
+}
+
+/// Of two endpoints one is full, and the other, which never answers, is being probed.
+fn a_probe_whose_client_leaves_is_the_next_ones(driver: Driver) {
+    let (echo, silent) = (Endpoint::echo(), FullEndpoint::start());
+    let upstream = |timeout: &str| {
+        format!(
+            "loadBalancer: {{type: RoundRobin}}, retry: {{numRetries: 1, perRetry: {{timeout: {timeout}}}}}, timeout: {{tcp: \
+             {{connectTimeout: 20s}}}}, circuitBreaker: {{maxPendingConnections: 5, pendingTimeout: 20s, perEndpoint: \
+             {{maxConnections: 1, consecutiveFailures: 1, openFor: {{baseInterval: 50ms, maxInterval: 50ms}}}}}}"
+        )
+    };
+    let settings = Settings::new(driver, &[silent.address, echo.address]);
+    let proxy = Proxy::start(&settings.clone().upstream(&upstream("100ms")));
+    let first = held(&proxy);
+    proxy.reload(&settings.upstream(&upstream("20s"))).unwrap();
+    let probing = connect(proxy.address);
+    let of_silent = |key: &str| table(&proxy)["endpoints"][0][key].clone();
+    eventually("a probe under way", || of_silent("breaker"), |breaker| *breaker == "half_open");
+    let waiting = connect(proxy.address);
+    wait_for_pending(&proxy, 1);
+    reset_on_close(&probing);
+    drop(probing);
+    wait_for_pending(&proxy, 0);
+    assert_eq!((of_silent("active"), of_silent("breaker")), (1.into(), "half_open".into()));
+    let _accepted = silent.accept();
+    eventually("the breaker is closed", || of_silent("breaker"), |breaker| *breaker == "closed");
+    drop((first, waiting));
 }
 
 /// Places of attempts that failed are called for like those of connections that ended.

@@ -68,7 +68,12 @@ fn try_admit<'a>(context: &Context, upstream: &'a Arc<Upstream>, tried: &mut Tri
         Err(Unchosen::NoneLeft) => None,
         Err(Unchosen::Full) => return None,
     };
-    Some((upstream.state.take_place()?, chosen))
+    let Some(place) = upstream.state.take_place() else {
+        // Another was faster. Who came first in line meanwhile may have found this endpoint full.
+        upstream.state.give_back(chosen);
+        return None;
+    };
+    Some((place, chosen))
 }
 
 /// Waits until it is worth a look, without losing sight of the client and of verdicts from outside. `false`: the time is over.

@@ -55,8 +55,7 @@ impl<'a> Attempts<'a> {
         let state = &self.upstream.state;
         let Some(retry) = state.begin_retry(&self.upstream.retry, &self.upstream.limits, Instant::now())
         else {
-            drop(second);
-            state.freed();
+            state.give_back(second);
             return None;
         };
         Some((second, retry))
@@ -71,7 +70,6 @@ impl<'a> Attempts<'a> {
             probe.failed(Instant::now());
         }
         self.recorder.attempted(chosen.endpoint, started, Err(outcome));
-        drop(chosen);
-        self.upstream.state.freed();
+        self.upstream.state.give_back(chosen);
     }
 }
