@@ -133,6 +133,11 @@ impl Tried {
         self.indices.is_empty()
     }
 
+    /// Those of which `may` is true may be tried again.
+    pub fn forget(&mut self, may: impl Fn(usize) -> bool) {
+        self.indices.retain(|index| !may(*index));
+    }
+
     /// Starts a new round: every endpoint may be tried again.
     pub fn clear(&mut self) {
         self.indices.clear();

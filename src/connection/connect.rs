@@ -137,6 +137,7 @@ impl<'a> Attempts<'a> {
 
     /// The endpoint of the next attempt; `failure` if there is none to wait for.
     async fn next(&mut self, backoff: &mut Backoff, failure: Outcome) -> Result<Chosen<'a>, Outcome> {
+        let mut next_round = None;
         loop {
             // Who is full, may be tried again, or before the time is over, is worth a wait; else the client learns it at once.
             let nobody_to_wait_for = match choose(self.context, self.upstream, &mut self.tried) {
@@ -146,12 +147,20 @@ impl<'a> Attempts<'a> {
                     self.tried.is_empty() && !breaker::may_permit_by(self.upstream, self.deadline)
                 }
             };
-            if nobody_to_wait_for || Instant::now() >= self.deadline {
+            let now = Instant::now();
+            if nobody_to_wait_for || now >= self.deadline {
                 return Err(failure);
             }
-            let wait = backoff.next_wait(&mut self.context.random.borrow_mut()).max(LEAST_WAIT);
-            pause(self.live, (Instant::now() + wait).min(self.deadline)).await?;
-            self.tried.clear();
+            let new_round = || now + backoff.next_wait(&mut self.context.random.borrow_mut()).max(LEAST_WAIT);
+            let round = *next_round.get_or_insert_with(new_round);
+            pause(self.live, breaker::next_look(self.upstream, round, now).min(self.deadline)).await?;
+            let now = Instant::now();
+            if now >= round {
+                self.tried.clear();
+                next_round = None;
+            } else {
+                self.tried.forget(|index| breaker::awaits_probe(self.upstream, index, now));
+            }
         }
     }
 

@@ -102,6 +102,17 @@ impl Breaker {
         }
     }
 
+    /// When its open time ends, if that is yet to come.
+    pub fn open_until(&self, now: Instant) -> Option<Instant> {
+        let is_open = self.state() == BreakerState::Open && !self.watch.is_over(now);
+        is_open.then(|| self.watch.end()).flatten()
+    }
+
+    /// Whether a probe may be made now, where there is to be one.
+    pub fn awaits_probe(&self, now: Instant) -> bool {
+        self.state() != BreakerState::Closed && self.may_permit(now)
+    }
+
     /// Asks leave for an attempt. `None`: open, or half-open with its probe under way.
     pub fn permit(&self) -> Option<Permit<'_>> {
         if self.state() == BreakerState::Closed {
@@ -293,12 +304,19 @@ impl Watch {
         if was_closed {
             self.0.closed_until.store(now, Ordering::Release);
         }
-        let until = now.saturating_add(self.0.open_for.load(Ordering::Acquire));
+        // Both were rounded down.
+        let until = now.saturating_add(self.0.open_for.load(Ordering::Acquire)).saturating_add(1);
         self.0.until.store(until, Ordering::Release);
     }
 
     fn is_over(&self, now: Instant) -> bool {
         self.since_birth(now) > self.0.until.load(Ordering::Acquire)
+    }
+
+    /// The first moment in which it is over; `None`: beyond what a clock can say.
+    fn end(&self) -> Option<Instant> {
+        let after = self.0.until.load(Ordering::Acquire).saturating_add(1);
+        self.0.born.checked_add(Duration::from_micros(after))
     }
 
     fn is_closed_no_longer(&self, now: Instant, patience: Duration) -> bool {

@@ -1,6 +1,6 @@
 //! An endpoint that fails again and again is left alone for a while, and found again by one probe.
 
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -14,6 +14,7 @@ on_both_drivers!(
     a_dead_endpoint_is_left_alone,
     without_another_endpoint_clients_are_reset_at_once,
     a_probe_finds_what_is_back,
+    who_waits_is_there_when_the_time_is_over,
     a_failed_probe_keeps_it_open,
     an_outage_of_all_is_looked_at_often_and_waited_for_no_longer,
     a_client_that_leaves_is_no_verdict,
@@ -79,6 +80,33 @@ fn a_probe_finds_what_is_back(driver: Driver) {
     eventually("an answer", answer, |answer| *answer == Ok("hello".to_owned())).unwrap();
     assert_eq!(breakers(&proxy), ["closed"]);
     assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+}
+
+/// However long the pause between its attempts would be.
+fn who_waits_is_there_when_the_time_is_over(driver: Driver) {
+    for comes_later in [false, true] {
+        let silent = Bound::new();
+        let proxy = Proxy::start(&Settings::new(driver, &[silent.address]).upstream(&format!(
+            "retry: {{numRetries: {}, perRetry: {{backOff: {{baseInterval: 1h, maxInterval: 1h}}}}}}, \
+             timeout: {{tcp: {{connectTimeout: 20s}}}}, {}",
+            u8::from(!comes_later),
+            policy(1, "3s")
+        )));
+        if comes_later {
+            assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));
+        }
+        let mut client = connect(proxy.address);
+        client.write_all(b"a").unwrap();
+        eventually("the breaker is open", || breakers(&proxy), |breakers| *breakers == ["open"]);
+        proxy.wait_for_live(1);
+        let _echo = silent.listen();
+        client.read_exact(&mut [0]).unwrap();
+        drop(client);
+        let record = &proxy.records(1 + usize::from(comes_later))[usize::from(comes_later)];
+        let (tried, took) = (attempts(record), record["duration_ms"].as_f64().unwrap());
+        assert_eq!(tried.len(), if comes_later { 1 } else { 2 }, "{record}");
+        assert!(took < 15_000.0, "long before its time is over: {record}");
+    }
 }
 
 fn a_failed_probe_keeps_it_open(driver: Driver) {
