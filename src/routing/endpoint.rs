@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::{Latency, Seat, Start};
 use crate::config::{Name, UpstreamDrain};
-use crate::resilience::{Breaker, Ejection, Health};
+use crate::resilience::{Breaker, CloseRate, Ejection, Health};
 
 /// An endpoint as one table sees it. Its identity is (upstream name, address).
 #[derive(Debug, Clone)]
@@ -60,14 +60,13 @@ pub struct EndpointState {
 }
 
 /// An endpoint that has left the table, and how its connections end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Departure {
     since: Instant,
     /// When they have to be gone.
     by: Instant,
-    close_per_second: Option<f64>,
-    /// How many were closed before that.
-    closed: u64,
+    /// How fast some are closed before that; `None`: none are.
+    rate: Option<CloseRate>,
 }
 
 /// Longer than any worker lags behind, and than most connections look for an endpoint.
@@ -139,8 +138,7 @@ impl EndpointState {
             Box::new(Departure {
                 since: now,
                 by: now + drain.timeout,
-                close_per_second: drain.close_per_second,
-                closed: 0,
+                rate: drain.close_per_second.map(|per_second| CloseRate::new(per_second, now)),
             })
         });
         self.leaves.store(true, Ordering::Release);
@@ -176,20 +174,14 @@ impl EndpointState {
 
     /// Whether its connections are closed one by one before they have to be gone.
     pub fn leaves_paced(&self) -> bool {
-        self.has_left()
-            && self.departure().as_ref().is_some_and(|departure| departure.close_per_second.is_some())
+        self.has_left() && self.departure().as_ref().is_some_and(|departure| departure.rate.is_some())
     }
 
-    /// Whether one more of its connections was to be closed by then; it now counts as closed.
-    pub fn claim_close(&self, by: Instant) -> bool {
-        let mut guard = self.departure();
-        let Some(departure) = guard.as_mut() else { return false };
-        let Some(per_second) = departure.close_per_second else { return false };
-        #[expect(clippy::cast_precision_loss, reason = "exact for more connections than there are ports")]
-        let is_due = (departure.closed + 1) as f64
-            <= by.saturating_duration_since(departure.since).as_secs_f64() * per_second;
-        departure.closed += u64::from(is_due);
-        is_due
+    /// Whether one more of its connections was to be closed by then, and may be closed now; it then counts as closed.
+    pub fn claim_close(&self, by: Instant, now: Instant) -> bool {
+        let mut departure = self.departure();
+        let rate = departure.as_mut().and_then(|departure| departure.rate.as_mut());
+        rate.is_some_and(|rate| rate.claim(by, now))
     }
 
     fn departure(&self) -> MutexGuard<'_, Option<Box<Departure>>> {
@@ -237,14 +229,16 @@ mod tests {
     fn connections_of_a_leaving_endpoint_are_closed_at_its_pace() {
         let state = EndpointState::default();
         let now = Instant::now();
-        assert!(!state.claim_close(now), "it stays");
+        assert!(!state.claim_close(now, now), "it stays");
         state.leave(UpstreamDrain { timeout: Duration::from_secs(60), close_per_second: Some(2.0) }, now);
-        let claims = |after: Duration| (0..10).filter(|_| state.claim_close(now + after)).count();
-        assert_eq!(claims(Duration::from_millis(400)), 0);
-        assert_eq!(claims(Duration::from_millis(500)), 1);
-        assert_eq!(claims(Duration::from_secs(3)), 5, "2 a second for 3 seconds, one of them gone already");
+        let claims = |after: u64| {
+            let at = now + Duration::from_millis(after);
+            (0..10).filter(|_| state.claim_close(at, at)).count()
+        };
+        assert_eq!([400, 500, 900, 1_000, 1_500].map(claims), [0, 1, 0, 1, 1]);
         state.stay();
-        assert!(!state.claim_close(now + Duration::from_secs(9)) && state.leave_by().is_none());
+        assert_eq!(claims(9_000), 0);
+        assert!(state.leave_by().is_none());
     }
 
     #[test]

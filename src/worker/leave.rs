@@ -37,13 +37,14 @@ pub(super) async fn follow(worker: &Rc<Worker>) {
 }
 
 fn close(mut leaving: Vec<Rc<Live>>) {
-    let (now, coarse) = (Instant::now(), CoarseTime::now());
+    let coarse = CoarseTime::now();
     leaving.sort_by_cached_key(|live| (live.awaits_answer(), std::cmp::Reverse(live.idle_for(coarse))));
     for live in leaving {
         // What is due goes to the first worker that asks. One with an idle connection asks at once, one whose
         // connections are all busy asks only for what nobody has taken for a while.
+        let now = Instant::now();
         let by = if live.is_busy(coarse) { now.checked_sub(DEFERENCE).unwrap_or(now) } else { now };
-        if live.endpoint_state().is_some_and(|state| state.claim_close(by)) {
+        if live.endpoint_state().is_some_and(|state| state.claim_close(by, now)) {
             live.end(Outcome::TableRemoved);
         }
     }
