@@ -15,7 +15,7 @@ mod slots;
 pub mod socket;
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -115,8 +115,6 @@ pub(crate) struct Worker {
     pub(crate) places_max: usize,
     slots: Slots,
     crew: Crew,
-    /// Accept loops that are paused.
-    paused_loops: Cell<usize>,
     subscriber: Subscriber,
     drain: DrainWatch,
     live: LiveInbox,
@@ -149,7 +147,6 @@ impl Worker {
             places_max: parts.places_max,
             slots: Slots::default(),
             crew: parts.crew,
-            paused_loops: Cell::new(0),
             subscriber: parts.subscriber,
             drain: parts.drain,
             live: parts.live,

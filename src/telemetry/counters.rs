@@ -17,6 +17,29 @@ pub struct WorkerRuntime {
     pub core: Option<usize>,
 }
 
+/// Why a worker does not accept: connections stay in the backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// All places of the process are taken.
+    ProcessLimit,
+    /// Those of a listener whose clients are to wait.
+    ListenerLimit,
+    /// Accepting failed, as it does without file descriptors or memory.
+    Error,
+}
+
+impl Pause {
+    pub const ALL: [Self; 3] = [Self::ProcessLimit, Self::ListenerLimit, Self::Error];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ProcessLimit => "process_limit",
+            Self::ListenerLimit => "listener_limit",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// One worker's numbers. The alignment keeps two workers off one cache line (and off the pair of lines that
 /// the prefetcher fetches together).
 #[derive(Debug, Default)]
@@ -26,9 +49,10 @@ pub struct WorkerCounters {
     /// Of these, given to a worker that had fewer.
     pub given_away: AtomicU64,
     pub accept_errors: AtomicU64,
-    /// Whether this worker has stopped accepting for want of places or file descriptors.
-    pub accept_paused: AtomicBool,
-    pub accept_pauses: AtomicU64,
+    /// How many of its listening sockets it does not accept from, in the order of [`Pause::ALL`].
+    pub accept_paused: [AtomicU64; Pause::ALL.len()],
+    /// How often it began not to, in the same order.
+    pub accept_pauses: [AtomicU64; Pause::ALL.len()],
     pub active: AtomicU64,
     /// Bytes handed to endpoints.
     pub bytes_received: AtomicU64,
@@ -61,6 +85,22 @@ impl WorkerCounters {
     /// Adds to a counter that only this worker's thread writes: a load and a store, no locked instruction.
     pub fn add(counter: &AtomicU64, more: u64) {
         counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// A listening socket is not accepted from, until [`Self::accept_again`].
+    pub fn pause_accept(&self, why: Pause) {
+        Self::add(&self.accept_paused[why as usize], 1);
+        Self::add(&self.accept_pauses[why as usize], 1);
+    }
+
+    pub fn accept_again(&self, why: Pause) {
+        let paused = &self.accept_paused[why as usize];
+        paused.store(paused.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Whether there is a listening socket that it does not accept from.
+    pub fn is_accept_paused(&self) -> bool {
+        self.accept_paused.iter().any(|paused| paused.load(Ordering::Relaxed) > 0)
     }
 
     /// Enters a connection that ended. The lock is contended only while a scrape reads.

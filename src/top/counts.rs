@@ -130,7 +130,7 @@ impl Counts {
             "accepted_connections_total" => {
                 self.with_worker(sample, |worker| worker.accepted = sample.value);
             }
-            "accept_paused" => self.with_worker(sample, |worker| worker.paused = is_so),
+            "accept_paused" => self.with_worker(sample, |worker| worker.paused |= is_so),
             _ => {}
         }
     }

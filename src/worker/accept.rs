@@ -6,7 +6,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -14,7 +13,7 @@ use rustix::io::Errno;
 use crate::config::WhenFull;
 use crate::connection::{self, Accepted};
 use crate::routing::{Listener, Place};
-use crate::telemetry::WorkerCounters;
+use crate::telemetry::{Pause, WorkerCounters};
 
 use super::Worker;
 use super::runtime;
@@ -36,15 +35,18 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
     let mut paused = None;
     loop {
         let listener = Arc::clone(&slot.listener.borrow());
-        let Some((place, listener_place)) = take_places(worker, &listener) else {
-            // A closing socket that waits for places says nothing about the worker's others.
-            if slot.closing.get() {
-                paused = None;
-                runtime::sleep(PAUSE).await;
-            } else {
-                pause(worker, &mut paused).await;
+        let (place, listener_place) = match take_places(worker, &listener) {
+            Ok(places) => places,
+            Err(why) => {
+                // A closing socket that waits for places says nothing about the worker's others.
+                if slot.closing.get() {
+                    paused = None;
+                    runtime::sleep(PAUSE).await;
+                } else {
+                    pause(worker, &mut paused, why).await;
+                }
+                continue;
             }
-            continue;
         };
         match slot.socket.try_accept() {
             Ok((socket, client)) => {
@@ -66,14 +68,14 @@ pub(super) async fn run(worker: &Rc<Worker>, slot: &Slot) {
                     Reaction::Wait => {
                         paused = None;
                         if slot.socket.ready().await.is_err() {
-                            pause(worker, &mut paused).await;
+                            pause(worker, &mut paused, Pause::Error).await;
                         }
                     }
                     Reaction::Next => {}
                     Reaction::Pause => {
                         WorkerCounters::add(&worker.counters.accept_errors, 1);
                         tracing::debug!(listener = %listener.name, %error, "accepting is paused");
-                        pause(worker, &mut paused).await;
+                        pause(worker, &mut paused, Pause::Error).await;
                     }
                     Reaction::Stop => return,
                 }
@@ -103,15 +105,17 @@ fn is_readable(slot: &Slot) -> bool {
     matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
 }
 
-/// The places that have to be there before a connection is taken. `None`: it has to wait in the backlog.
+/// The places that have to be there before a connection is taken. `Err`: it has to wait in the backlog, and why.
 ///
 /// The place of a listener that refuses when it is full is taken with the connection and not before: while a loop
 /// holds one only to find nobody waiting, another worker would refuse a client for whom there is a place.
-fn take_places(worker: &Worker, listener: &Listener) -> Option<(Place, Option<Place>)> {
-    let place = worker.places.try_take(worker.places_max)?;
+fn take_places(worker: &Worker, listener: &Listener) -> Result<(Place, Option<Place>), Pause> {
+    let place = worker.places.try_take(worker.places_max).ok_or(Pause::ProcessLimit)?;
     match listener.limit {
-        Some(limit) if limit.when_full == WhenFull::Wait => Some((place, Some(listener.take_place()?))),
-        _ => Some((place, None)),
+        Some(limit) if limit.when_full == WhenFull::Wait => {
+            Ok((place, Some(listener.take_place().ok_or(Pause::ListenerLimit)?)))
+        }
+        _ => Ok((place, None)),
     }
 }
 
@@ -132,28 +136,29 @@ pub(super) fn admit(worker: &Worker, accepted: Accepted) {
     runtime::spawn(connection::serve(Rc::clone(&worker.context), accepted));
 }
 
-async fn pause<'a>(worker: &'a Worker, paused: &mut Option<Paused<'a>>) {
-    paused.get_or_insert_with(|| Paused::begin(worker));
+async fn pause<'a>(worker: &'a Worker, paused: &mut Option<Paused<'a>>, why: Pause) {
+    if paused.as_ref().is_none_or(|paused| paused.why != why) {
+        *paused = Some(Paused::begin(&worker.counters, why));
+    }
     runtime::sleep(PAUSE).await;
 }
 
 /// A loop that does not accept, from its first pause until it may again.
-struct Paused<'a>(&'a Worker);
+struct Paused<'a> {
+    counters: &'a WorkerCounters,
+    why: Pause,
+}
 
 impl<'a> Paused<'a> {
-    fn begin(worker: &'a Worker) -> Self {
-        worker.paused_loops.set(worker.paused_loops.get() + 1);
-        worker.counters.accept_paused.store(true, Ordering::Relaxed);
-        WorkerCounters::add(&worker.counters.accept_pauses, 1);
-        Self(worker)
+    fn begin(counters: &'a WorkerCounters, why: Pause) -> Self {
+        counters.pause_accept(why);
+        Self { counters, why }
     }
 }
 
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
-        let others = self.0.paused_loops.get() - 1;
-        self.0.paused_loops.set(others);
-        self.0.counters.accept_paused.store(others > 0, Ordering::Relaxed);
+        self.counters.accept_again(self.why);
     }
 }
 

@@ -67,6 +67,7 @@ fn a_full_listener_resets(driver: Driver) {
     for record in proxy.records(2) {
         refused_by_sheave(&record, "limit");
     }
+    assert_eq!(proxy.metric("sheave_listener_connections_total", &["outcome=\"limit\""]), 2.0);
     for client in &mut clients {
         round_trip(client);
     }
@@ -82,7 +83,7 @@ fn a_full_listener_lets_wait(driver: Driver) {
     let settings = Settings::new(driver, &[echo.address]);
     let proxy = Proxy::start(&settings.listener("connection: {limit: 2, whenFull: Wait}"));
     let mut clients: Vec<_> = (0..2).map(|_| answered(connect(proxy.address))).collect();
-    let paused = || proxy.metric("sheave_accept_paused", &[]);
+    let paused = || proxy.metric("sheave_accept_paused", &["reason=\"listener_limit\""]);
     eventually("accepting is paused", paused, |paused| *paused >= 1.0);
     let waiting: Vec<_> = (0..3).map(|_| connect(proxy.address)).collect();
     for mut client in &waiting {
@@ -91,7 +92,7 @@ fn a_full_listener_lets_wait(driver: Driver) {
         stays_silent(client, Duration::from_millis(50));
     }
     assert_eq!((proxy.live().len(), echo.accepted()), (2, 2));
-    let pauses = proxy.metric("sheave_accept_pauses_total", &[]);
+    let pauses = proxy.metric("sheave_accept_pauses_total", &["reason=\"listener_limit\""]);
     assert!((1.0..10.0).contains(&pauses), "a pause is counted once, not at each look: {pauses}");
     clients.pop();
     for mut client in waiting {
@@ -103,6 +104,10 @@ fn a_full_listener_lets_wait(driver: Driver) {
     let records = proxy.records(5);
     assert!(records.iter().all(|record| record["outcome"] == "downstream_closed"), "{records:#?}");
     eventually("accepting goes on", paused, |paused| *paused == 0.0);
+    for other in ["process_limit", "error"] {
+        let reason = format!("reason=\"{other}\"");
+        assert_eq!(proxy.metric("sheave_accept_pauses_total", &[&reason]), 0.0, "{other}");
+    }
 }
 
 fn a_limit_is_of_one_listener(driver: Driver) {

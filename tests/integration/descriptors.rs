@@ -57,10 +57,13 @@ fn no_more_than_max_connections_are_accepted(driver: Driver) {
     assert!(records.iter().all(|record| record["outcome"] == "downstream_reset"), "{records:#?}");
 }
 
+const PROCESS_LIMIT: &str = "reason=\"process_limit\"";
+
 /// Clients come all at once and each keeps its place until told. Those for whom there is no place wait, and are served
 /// later; none sees an end before its answer.
 fn all_are_served_in_turn(listener: SocketAddr, admin: SocketAddr, is_expected: impl Fn(u32) -> bool) {
     let number = |name: &str| metric(admin, name, &[]) as u32;
+    let paused = || metric(admin, "sheave_accept_paused", &[PROCESS_LIMIT]) as u32;
     let places = number("sheave_connection_places_max");
     assert!(is_expected(places), "{places} places");
     let (gate, answered) = (RwLock::new(()), AtomicU32::new(0));
@@ -83,14 +86,16 @@ fn all_are_served_in_turn(listener: SocketAddr, admin: SocketAddr, is_expected: 
             thread::Builder::new().stack_size(128 * 1024).spawn_scoped(scope, run).unwrap();
         }
         eventually("an answer for each place", || answered.load(Ordering::Relaxed), |count| *count == places);
-        eventually("accepting is paused", || number("sheave_accept_paused"), |paused| *paused >= 1);
+        eventually("accepting is paused", paused, |paused| *paused >= 1);
         assert_eq!(number("sheave_connection_places_taken"), places);
         assert_eq!(number("sheave_accepted_connections_total"), places, "what has no place is not accepted");
         assert_eq!(answered.load(Ordering::Relaxed), places);
         drop(closed);
     });
     eventually("no place is taken", || number("sheave_connection_places_taken"), |taken| *taken == 0);
-    eventually("accepting goes on", || number("sheave_accept_paused"), |paused| *paused == 0);
+    eventually("accepting goes on", paused, |paused| *paused == 0);
+    let process_limit = metric(admin, "sheave_accept_pauses_total", &[PROCESS_LIMIT]);
+    assert!(process_limit >= 1.0 && process_limit == metric(admin, "sheave_accept_pauses_total", &[]));
     assert_eq!(number("sheave_accepted_connections_total"), CLIENTS);
     assert_eq!(number("sheave_accept_errors_total"), 0);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::telemetry::WorkerCounters;
+use crate::telemetry::{Pause, WorkerCounters};
 
 use super::{Family, Kind, Number, Samples, Scrape, Unit};
 
@@ -45,19 +45,23 @@ pub(super) static FAMILIES: &[Family] = &[
         name: "accept_paused",
         kind: Kind::Gauge,
         unit: None,
-        labels: &["worker"],
-        help: "1 while the worker does not accept for want of places or file descriptors.",
+        labels: &["worker", "reason"],
+        help: "1 while the worker does not accept, and clients wait in the backlog: for want of places of the process (`process_limit`: `limits.maxConnections`), at a listener for want of its own (`listener_limit`: `connection.limit` with `whenFull: Wait`), or because accepting failed (`error`: file descriptors or memory).",
         samples: |scrape, samples| {
-            numbers(scrape, samples, |worker| worker.accept_paused.load(Ordering::Relaxed))
+            pauses(scrape, samples, |worker, why| {
+                u64::from(worker.accept_paused[why as usize].load(Ordering::Relaxed) > 0)
+            })
         },
     },
     Family {
         name: "accept_pauses",
         kind: Kind::Counter,
         unit: None,
-        labels: &["worker"],
-        help: "How often the worker stopped accepting.",
-        samples: |scrape, samples| each(scrape, samples, |worker| &worker.accept_pauses),
+        labels: &["worker", "reason"],
+        help: "How often the worker stopped accepting, by the same reasons.",
+        samples: |scrape, samples| {
+            pauses(scrape, samples, |worker, why| worker.accept_pauses[why as usize].load(Ordering::Relaxed))
+        },
     },
     Family {
         name: "worker_active_connections",
@@ -167,6 +171,19 @@ fn each(
     counter: impl Fn(&WorkerCounters) -> &AtomicU64,
 ) -> fmt::Result {
     numbers(scrape, samples, |worker| counter(worker).load(Ordering::Relaxed))
+}
+
+fn pauses(
+    scrape: &Scrape<'_>,
+    samples: &mut Samples<'_>,
+    read: impl Fn(&WorkerCounters, Pause) -> u64,
+) -> fmt::Result {
+    for (worker, counters) in scrape.shared.counters.iter().enumerate() {
+        for why in Pause::ALL {
+            samples.put(&[&worker.to_string(), why.label()], read(counters, why))?;
+        }
+    }
+    Ok(())
 }
 
 fn runtime(scrape: &Scrape<'_>, samples: &mut Samples<'_>) -> fmt::Result {

@@ -74,7 +74,7 @@ fn state(worker: &WorkerCounters, heartbeat: Duration, stalled_after: Duration) 
         ("bad", "stuck")
     } else if worker.runs_late.load(Ordering::Relaxed) {
         ("bad", "runs late")
-    } else if worker.accept_paused.load(Ordering::Relaxed) {
+    } else if worker.is_accept_paused() {
         ("warn", "full")
     } else {
         ("ok", "keeps up")
