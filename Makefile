@@ -12,7 +12,7 @@ SHELL_SCRIPTS := $(filter-out %.txt %.py %/__pycache__,$(wildcard scripts/*)) .c
 	$(addprefix tests/cluster/,archive build check cluster lib.sh lifecycle.sh node)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build image demo test fuzz e2e e2e-full cluster lint tidy chart manifests fmt audit guard bench bench-faults profile clean
+.PHONY: help setup build image demo test fuzz asan e2e e2e-full cluster lint tidy chart manifests fmt audit guard bench bench-faults profile clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ test: ## Run every test that needs no Kubernetes
 fuzz: ## Fuzz every parser of bytes from outside, a minute each (ARGS=seconds)
 	@scripts/setup fuzz
 	@CARGO="$(CARGO)" scripts/fuzz $(ARGS)
+
+asan: ## Run the tests of the data path under AddressSanitizer (ARGS=part of a name)
+	@scripts/setup test
+	@CARGO="$(CARGO)" scripts/asan $(ARGS)
 
 e2e: ## Run the end-to-end tests in Kubernetes: one of its own (as root), or KUBECONFIG's
 	@CARGO="$(CARGO)" scripts/e2e $(ARGS)
