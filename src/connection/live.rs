@@ -23,6 +23,7 @@ use crate::telemetry::{LiveConnection, LongLived, Outcome, Parent, Side, TraceId
 use crate::worker::runtime::SocketHandle;
 
 pub(super) use flags::Flag;
+pub(super) use times::Elapsed;
 
 use super::postgres::Asks;
 use super::proxy;

@@ -9,7 +9,7 @@ use crate::routing::{Endpoint, Route, Upstream};
 use crate::telemetry::{Attempt, ConnectionRecord, Outcome, Report, Timeline, Wants, WorkerCounters};
 use crate::worker::runtime::SocketHandle;
 
-use super::live::{Direction, Flag};
+use super::live::{Direction, Elapsed, Flag};
 use super::{Context, Live};
 
 /// Lives as long as the connection's task. Dropped without a verdict (a panic, a task that is dropped), it still
@@ -17,11 +17,11 @@ use super::{Context, Live};
 pub(super) struct Recorder {
     context: Rc<Context>,
     live: Rc<Live>,
-    proxy_ended: Option<Instant>,
+    proxy_ended: Option<Elapsed>,
     route: Option<Name>,
-    routed: Option<Instant>,
-    connect_started: Option<Instant>,
-    connect_ended: Option<Instant>,
+    routed: Option<Elapsed>,
+    connect_started: Option<Elapsed>,
+    connect_ended: Option<Elapsed>,
     attempts: Vec<Attempt>,
     outcome: Outcome,
 }
@@ -43,12 +43,12 @@ impl Recorder {
 
     /// No header of the PROXY protocol is waited for any more.
     pub(super) fn introduced(&mut self) {
-        self.proxy_ended = Some(Instant::now());
+        self.proxy_ended = Some(self.live.elapsed_at(Instant::now()));
     }
 
     pub(super) fn routed(&mut self, route: &Route, upstream: &Arc<Upstream>) {
         self.route = Some(route.name.clone());
-        self.routed = Some(Instant::now());
+        self.routed = Some(self.live.elapsed_at(Instant::now()));
         self.live.set_upstream(upstream);
     }
 
@@ -59,21 +59,24 @@ impl Recorder {
         started: Instant,
         result: Result<&SocketHandle, Outcome>,
     ) {
-        let (ended, failure) = (Instant::now(), result.err());
+        let at = |instant| self.live.elapsed_at(instant);
+        let (started, ended, failure) = (at(started), at(Instant::now()), result.err());
         // Of two at once, the one that began later may end first; and who was outpaced ends when it is connected already.
         self.connect_started = Some(self.connect_started.map_or(started, |first| first.min(started)));
         if failure != Some(Outcome::Outpaced) {
             self.connect_ended = Some(ended);
         }
-        let since_accept = |instant: Instant| instant.duration_since(self.live.accepted);
         let socket = result.ok().filter(|_| self.context.sampling.trace.is_on());
         let attempt = Attempt {
             endpoint: endpoint.address,
             pod: endpoint.pod.clone(),
-            local: socket.and_then(SocketHandle::local_address),
-            started: since_accept(started),
-            handshake_started: self.live.take_handshake(endpoint.address).map(since_accept),
-            ended: since_accept(ended),
+            local: socket.and_then(SocketHandle::local_address).map(Box::new),
+            started: started.get(),
+            handshake_started: self
+                .live
+                .take_handshake(endpoint.address)
+                .map(|at| self.live.elapsed_at(at).get()),
+            ended: ended.get(),
             failure,
             reason: failure.and_then(|_| self.live.take_failure()),
         };
@@ -82,14 +85,15 @@ impl Recorder {
             self.attempts.reserve_exact(1);
         }
         self.attempts.push(attempt);
-        if self.attempts.len() > 1 || self.context.sampling.is_slow(since_accept(ended)) {
+        if self.attempts.len() > 1 || self.context.sampling.is_slow(ended.get()) {
             self.live.set(Flag::IsNotable, true);
         }
     }
 
     /// When it got its endpoint.
     pub(super) fn connected_at(&self) -> Option<Instant> {
-        self.connect_ended.filter(|_| self.live.endpoint().is_some())
+        let ended = self.connect_ended.filter(|_| self.live.endpoint().is_some())?;
+        Some(self.live.accepted + ended.get())
     }
 
     /// How it ended. The record is written when the recorder is dropped, right after.
@@ -99,7 +103,6 @@ impl Recorder {
 
     fn record(&mut self) -> ConnectionRecord {
         let live = &self.live;
-        let since_accept = |instant: Instant| instant.duration_since(live.accepted);
         let ended = live.accepted.elapsed();
         ConnectionRecord {
             id: live.id,
@@ -122,10 +125,10 @@ impl Recorder {
             timeline: Timeline {
                 // Kept nowhere, as every connection would have to.
                 accepted: SystemTime::now().checked_sub(ended).unwrap_or(SystemTime::UNIX_EPOCH),
-                proxy_ended: self.proxy_ended.map(since_accept),
-                routed: self.routed.map(since_accept),
-                connect_started: self.connect_started.map(since_accept),
-                connect_ended: self.connect_ended.map(since_accept),
+                proxy_ended: self.proxy_ended.map(Elapsed::get),
+                routed: self.routed.map(Elapsed::get),
+                connect_started: self.connect_started.map(Elapsed::get),
+                connect_ended: self.connect_ended.map(Elapsed::get),
                 first_byte_downstream: live.first_byte(Direction::Received),
                 first_byte_upstream: live.first_byte(Direction::Sent),
                 half_close_downstream: live.end_passed_on(Direction::Received),

@@ -31,12 +31,12 @@ pub(super) fn run<'a>(
     downstream: &'a Stream,
     upstream: &'a Stream,
 ) -> impl Future<Output = Outcome> + use<'a> {
-    // Outside: every idle connection would hold these two references twice.
-    let relay = Relay::new(context, live);
+    // Outside: every idle connection would hold these references twice.
+    let relay = Relay::new(context, live, downstream, upstream);
     async move {
-        let (received, sent) = halves(&relay, downstream, upstream);
+        let (received, sent) = relay.halves();
         join(received.run(), sent.run()).await;
-        conclude(&relay, downstream, upstream)
+        relay.conclude()
     }
 }
 
@@ -48,34 +48,18 @@ pub(super) async fn run_after(
     upstream: &Stream,
     first: Vec<u8>,
 ) -> Outcome {
-    let relay = Relay::new(context, live);
-    let (received, sent) = halves(&relay, downstream, upstream);
+    let relay = Relay::new(context, live, downstream, upstream);
+    let (received, sent) = relay.halves();
     join(received.run_after(first), sent.run()).await;
-    conclude(&relay, downstream, upstream)
-}
-
-fn halves<'a>(relay: &'a Relay<'a>, downstream: &'a Stream, upstream: &'a Stream) -> (Half<'a>, Half<'a>) {
-    let received = Half { relay, from: downstream, to: upstream, direction: Direction::Received };
-    let sent = Half { relay, from: upstream, to: downstream, direction: Direction::Sent };
-    (received, sent)
-}
-
-/// Both directions have ended.
-fn conclude(relay: &Relay<'_>, downstream: &Stream, upstream: &Stream) -> Outcome {
-    match relay.live.broken.get() {
-        // Who was to hear of it has heard.
-        _ if relay.explained.get().is_some() => {}
-        Some(Side::Downstream) => upstream.abort(),
-        Some(_) => downstream.abort(),
-        None => {}
-    }
-    relay.outcome()
+    relay.conclude()
 }
 
 /// What the two directions share.
 struct Relay<'a> {
     context: &'a Context,
     live: &'a Live,
+    downstream: &'a Stream,
+    upstream: &'a Stream,
     /// Whose stream ended first.
     first_end: Cell<Option<Side>>,
     /// What the side that broke first did, if that is known better than by its name.
@@ -85,8 +69,6 @@ struct Relay<'a> {
 /// One direction.
 struct Half<'a> {
     relay: &'a Relay<'a>,
-    from: &'a Stream,
-    to: &'a Stream,
     direction: Direction,
 }
 
@@ -110,8 +92,25 @@ enum Step {
 }
 
 impl<'a> Relay<'a> {
-    fn new(context: &'a Context, live: &'a Live) -> Self {
-        Self { context, live, first_end: Cell::new(None), explained: Cell::new(None) }
+    fn new(context: &'a Context, live: &'a Live, downstream: &'a Stream, upstream: &'a Stream) -> Self {
+        Self { context, live, downstream, upstream, first_end: Cell::new(None), explained: Cell::new(None) }
+    }
+
+    fn halves(&'a self) -> (Half<'a>, Half<'a>) {
+        let half = |direction| Half { relay: self, direction };
+        (half(Direction::Received), half(Direction::Sent))
+    }
+
+    /// Both directions have ended.
+    fn conclude(&self) -> Outcome {
+        match self.live.broken.get() {
+            // Who was to hear of it has heard.
+            _ if self.explained.get().is_some() => {}
+            Some(Side::Downstream) => self.upstream.abort(),
+            Some(_) => self.downstream.abort(),
+            None => {}
+        }
+        self.outcome()
     }
 
     fn outcome(&self) -> Outcome {
@@ -139,7 +138,21 @@ impl<'a> Relay<'a> {
     }
 }
 
-impl Half<'_> {
+impl<'a> Half<'a> {
+    fn from(&self) -> &'a Stream {
+        match self.direction {
+            Direction::Received => self.relay.downstream,
+            Direction::Sent => self.relay.upstream,
+        }
+    }
+
+    fn to(&self) -> &'a Stream {
+        match self.direction {
+            Direction::Received => self.relay.upstream,
+            Direction::Sent => self.relay.downstream,
+        }
+    }
+
     async fn run_after(&self, first: Vec<u8>) {
         self.relay.live.arrived(self.direction);
         match self.write_rest(&first).await {
@@ -152,21 +165,40 @@ impl Half<'_> {
         }
     }
 
-    async fn run(&self) {
-        let mut step = self.copy().await;
-        loop {
-            step = match step {
-                // In a box, as few connections ever come to it.
-                Step::Bulk(pipe) => Box::pin(self.splice(pipe)).await,
-                Step::Calm | Step::Unbuffered => self.copy().await,
-                Step::End => return self.end(),
-                Step::ReadFailed | Step::Truncated => return self.read_failed(),
-                Step::WaitFailed => return self.relay.live.end(Outcome::Internal),
-                // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
-                // to find out, and to end with.
-                Step::WriteFailed | Step::WornOut => return self.relay.broke(self.writing_side()),
+    /// Not an async function, as [`Self::copy`] is none: each idle connection would hold the arguments twice.
+    fn run(&self) -> impl Future<Output = ()> + use<'_> {
+        async move {
+            loop {
+                let step = self.copy().await;
+                let step = self.splice_bulk(step).await;
+                if self.ends_with(step) {
+                    return;
+                }
             }
         }
+    }
+
+    /// Apart, so that while copying, which is where idle connections wait, no step is kept.
+    async fn splice_bulk(&self, step: Step) -> Step {
+        match step {
+            // In a box, as few connections ever come to it.
+            Step::Bulk(pipe) => Box::pin(self.splice(pipe)).await,
+            step => step,
+        }
+    }
+
+    /// Does what is left to do at the end of the direction. `false`: it goes on, by copying.
+    fn ends_with(&self, step: Step) -> bool {
+        match step {
+            Step::Bulk(_) | Step::Calm | Step::Unbuffered => return false,
+            Step::End => self.end(),
+            Step::ReadFailed | Step::Truncated => self.read_failed(),
+            Step::WaitFailed => self.relay.live.end(Outcome::Internal),
+            // What the reader of our bytes has sent before it broke may still be read: that is the other direction's
+            // to find out, and to end with.
+            Step::WriteFailed | Step::WornOut => self.relay.broke(self.writing_side()),
+        }
+        true
     }
 
     fn end(&self) {
@@ -182,7 +214,7 @@ impl Half<'_> {
     }
 
     fn pass_end_on(&self) {
-        self.to.finish_writing();
+        self.to().finish_writing();
         self.relay.live.passed_end_on(self.direction);
     }
 
@@ -194,7 +226,7 @@ impl Half<'_> {
 
     fn read_failed(&self) {
         self.relay.broke(self.reading_side());
-        self.to.abort();
+        self.to().abort();
     }
 
     fn reading_side(&self) -> Side {

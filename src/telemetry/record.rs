@@ -92,8 +92,9 @@ pub struct Attempt {
     pub endpoint: SocketAddr,
     /// What the endpoint is called in its cluster.
     pub pod: Option<Name>,
-    /// From where it connected; `None` too where nobody has looked, because no traces are kept.
-    pub local: Option<SocketAddr>,
+    /// From where it connected; `None` too where nobody has looked, because no traces are kept. Apart, so that the others need no
+    /// room for it.
+    pub local: Option<Box<SocketAddr>>,
     /// Since the connection was accepted.
     pub started: Duration,
     /// When it was connected and its TLS handshake began, if it came to that.

@@ -12,8 +12,8 @@ use crate::worker::runtime::SocketHandle;
 use super::{Direction, Live};
 
 /// Nanoseconds since its connection was accepted. (And one more, so that none at all takes no more room.)
-#[derive(Clone, Copy)]
-struct Elapsed(NonZeroU64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::connection) struct Elapsed(NonZeroU64);
 
 /// Of each connection a few words, so as small as can be.
 #[derive(Default)]
@@ -30,16 +30,25 @@ pub(super) struct Times {
 
 impl Elapsed {
     fn since(accepted: Instant) -> Self {
-        let nanoseconds = u64::try_from(accepted.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Self::of(accepted.elapsed())
+    }
+
+    fn of(duration: Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
-    fn get(self) -> Duration {
+    pub(in crate::connection) fn get(self) -> Duration {
         Duration::from_nanos(self.0.get() - 1)
     }
 }
 
 impl Live {
+    /// So long after it was accepted.
+    pub(in crate::connection) fn elapsed_at(&self, instant: Instant) -> Elapsed {
+        Elapsed::of(instant.saturating_duration_since(self.accepted))
+    }
+
     /// Bytes were read that go this way. Whether these are the first ones.
     pub(super) fn note_bytes(&self, direction: Direction) -> bool {
         let first = &self.times.first_bytes[direction as usize];

@@ -17,7 +17,7 @@ use crate::telemetry::{Outcome, Side, WorkerCounters};
 use crate::worker::runtime::{self, READ_BUFFER_LEN, Stream};
 
 use super::copy::FULL_READS;
-use super::{Context, Half, Live, Relay, Step, conclude, halves, would_block};
+use super::{Context, Half, Live, Relay, Step, would_block};
 
 /// After so many bytes in one go the worker's other connections get their turn. Encrypting makes them dear.
 const TURN_BYTES: usize = 128 * 1024;
@@ -41,13 +41,13 @@ pub(in crate::connection) async fn run_secure(
     upstream: End<'_>,
     first: Vec<u8>,
 ) -> Outcome {
-    let relay = Relay::new(context, live);
-    let (received, sent) = halves(&relay, downstream.stream, upstream.stream);
+    let relay = Relay::new(context, live, downstream.stream, upstream.stream);
+    let (received, sent) = relay.halves();
     let half = |half, from, to| SecureHalf { half, from, to, spoke_after_end: Cell::new(false) };
     let received = half(received, downstream.secure, upstream.secure);
     let sent = half(sent, upstream.secure, downstream.secure);
     join(received.run(first), sent.run(Vec::new())).await;
-    conclude(&relay, downstream.stream, upstream.stream)
+    relay.conclude()
 }
 
 struct SecureHalf<'a> {
@@ -123,7 +123,7 @@ impl SecureHalf<'_> {
     }
 
     async fn copy_completed(&self) -> Result<usize, Step> {
-        let (length, next) = match self.half.from.read_managed().await {
+        let (length, next) = match self.half.from().read_managed().await {
             Ok(Some(mut buffer)) => (buffer.len(), self.take(&mut buffer)?),
             Ok(None) => return Err(self.ended()),
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -139,7 +139,7 @@ impl SecureHalf<'_> {
 
     async fn copy_ready(&self) -> Result<usize, Step> {
         let (length, next) = loop {
-            self.half.from.read_ready().await.map_err(|_| Step::WaitFailed)?;
+            self.half.from().read_ready().await.map_err(|_| Step::WaitFailed)?;
             match self.take_now() {
                 Err(Step::Calm) => {}
                 taken => break taken?,
@@ -157,11 +157,11 @@ impl SecureHalf<'_> {
         let Some(from) = self.from else {
             let Scratch { wire, ciphertext, .. } = scratch;
             wire.resize(BULK_READ_LEN.max(wire.len()), 0);
-            let length = self.half.from.try_read(wire).map_err(failed)?;
+            let length = self.half.from().try_read(wire).map_err(failed)?;
             let bytes = wire.get(..length).filter(|bytes| !bytes.is_empty());
             return Ok((length, self.hand_on(bytes.ok_or_else(|| self.ended())?, ciphertext)?));
         };
-        match from.read(self.half.from, BULK_READ_LEN, scratch).map_err(failed)? {
+        match from.read(self.half.from(), BULK_READ_LEN, scratch).map_err(failed)? {
             (0, _) => Err(self.ended()),
             (length, result) => Ok((length, self.hand_on_taken(result, scratch)?)),
         }
@@ -172,7 +172,7 @@ impl SecureHalf<'_> {
         let scratch = &mut *self.half.relay.context.secure_scratch.borrow_mut();
         match self.from {
             Some(from) => {
-                let result = from.receive(self.half.from, bytes, scratch);
+                let result = from.receive(self.half.from(), bytes, scratch);
                 self.hand_on_taken(result, scratch)
             }
             None => self.hand_on(bytes, &mut scratch.ciphertext),
@@ -196,7 +196,7 @@ impl SecureHalf<'_> {
         self.half.relay.live.arrived(self.half.direction);
         self.spoke_after_end.set(self.half.relay.first_end.get().is_some());
         let Some(to) = self.to else {
-            let written = match self.half.to.try_write(plaintext) {
+            let written = match self.half.to().try_write(plaintext) {
                 Ok(written) => written,
                 Err(error) if would_block(&error) => 0,
                 Err(_) => return Err(Step::WriteFailed),
@@ -204,7 +204,7 @@ impl SecureHalf<'_> {
             self.half.moved(written);
             return Ok(Next::Rest(plaintext.get(written..).unwrap_or_default().to_vec()));
         };
-        match to.send(self.half.to, plaintext, ciphertext) {
+        match to.send(self.half.to(), plaintext, ciphertext) {
             Ok(()) => {
                 self.half.moved(plaintext.len());
                 Ok(Next::Queue)
@@ -233,8 +233,8 @@ impl SecureHalf<'_> {
     /// Waits until the socket of the other side has taken what its TLS has queued.
     async fn clear(&self, to: &Secure) -> io::Result<()> {
         while !to.is_clear() {
-            self.half.to.write_ready().await?;
-            if to.flush(self.half.to)? {
+            self.half.to().write_ready().await?;
+            if to.flush(self.half.to())? {
                 // They were counted when they were encrypted, and are handed on only now.
                 self.half.moved(0);
             }
@@ -304,7 +304,7 @@ impl SecureHalf<'_> {
         if let Some(to) = self.to.filter(|_| is_told)
             && self.half.relay.live.broken.get().is_none()
         {
-            let finished = to.finish(self.half.to).is_ok() && self.clear(to).await.is_ok();
+            let finished = to.finish(self.half.to()).is_ok() && self.clear(to).await.is_ok();
             if !finished {
                 return self.half.relay.broke(self.half.writing_side());
             }
@@ -335,7 +335,7 @@ impl SecureHalf<'_> {
         if self.to.is_some() && !self.from.is_some_and(Secure::has_failed) {
             return half.pass_end_on();
         }
-        while !half.to.has_sent_all() && !half.relay.live.is_ending() {
+        while !half.to().has_sent_all() && !half.relay.live.is_ending() {
             runtime::sleep(LOOK_INTERVAL).await;
         }
         half.read_failed();

@@ -25,7 +25,7 @@ impl Half<'_> {
         let mut turn = 0;
         let mut woken = false;
         loop {
-            match self.from.try_splice_into(&pipe.writer, PIPE_BYTES_MAX) {
+            match self.from().try_splice_into(&pipe.writer, PIPE_BYTES_MAX) {
                 // The end of the stream, or urgent data, which splice(2) cannot pass: only a read can tell.
                 Ok(0) => {
                     pipes.put_back(pipe);
@@ -46,7 +46,7 @@ impl Half<'_> {
                 }
                 Err(error) if would_block(&error) => {
                     pipes.put_back(pipe);
-                    if self.from.read_ready().await.is_err() {
+                    if self.from().read_ready().await.is_err() {
                         return Step::WaitFailed;
                     }
                     woken = true;
@@ -76,7 +76,7 @@ impl Half<'_> {
     /// Empties the pipe into the other side.
     async fn flush(&self, pipe: &Pipe, mut length: usize) -> io::Result<()> {
         while length > 0 {
-            match self.to.try_splice_from(&pipe.reader, length) {
+            match self.to().try_splice_from(&pipe.reader, length) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(moved) => {
                     length = length.saturating_sub(moved);
@@ -85,7 +85,7 @@ impl Half<'_> {
                 }
                 Err(error) if would_block(&error) => {
                     let _until_ready = self.waiting();
-                    self.to.write_ready().await?;
+                    self.to().write_ready().await?;
                 }
                 Err(error) => return Err(error),
             }

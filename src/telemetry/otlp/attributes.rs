@@ -62,7 +62,7 @@ pub(super) fn of_attempt(
     span.show("server.address", attempt.endpoint.ip().to_canonical());
     span.put("server.port", attempt.endpoint.port());
     peer(span, attempt.endpoint);
-    local(span, attempt.local);
+    local(span, attempt.local.as_deref().copied());
     transport(span, attempt.endpoint);
     if let Some(upstream) = &record.upstream {
         span.put("service.peer.name", &**upstream);

@@ -10,23 +10,29 @@ use std::io;
 use compio::driver::op::{RecvFlags, RecvManaged, ResultTakeBuffer};
 use compio::driver::{BufferRef, Extra, PollFirst, SharedFd};
 use compio::runtime::{Runtime, Submit};
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use socket2::Socket;
 
 type Receiving = Submit<RecvManaged<SharedFd<Socket>>, Extra>;
 
 /// `None` at the end of the stream. `was_emptied`: whether the last call left nothing, so that the next need not look before
 /// it waits.
-pub(super) async fn receive(
+pub(super) fn receive<'a>(
     socket: &SharedFd<Socket>,
-    was_emptied: &Cell<bool>,
-) -> io::Result<Option<BufferRef>> {
-    let receiving = begin(socket, was_emptied.get())?;
-    let (result, extra) = receiving.await;
-    if let Ok(is_left) = extra.sock_nonempty() {
-        was_emptied.set(!is_left);
-    }
-    // SAFETY: the length is the one with which the operation that filled this very buffer completed.
-    unsafe { result.take_buffer() }
+    was_emptied: &'a Cell<bool>,
+) -> impl Future<Output = io::Result<Option<BufferRef>>> + use<'a> {
+    let receiving = match begin(socket, was_emptied.get()) {
+        Ok(receiving) => receiving,
+        Err(error) => return Either::Left(ready(Err(error))),
+    };
+    Either::Right(receiving.map(|(result, extra)| {
+        if let Ok(is_left) = extra.sock_nonempty() {
+            was_emptied.set(!is_left);
+        }
+        // SAFETY: the length is the one with which the operation that filled this very buffer completed.
+        unsafe { result.take_buffer() }
+    }))
 }
 
 fn begin(socket: &SharedFd<Socket>, was_emptied: bool) -> io::Result<Receiving> {

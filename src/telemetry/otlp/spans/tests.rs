@@ -290,7 +290,7 @@ fn an_attempt_says_which_pod_of_which_service() {
         port: PortRef::Number(5432),
     }));
     record.attempts[0].pod = Some("pg-0".into());
-    record.attempts[0].local = Some(([127, 0, 0, 3], 40_000).into());
+    record.attempts[0].local = Some(Box::new(([127, 0, 0, 3], 40_000).into()));
     let spans = spans_of(&record);
     for (key, expected) in [
         ("k8s.namespace.name", "db"),
