@@ -17,7 +17,7 @@ mod record;
 mod sampling;
 mod sinks;
 
-pub use counters::{Pause, WorkerCounters, WorkerRuntime};
+pub use counters::{Pause, Shown, WorkerCounters, WorkerRuntime};
 pub use failures::Failures;
 pub use histogram::{Exemplar, Histogram, Traced, quantile};
 pub use identity::{TraceId, span_id, trace_id};

@@ -198,7 +198,7 @@ impl Worker {
     async fn beat(&self) {
         let mut watermark = self.loop_lag.map(Watermark::of_lag);
         loop {
-            self.counters.heartbeat.store(process_clock_ms(), Ordering::Relaxed);
+            self.counters.shown.heartbeat.store(process_clock_ms(), Ordering::Relaxed);
             let due = Instant::now() + HEARTBEAT;
             runtime::sleep(HEARTBEAT).await;
             #[cfg(feature = "faults")]
@@ -213,7 +213,7 @@ impl Worker {
 
     /// Says that the loop runs too late for new connections, or no longer does.
     fn run_late(&self, is_late: bool, lag: Duration) {
-        self.counters.runs_late.store(is_late, Ordering::Relaxed);
+        self.counters.shown.runs_late.store(is_late, Ordering::Relaxed);
         let (worker, bound) = (self.context.worker, self.loop_lag.unwrap_or_default());
         if is_late {
             tracing::warn!(

@@ -100,7 +100,7 @@ impl Context {
 impl Context {
     /// Whether a new connection would be at the expense of those that are there.
     pub(super) fn is_overloaded(&self) -> bool {
-        self.memory.is_short() || self.counters.runs_late.load(Ordering::Relaxed)
+        self.memory.is_short() || self.counters.shown.runs_late.load(Ordering::Relaxed)
     }
 }
 

@@ -178,6 +178,6 @@ impl Registry {
     }
 
     fn count_active(&self) {
-        self.counters.active.store(self.connections.borrow().len() as u64, Ordering::Relaxed);
+        self.counters.shown.active.store(self.connections.borrow().len() as u64, Ordering::Relaxed);
     }
 }

@@ -92,7 +92,7 @@ impl Totals {
             failed,
             bytes_received: sum(|worker| &worker.bytes_received),
             bytes_sent: sum(|worker| &worker.bytes_sent),
-            live: sum(|worker| &worker.active),
+            live: sum(|worker| &worker.shown.active),
         }
     }
 }

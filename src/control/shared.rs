@@ -145,7 +145,7 @@ impl Shared {
         self.counters
             .iter()
             .map(|counters| {
-                let beat = counters.heartbeat.load(std::sync::atomic::Ordering::Relaxed);
+                let beat = counters.shown.heartbeat.load(std::sync::atomic::Ordering::Relaxed);
                 Duration::from_millis(now.saturating_sub(beat))
             })
             .collect()

@@ -86,7 +86,7 @@ impl Builder {
         }
         let counters: Vec<Arc<WorkerCounters>> = (0..WORKERS).map(|_| Arc::default()).collect();
         for worker in &counters {
-            worker.heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
+            worker.shown.heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
         }
         let (live, inboxes) = LiveDirectory::new(WORKERS);
         let telemetry = Views {

@@ -53,7 +53,7 @@ pub struct WorkerCounters {
     pub accept_paused: [AtomicU64; Pause::ALL.len()],
     /// How often it began not to, in the same order.
     pub accept_pauses: [AtomicU64; Pause::ALL.len()],
-    pub active: AtomicU64,
+    pub shown: Shown,
     /// Bytes handed to endpoints.
     pub bytes_received: AtomicU64,
     /// Bytes handed to clients.
@@ -69,16 +69,25 @@ pub struct WorkerCounters {
     pub records_dropped: AtomicU64,
     /// Processor time for which the thread was busy, in microseconds.
     pub cpu_us: AtomicU64,
-    /// Milliseconds of the process clock at the last turn of the heartbeat.
-    pub heartbeat: AtomicU64,
     /// How much later than asked for the last heartbeat came, in microseconds.
     pub loop_lag_us: AtomicU64,
     /// The same of all heartbeats.
     loop_lag: Mutex<Histogram>,
-    /// Whether the loop runs too late for new connections.
-    pub runs_late: AtomicBool,
     pub runtime: OnceLock<WorkerRuntime>,
     ledger: Mutex<Ledger>,
+}
+
+/// What other workers read at every connection that they accept. On lines of its own: beside the counters of bytes, each of
+/// these looks would take their line from the worker, which writes there with every read.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Shown {
+    /// Live connections.
+    pub active: AtomicU64,
+    /// Milliseconds of the process clock at the last turn of the heartbeat.
+    pub heartbeat: AtomicU64,
+    /// Whether the loop runs too late for new connections.
+    pub runs_late: AtomicBool,
 }
 
 impl WorkerCounters {
@@ -124,5 +133,29 @@ impl WorkerCounters {
     /// Reads or prunes the ledger.
     pub fn with_ledger<T>(&self, read: impl FnOnce(&mut Ledger) -> T) -> T {
         read(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::mem::{align_of, offset_of, size_of};
+
+    /// Of a cache line and the one that the prefetcher fetches with it.
+    const PAIR: usize = 128;
+
+    #[test]
+    fn what_others_read_is_not_beside_what_every_read_writes() {
+        assert_eq!(size_of::<Shown>(), PAIR);
+        assert_eq!((align_of::<WorkerCounters>() % PAIR, offset_of!(WorkerCounters, shown) % PAIR), (0, 0));
+        let written = [
+            offset_of!(WorkerCounters, bytes_received),
+            offset_of!(WorkerCounters, bytes_sent),
+            offset_of!(WorkerCounters, bytes_spliced),
+            offset_of!(WorkerCounters, ledger),
+        ];
+        let shown = offset_of!(WorkerCounters, shown) / PAIR;
+        assert!(written.iter().all(|offset| offset / PAIR != shown), "{written:?}");
     }
 }

@@ -57,7 +57,7 @@ impl Crew {
     pub(super) fn give(&self, accepted: Accepted, mine: usize) -> Option<Accepted> {
         let others = self.all.iter().enumerate().filter(|(index, _)| *index != self.me);
         // One that refuses new connections always has the fewest.
-        let ready = others.filter(|(_, member)| !member.counters.runs_late.load(Ordering::Relaxed));
+        let ready = others.filter(|(_, member)| !member.counters.shown.runs_late.load(Ordering::Relaxed));
         let counted = ready.map(|(_, member)| (member.load(), member));
         let Some((least, member)) = counted.min_by_key(|(load, _)| *load) else { return Some(accepted) };
         if !leads(mine, least) || !member.comes_to_it() {
@@ -87,13 +87,14 @@ impl Crew {
 
 impl Member {
     fn load(&self) -> usize {
-        let active = usize::try_from(self.counters.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
+        let active =
+            usize::try_from(self.counters.shown.active.load(Ordering::Relaxed)).unwrap_or(usize::MAX);
         active.saturating_add(self.waiting.load(Ordering::Relaxed))
     }
 
     /// Whether it will serve soon what it is given.
     fn comes_to_it(&self) -> bool {
-        let beat = self.counters.heartbeat.load(Ordering::Relaxed);
+        let beat = self.counters.shown.heartbeat.load(Ordering::Relaxed);
         self.waiting.load(Ordering::Relaxed) < WAITING_MAX
             && process_clock_ms().saturating_sub(beat) < STANDS_STILL_MS
     }
@@ -163,7 +164,7 @@ mod tests {
 
     fn crews(count: usize) -> (Vec<Arc<WorkerCounters>>, Vec<Crew>) {
         let counters: Vec<Arc<WorkerCounters>> = (0..count).map(|_| Arc::default()).collect();
-        counters.iter().for_each(|one| one.heartbeat.store(process_clock_ms(), Ordering::Relaxed));
+        counters.iter().for_each(|one| one.shown.heartbeat.store(process_clock_ms(), Ordering::Relaxed));
         let crews = Crew::of(&counters);
         (counters, crews)
     }
@@ -177,8 +178,8 @@ mod tests {
     #[test]
     fn the_one_with_the_fewest_gets_it() {
         let (counters, crews) = crews(3);
-        counters[1].active.store(20, Ordering::Relaxed);
-        counters[2].active.store(10, Ordering::Relaxed);
+        counters[1].shown.active.store(20, Ordering::Relaxed);
+        counters[2].shown.active.store(10, Ordering::Relaxed);
         let table = table(CONFIG, &RouteTable::empty());
         assert!(crews[0].give(accepted(&table), 18).is_some(), "18 is no clear lead on 10");
         assert!(crews[0].give(accepted(&table), 30).is_none());
@@ -190,9 +191,9 @@ mod tests {
     fn who_refuses_or_stands_still_gets_none() {
         let (counters, crews) = crews(2);
         let table = table(CONFIG, &RouteTable::empty());
-        counters[1].runs_late.store(true, Ordering::Relaxed);
+        counters[1].shown.runs_late.store(true, Ordering::Relaxed);
         assert!(crews[0].give(accepted(&table), 100).is_some());
-        counters[1].runs_late.store(false, Ordering::Relaxed);
+        counters[1].shown.runs_late.store(false, Ordering::Relaxed);
         for _ in 0..WAITING_MAX {
             assert!(crews[0].give(accepted(&table), 1_000).is_none());
         }

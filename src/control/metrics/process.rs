@@ -106,7 +106,7 @@ pub(super) static FAMILIES: &[Family] = &[
         help: "1 while new connections are refused for `limits.overload`: for want of `memory`, or because at least one \
                worker's loop runs late (`loop_lag`), which then refuses its own.",
         samples: |scrape, samples| {
-            let runs_late = |counters: &Arc<WorkerCounters>| counters.runs_late.load(Ordering::Relaxed);
+            let runs_late = |counters: &Arc<WorkerCounters>| counters.shown.runs_late.load(Ordering::Relaxed);
             samples.put(&["memory"], scrape.shared.limits.memory.is_short())?;
             samples.put(&["loop_lag"], scrape.shared.counters.iter().any(runs_late))
         },

@@ -69,7 +69,7 @@ pub(super) static FAMILIES: &[Family] = &[
         unit: None,
         labels: &["worker"],
         help: "Live connections of the worker.",
-        samples: |scrape, samples| each(scrape, samples, |worker| &worker.active),
+        samples: |scrape, samples| each(scrape, samples, |worker| &worker.shown.active),
     },
     Family {
         name: "worker",

@@ -71,7 +71,10 @@ fn livez_names_the_worker_that_is_stuck() {
     }
     .start();
     let beat = |worker: usize| {
-        control.counters[worker].heartbeat.store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
+        control.counters[worker]
+            .shown
+            .heartbeat
+            .store(crate::telemetry::process_clock_ms(), Ordering::Relaxed);
     };
     eventually("worker 1 stuck", || {
         beat(0);

@@ -14,7 +14,7 @@ const UPSTREAMS: usize = 5;
 pub(super) fn show(shared: &Shared, table: &RouteTable) -> Markup {
     let upstreams = || table.upstreams.values().filter_map(|one| Some((one, one.problem.as_ref()?)));
     let more = upstreams().count().saturating_sub(UPSTREAMS);
-    let late = shared.counters.iter().filter(|worker| worker.runs_late.load(Ordering::Relaxed)).count();
+    let late = shared.counters.iter().filter(|worker| worker.shown.runs_late.load(Ordering::Relaxed)).count();
     html! {
         @for (name, detail) in probes::troubles(shared) { (notice("warn", name, &detail)) }
         @if shared.limits.memory.is_short() {

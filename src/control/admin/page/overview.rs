@@ -72,7 +72,8 @@ impl Overview {
     pub(in crate::control::admin) fn new(shared: &Shared) -> Self {
         let (table, lately) = (shared.publisher.current(), shared.history.lately(LATELY));
         let active = shared.counters.iter().map(|worker| {
-            usize::try_from(worker.active.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(usize::MAX)
+            usize::try_from(worker.shown.active.load(std::sync::atomic::Ordering::Relaxed))
+                .unwrap_or(usize::MAX)
         });
         let round = |number: f64| (number * 100.0).round() / 100.0;
         Self {

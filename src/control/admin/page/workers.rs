@@ -14,7 +14,7 @@ use super::{charts, format};
 
 pub(super) fn section(shared: &Shared) -> Markup {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let most = shared.counters.iter().map(|worker| load(&worker.active)).max().unwrap_or(0);
+    let most = shared.counters.iter().map(|worker| load(&worker.shown.active)).max().unwrap_or(0);
     let acknowledged = shared.publisher.acknowledged_by_worker();
     let workers = shared.counters.iter().zip(shared.heartbeat_ages()).zip(acknowledged).enumerate();
     html! {
@@ -41,8 +41,8 @@ pub(super) fn section(shared: &Shared) -> Markup {
                             tr id={ "worker-" (index) } {
                                 th scope="row" { (index) }
                                 td { (runtime(worker)) }
-                                td class="n" { (format::count(load(&worker.active))) }
-                                td class="load" { (charts::bar(load(&worker.active) as f64, most as f64)) }
+                                td class="n" { (format::count(load(&worker.shown.active))) }
+                                td class="load" { (charts::bar(load(&worker.shown.active) as f64, most as f64)) }
                                 td class="n" { (format::count(load(&worker.accepted))) }
                                 td class="n" { (format::count(load(&worker.given_away))) }
                                 td class="n" { (format::bytes(load(&worker.bytes_received) as f64)) }
@@ -72,7 +72,7 @@ fn runtime(worker: &WorkerCounters) -> Markup {
 fn state(worker: &WorkerCounters, heartbeat: Duration, stalled_after: Duration) -> Markup {
     let (class, word) = if heartbeat > stalled_after {
         ("bad", "stuck")
-    } else if worker.runs_late.load(Ordering::Relaxed) {
+    } else if worker.shown.runs_late.load(Ordering::Relaxed) {
         ("bad", "runs late")
     } else if worker.is_accept_paused() {
         ("warn", "full")
