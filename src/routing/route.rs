@@ -77,6 +77,10 @@ impl Route {
 
     /// The upstream whose turn it is. `None` only if no backend has a weight, which configuration refuses.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        // All workers move the cursor, so where there is nothing to choose it stays.
+        if let [only] = self.backends.as_slice() {
+            return (only.weight > 0).then_some(&only.upstream);
+        }
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
         Some(&self.backends.get(self.schedule.at(turn)?)?.upstream)
     }

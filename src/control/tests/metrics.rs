@@ -172,7 +172,7 @@ fn failures_of_an_endpoint_outlive_scrapes_and_end_with_it() {
     control.handle.reload().unwrap();
     assert_eq!(control.metric(sample), None);
     let ledger = control.handle.shared.ledger.lock().unwrap();
-    assert_eq!(ledger.endpoints.len(), 1);
+    assert_eq!(ledger.endpoints["pg"].len(), 1);
 }
 
 #[test]

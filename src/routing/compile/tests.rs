@@ -338,6 +338,16 @@ fn weights_split_connections_over_the_backends() {
     assert_eq!(canary, 10);
 }
 
+/// All workers would write it at each connection.
+#[test]
+fn the_turn_of_a_route_to_one_upstream_stays() {
+    let table = compile(&config(), &none(), &RouteTable::empty(), Instant::now());
+    let route = &table.listeners[0].routes[0];
+    assert_eq!(route.backends.len(), 1);
+    assert!((0..9).all(|_| &*route.upstream().unwrap().name == "u"));
+    assert_eq!(route.cursor.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
 /// It has the most connections, so that nobody chooses it for the probe that would close its breaker.
 #[test]
 fn an_open_breaker_whose_time_is_over_does_not_keep_its_excess() {

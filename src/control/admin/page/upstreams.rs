@@ -103,7 +103,7 @@ fn one(shared: &Shared, upstream: &Upstream, ledger: &Ledger, wish: &Wish, is_on
                         } }
                         tbody {
                             @for row in rows.iter().skip(from).take(limit) {
-                                (row.show(upstream, most, &ledger.endpoints, now))
+                                (row.show(upstream, most, ledger.endpoints.get(&upstream.name), now))
                             }
                         }
                     }
@@ -261,11 +261,11 @@ impl<'a> Row<'a> {
         &self,
         upstream: &Upstream,
         most: usize,
-        ledgers: &BTreeMap<(crate::config::Name, SocketAddr), EndpointLedger>,
+        ledgers: Option<&BTreeMap<SocketAddr, EndpointLedger>>,
         now: Instant,
     ) -> Markup {
         let Self { endpoint, state } = self;
-        let ledger = ledgers.get(&(upstream.name.clone(), endpoint.address));
+        let ledger = ledgers.and_then(|ledgers| ledgers.get(&endpoint.address));
         let failures: u64 = ledger.iter().flat_map(|ledger| ledger.failures.values()).sum();
         let reasons = ledger.iter().flat_map(|ledger| &ledger.failures);
         let reasons: Vec<String> = reasons

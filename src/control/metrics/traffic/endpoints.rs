@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Name;
 use crate::resilience::BreakerState;
 use crate::routing::{Endpoint, RouteTable};
 use crate::telemetry::{EndpointLedger, Ledger, Total};
@@ -185,14 +184,12 @@ impl<'a> EndpointRow<'a> {
         };
         let upstreams = table.upstreams.values();
         let rows = upstreams.flat_map(|upstream| {
-            upstream.endpoints.iter().map(|endpoint| {
-                let key = (Name::clone(&upstream.name), endpoint.address);
-                Self {
-                    upstream: &upstream.name,
-                    address: endpoint.address.to_string(),
-                    endpoint,
-                    ledger: ledger.endpoints.get(&key).unwrap_or(&NOTHING),
-                }
+            let ledgers = ledger.endpoints.get(&upstream.name);
+            upstream.endpoints.iter().map(move |endpoint| Self {
+                upstream: &upstream.name,
+                address: endpoint.address.to_string(),
+                endpoint,
+                ledger: ledgers.and_then(|ledgers| ledgers.get(&endpoint.address)).unwrap_or(&NOTHING),
             })
         });
         rows.collect()
