@@ -4,6 +4,8 @@ use std::error::Error;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sheave::balance::{Tried, pick};
@@ -11,6 +13,7 @@ use sheave::config::{AccessLog, LogFormat};
 use sheave::resilience::{Breaker, BreakerPolicy};
 use sheave::routing::{Asked, RouteTable};
 use sheave::telemetry::{Report, Sampling, WorkerCounters, access_log};
+use sheave::worker::Crew;
 
 use super::records::record;
 use super::tables;
@@ -36,6 +39,10 @@ pub(super) enum Step {
         kind: &'static str,
         endpoints: usize,
     },
+    /// Whether another of so many workers gets the connection: at every accept, and here it never does.
+    Worker {
+        of: usize,
+    },
     /// Leave of a closed breaker for an attempt that succeeds.
     BreakerPasses,
     /// The same of an attempt that fails, and of the next, which makes up for it.
@@ -49,7 +56,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// All but routes and choices.
+    /// All others whose instructions are counted.
     pub(super) const SMALL: [Self; 6] = [
         Self::BreakerPasses,
         Self::BreakerFails,
@@ -58,6 +65,9 @@ impl Step {
         Self::RecordAsJson,
         Self::RecordAsText,
     ];
+
+    /// Of these only times are told: what they take is waiting for memory.
+    pub(super) const TIMED: [Self; 2] = [Self::Worker { of: 2 }, Self::Worker { of: 64 }];
 
     /// Those whose instructions are counted.
     pub(super) fn counted() -> Vec<Self> {
@@ -70,6 +80,7 @@ impl Step {
         match self {
             Self::Find { by, .. } => format!("find-by-{by}"),
             Self::Pick { kind, .. } => format!("pick-{kind}"),
+            Self::Worker { of } => format!("worker-of-{of}"),
             Self::BreakerPasses => "breaker-passes".into(),
             Self::BreakerFails => "breaker-fails-once".into(),
             Self::RecordEntered => "record-entered".into(),
@@ -92,6 +103,7 @@ impl Step {
                 let table = tables::of_endpoints(kind, endpoints)?;
                 Ok(Box::new(move |times| pick_nanos(&table, times, || Ok(0.0)).map(drop)))
             }
+            Self::Worker { of } => worker(of),
             Self::BreakerPasses => {
                 breaker(|breaker, _| breaker.permit().is_some_and(|permit| !permit.succeeded()))
             }
@@ -152,6 +164,17 @@ pub(super) fn pick_nanos(
     }
     drop(held);
     Ok(spent / times as f64)
+}
+
+/// All have as many, so that each is looked at and none is given anything, as it is nearly always.
+fn worker(of: usize) -> Result<Run, Box<dyn Error>> {
+    let counters: Vec<Arc<WorkerCounters>> = (0..of).map(|_| Arc::default()).collect();
+    counters.iter().for_each(|worker| worker.shown.active.store(HELD as u64, Ordering::Relaxed));
+    let crew = Crew::of(&counters).into_iter().next().ok_or("no worker")?;
+    Ok(Box::new(move |times| {
+        let given = (0..times).filter(|_| crew.gives(black_box(HELD))).count();
+        expect(given == 0, "as many are fewer")
+    }))
 }
 
 fn breaker(attempt: impl Fn(&Breaker, Instant) -> bool + 'static) -> Result<Run, Box<dyn Error>> {

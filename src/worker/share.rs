@@ -53,16 +53,9 @@ impl Crew {
         each.map(|(me, given)| Self { me, all: Arc::clone(&all), given }).collect()
     }
 
-    /// Gives the connection to the worker with the fewest, if it has clearly fewer than `mine`; else it comes back.
+    /// Gives the connection to another worker, if one has clearly fewer than `mine`; else it comes back.
     pub(super) fn give(&self, accepted: Accepted, mine: usize) -> Option<Accepted> {
-        let others = self.all.iter().enumerate().filter(|(index, _)| *index != self.me);
-        // One that refuses new connections always has the fewest.
-        let ready = others.filter(|(_, member)| !member.counters.shown.runs_late.load(Ordering::Relaxed));
-        let counted = ready.map(|(_, member)| (member.load(), member));
-        let Some((least, member)) = counted.min_by_key(|(load, _)| *load) else { return Some(accepted) };
-        if !leads(mine, least) || !member.comes_to_it() {
-            return Some(accepted);
-        }
+        let Some(member) = self.with_fewer(mine) else { return Some(accepted) };
         member.waiting.fetch_add(1, Ordering::Relaxed);
         match member.give.try_send(accepted) {
             Ok(()) => None,
@@ -71,6 +64,21 @@ impl Crew {
                 Some(refused.into_inner())
             }
         }
+    }
+
+    /// Whether a worker with so many connections gives the next one away: what is asked at each accept.
+    pub fn gives(&self, mine: usize) -> bool {
+        self.with_fewer(mine).is_some()
+    }
+
+    /// Who has the fewest, if they are clearly fewer than `mine`.
+    fn with_fewer(&self, mine: usize) -> Option<&Member> {
+        let others = self.all.iter().enumerate().filter(|(index, _)| *index != self.me);
+        // One that refuses new connections always has the fewest.
+        let ready = others.filter(|(_, member)| !member.counters.shown.runs_late.load(Ordering::Relaxed));
+        let counted = ready.map(|(_, member)| (member.load(), member));
+        let (least, member) = counted.min_by_key(|(load, _)| *load)?;
+        (leads(mine, least) && member.comes_to_it()).then_some(member)
     }
 
     /// Whether nothing waits here that was given.

@@ -33,7 +33,7 @@ pub(crate) use namespace::{command, in_namespace};
 pub(crate) use pattern::Pattern;
 pub(crate) use process::Process;
 pub(crate) use program::Program;
-pub(crate) use proxy::{Proxy, admin_get, admin_request, admin_request_with, metric};
+pub(crate) use proxy::{Proxy, admin_get, admin_request, admin_request_with, live, metric};
 pub(crate) use secure::{SecureClient, ask_securely, echo_securely, end, secure_endpoint, shake_hands};
 pub(crate) use settings::{Driver, Settings};
 pub(crate) use terminal::Terminal;

@@ -98,8 +98,7 @@ impl Proxy {
 
     /// Live connections, as the admin port says.
     pub(crate) fn live(&self) -> Vec<Value> {
-        let answer: Value = serde_json::from_str(&admin_get(self.admin, "/connections?limit=10000")).unwrap();
-        answer["connections"].as_array().unwrap().clone()
+        live(self.admin)
     }
 
     pub(crate) fn wait_for_live(&self, count: usize) -> Vec<Value> {
@@ -142,6 +141,12 @@ impl Write for Lines {
 fn load(file: &Path) -> Result<Config, String> {
     Config::load_with(file, &ParseOptions { allow_port_zero: true, ..ParseOptions::default() })
         .map_err(|errors| errors.to_string())
+}
+
+/// Live connections, as this admin port says.
+pub(crate) fn live(admin: SocketAddr) -> Vec<Value> {
+    let answer: Value = serde_json::from_str(&admin_get(admin, "/connections?limit=10000")).unwrap();
+    answer["connections"].as_array().unwrap().clone()
 }
 
 /// The body of a GET that has to succeed.
