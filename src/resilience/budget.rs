@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(10);
 /// Retries of this long are counted as one.
 const GRAIN: Duration = Duration::from_millis(500);
+/// Until then, since the first of a grain, the last of it may be in the window: all of them count.
+const COUNTED: Duration = WINDOW.saturating_add(GRAIN);
 
 /// How many retries there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +45,8 @@ impl Budget {
 
     /// Notes how many `connections` the upstream has had so far.
     pub fn mark(&mut self, connections: u64, now: Instant) {
-        // One from before the window stays, to tell the connections in it from those before.
-        while self.spent.get(1).is_some_and(|next| now.saturating_duration_since(next.since) >= WINDOW) {
+        // One from before it all stays, to tell the connections in the window from those before.
+        while self.spent.get(1).is_some_and(|next| now.saturating_duration_since(next.since) >= COUNTED) {
             self.spent.pop_front();
             self.has_forgotten = true;
         }
@@ -57,7 +59,7 @@ impl Budget {
     /// Asks for a retry; `connections` is how many the upstream has had so far. Whether it may be made: it then counts.
     pub fn withdraw(&mut self, policy: BudgetPolicy, connections: u64, now: Instant) -> bool {
         self.mark(connections, now);
-        let is_recent = |spent: &Spent| now.saturating_duration_since(spent.since) < WINDOW;
+        let is_recent = |spent: &Spent| now.saturating_duration_since(spent.since) < COUNTED;
         let retries: u64 =
             self.spent.iter().filter(|spent| is_recent(spent)).map(|spent| spent.retries).sum();
         let lately = self.connections_lately(connections, now);
@@ -74,7 +76,9 @@ impl Budget {
 
     /// The connections in the window, as far as is known: evenly spread since the last mark before it.
     fn connections_lately(&self, connections: u64, now: Instant) -> u64 {
-        let Some(first) = self.spent.front() else { return connections };
+        let is_before = |spent: &&Spent| now.saturating_duration_since(spent.since) >= WINDOW;
+        let before = self.spent.iter().rev().find(is_before);
+        let Some(first) = before.or_else(|| self.spent.front()) else { return connections };
         let since = now.saturating_duration_since(first.since);
         let more = connections.saturating_sub(first.connections);
         if since < WINDOW {
@@ -98,9 +102,21 @@ mod tests {
         let now = Instant::now();
         let granted = (0..1_000).filter(|_| budget.withdraw(POLICY, 500, now)).count();
         assert_eq!(granted, 500 * 20 / 100 + 10 * 10);
-        let later = now + WINDOW;
+        let later = now + COUNTED;
         let granted = (0..1_000).filter(|_| budget.withdraw(POLICY, 500, later)).count();
         assert_eq!(granted, 100, "without connections since then there is the floor");
+    }
+
+    #[test]
+    fn no_retry_leaves_the_window_with_an_earlier_one() {
+        let floor = BudgetPolicy { percent: 0, min_per_second: 10 };
+        let mut budget = Budget::default();
+        let start = Instant::now();
+        let granted = [(0, 1), (400, 110), (10_010, 110), (10_399, 110), (10_500, 110)].map(|(at, asked)| {
+            let now = start + Duration::from_millis(at);
+            (0..asked).filter(|_| budget.withdraw(floor, 1_000, now)).count()
+        });
+        assert_eq!(granted, [1, 99, 0, 0, 100]);
     }
 
     #[test]
@@ -124,8 +140,10 @@ mod tests {
         /// In a total outage each connection asks for retries: no window has more of them than it may.
         #[test]
         fn an_outage_is_no_storm(
+            percent in prop::sample::select(vec![0_u32, 20]),
             steps in prop::collection::vec((0..400_u64, 0..20_u64, 0..40_usize), 1..200),
         ) {
+            let policy = BudgetPolicy { percent, ..POLICY };
             let mut budget = Budget::default();
             let start = Instant::now();
             let (mut now, mut connections) = (start, 0_u64);
@@ -135,13 +153,12 @@ mod tests {
                 now += Duration::from_millis(milliseconds);
                 connections += more;
                 came.extend((0..more).map(|_| now));
-                granted.extend((0..asked).filter(|_| budget.withdraw(POLICY, connections, now)).map(|_| now));
-                // A grain of retries leaves the window as one, so that it is looked at a grain shorter.
-                let lately = |time: &&Instant| now - **time < WINDOW - GRAIN;
+                granted.extend((0..asked).filter(|_| budget.withdraw(policy, connections, now)).map(|_| now));
+                let lately = |time: &&Instant| now - **time < WINDOW;
                 // Connections are weighed since the oldest retry in the window, or a grain before.
                 let retries = granted.iter().filter(lately).count() as u64;
                 let all = came.len() as u64;
-                prop_assert!(retries <= all * 20 / 100 + 100, "{retries} retries for {all} connections");
+                prop_assert!(retries <= all * u64::from(percent) / 100 + 100, "{retries} retries for {all} connections");
             }
         }
     }
