@@ -61,7 +61,8 @@ fn judge(outcome: Outcome, has_asked: bool, lasted: Duration, reset_within: Dura
         Outcome::UpstreamReset | Outcome::UpstreamTlsError | Outcome::UpstreamTruncated if has_asked => {
             Some(false)
         }
-        Outcome::DownstreamClosed | Outcome::UpstreamClosed => Some(true),
+        // Who leaves without a question was given no answer: balancers in front look like that whether a port is open.
+        Outcome::DownstreamClosed | Outcome::UpstreamClosed if has_asked => Some(true),
         _ => None,
     }
 }
@@ -89,7 +90,10 @@ mod tests {
             (Outcome::Drain, true, early, None),
             (Outcome::Internal, true, early, None),
             (Outcome::DownstreamClosed, true, early, Some(true)),
+            (Outcome::DownstreamClosed, false, early, None),
+            (Outcome::DownstreamClosed, false, late, Some(true)),
             (Outcome::UpstreamClosed, true, early, Some(true)),
+            (Outcome::UpstreamClosed, false, early, None),
         ] {
             let judged = judge(outcome, has_asked, lasted, within);
             assert_eq!(judged, expected, "{outcome:?} {has_asked} {lasted:?}");
