@@ -27,6 +27,7 @@ use super::relay::End;
 use super::secure::Secure;
 use super::{Context, Live, handshake, passive, postgres};
 
+use admit::Wait;
 pub(super) use dial::{Failed, LOOK_INTERVAL, look_after};
 use dial::{dial, pause};
 
@@ -60,12 +61,37 @@ pub(super) async fn connect(
     recorder: &mut Recorder,
 ) -> Result<Connected, Outcome> {
     upstream.state.begin(Instant::now());
+    let mut wait = Wait::default();
+    let mut newest = None;
+    loop {
+        let upstream = newest.as_ref().unwrap_or(upstream);
+        match connect_by(context, live, upstream, recorder, &mut wait).await? {
+            Ok(connected) => return Ok(connected),
+            Err(Newer(upstream)) => newest = Some(upstream),
+        }
+    }
+}
+
+/// While the connection waited for its turn a newer table came: this is its upstream there.
+struct Newer(Arc<Upstream>);
+
+/// Connects to an endpoint of `upstream` as this table has it.
+async fn connect_by(
+    context: &Context,
+    live: &Live,
+    upstream: &Arc<Upstream>,
+    recorder: &mut Recorder,
+    wait: &mut Wait,
+) -> Result<Result<Connected, Newer>, Outcome> {
     let mut tried = Tried::none(live.client().ip());
-    let (place, first) = admit::admit(context, live, upstream, &mut tried).await?;
+    let (place, first) = match admit::admit(context, live, upstream, &mut tried, wait).await? {
+        Ok(admission) => admission,
+        Err(newer) => return Ok(Err(newer)),
+    };
     let deadline = Instant::now() + upstream.timeouts.connect;
     let mut attempts = Attempts { context, live, upstream, recorder, tried, deadline };
     let (link, reservation) = attempts.make(first).await?;
-    Ok(Connected { link, _reservation: reservation, _place: place })
+    Ok(Ok(Connected { link, _reservation: reservation, _place: place }))
 }
 
 /// The attempts of one connection.

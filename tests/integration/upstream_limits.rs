@@ -19,6 +19,8 @@ on_both_drivers!(
     who_waits_in_vain_is_reset,
     a_failed_attempt_gives_its_place_back,
     who_waits_sees_a_limit_that_is_lifted,
+    who_waits_gets_an_endpoint_that_joins,
+    who_waits_gets_no_endpoint_that_has_left,
     a_breaker_whose_time_is_over_lets_who_waits_in,
     a_probe_whose_client_leaves_is_the_next_ones,
     retries_at_once_are_bounded,
@@ -175,6 +177,47 @@ fn who_waits_sees_a_limit_that_is_lifted(driver: Driver) {
     wait_for_pending(&proxy, 0);
     drop((first, second, third, fourth));
     assert!(proxy.records(4).iter().all(|record| record["outcome"] == "downstream_closed"));
+}
+
+const ONE_EACH: &str = "loadBalancer: {type: RoundRobin}, circuitBreaker: {maxPendingConnections: 5, pendingTimeout: 20s, \
+                        perEndpoint: {maxConnections: 1}}";
+
+/// Nothing becomes free: the new endpoint has room, and then the old one takes more.
+fn who_waits_gets_an_endpoint_that_joins(driver: Driver) {
+    let (one, other) = (Endpoint::echo(), Endpoint::echo());
+    let proxy = Proxy::start(&Settings::new(driver, &[one.address]).upstream(ONE_EACH));
+    let first = held(&proxy);
+    let (mut second, mut third) = (connect(proxy.address), connect(proxy.address));
+    wait_for_pending(&proxy, 2);
+    let both = Settings::new(driver, &[one.address, other.address]);
+    proxy.reload(&both.clone().upstream(ONE_EACH)).unwrap();
+    wait_for_pending(&proxy, 1);
+    assert_eq!(other.accepted(), 1);
+    proxy.reload(&both.upstream(&ONE_EACH.replace("maxConnections: 1", "maxConnections: 2"))).unwrap();
+    wait_for_pending(&proxy, 0);
+    round_trip(&mut second);
+    round_trip(&mut third);
+    drop((first, second, third));
+    assert!(proxy.records(3).iter().all(|record| record["outcome"] == "downstream_closed"));
+}
+
+fn who_waits_gets_no_endpoint_that_has_left(driver: Driver) {
+    let (leaves, stays) = (Endpoint::echo(), Endpoint::echo());
+    let proxy = Proxy::start(&Settings::new(driver, &[leaves.address, stays.address]).upstream(ONE_EACH));
+    let one = held(&proxy);
+    let is_at_leaving = leaves.accepted() == 1;
+    let other = held(&proxy);
+    let (at_leaving, at_staying) = if is_at_leaving { (one, other) } else { (other, one) };
+    let mut waits = connect(proxy.address);
+    wait_for_pending(&proxy, 1);
+    proxy.reload(&Settings::new(driver, &[stays.address]).upstream(ONE_EACH)).unwrap();
+    drop(at_leaving);
+    let record = proxy.record();
+    assert_eq!(record["endpoint"], leaves.address.to_string(), "{record}");
+    wait_for_pending(&proxy, 1);
+    drop(at_staying);
+    round_trip(&mut waits);
+    assert_eq!((leaves.accepted(), stays.accepted()), (1, 2));
 }
 
 /// Nothing becomes free meanwhile that would call who waits.

@@ -9,10 +9,19 @@ use crate::telemetry::Outcome;
 use crate::worker::runtime;
 
 use super::dial::{LOOK_INTERVAL, look_after};
-use super::{Chosen, Context, Live, Unchosen, choose};
+use super::{Chosen, Context, Live, Newer, Unchosen, choose};
 
 /// What a connection begins with. `None`: no endpoint may be tried, for another reason than that it is full.
 type Admission<'a> = (UpstreamPlace, Option<Chosen<'a>>);
+
+/// A connection's turn among those that wait, which it keeps from one table to the next.
+#[derive(Default)]
+pub(super) struct Wait {
+    /// And until when it may wait. `None`: it does not.
+    ticket: Option<(Ticket, Instant)>,
+    /// The restrictions in the table by which it was last permitted.
+    looked_at: Option<u64>,
+}
 
 /// Admits a connection to its upstream, when it is its turn.
 pub(super) async fn admit<'a>(
@@ -20,30 +29,47 @@ pub(super) async fn admit<'a>(
     live: &Live,
     upstream: &'a Arc<Upstream>,
     tried: &mut Tried,
-) -> Result<Admission<'a>, Outcome> {
+    wait: &mut Wait,
+) -> Result<Result<Admission<'a>, Newer>, Outcome> {
     let limit = upstream.limits.max_pending;
+    let waits = wait.ticket.take();
     // Nobody overtakes those who wait. (There may be some of a configuration that had a queue.)
-    if (limit == 0 || upstream.state.queued() == 0)
+    if (waits.is_some() || limit == 0 || upstream.state.queued() == 0)
         && let Some(admission) = try_admit(context, upstream, tried)
     {
-        return Ok(admission);
+        return Ok(Ok(admission));
     }
-    let Some(ticket) = upstream.state.queue(limit) else {
+    let joins = || {
+        let ticket = upstream.state.queue(limit)?;
+        Some((ticket, Instant::now() + upstream.limits.pending_timeout))
+    };
+    let Some((ticket, until)) = waits.or_else(joins) else {
         return Err(reject(upstream, if limit == 0 { Rejection::Full } else { Rejection::QueueFull }));
     };
-    let until = Instant::now() + upstream.limits.pending_timeout;
-    let mut looked_at = None;
     loop {
         if !has_turn(live, &ticket, until).await? {
             return Err(reject(upstream, Rejection::QueueTimeout));
         }
-        look_again(context, live, &mut looked_at)?;
+        look_again(context, live, &mut wait.looked_at)?;
         // Who was being probed when it last looked may be well by now.
         tried.clear();
+        if let Some(newer) = newer(context, upstream) {
+            wait.ticket = Some((ticket, until));
+            return Ok(Err(newer));
+        }
         if let Some(admission) = try_admit(context, upstream, tried) {
-            return Ok(admission);
+            return Ok(Ok(admission));
         }
     }
+}
+
+/// The same upstream in the newest table, if it has changed: there may be endpoints with room by now, or some that are to get
+/// no more connections.
+fn newer(context: &Context, upstream: &Arc<Upstream>) -> Option<Newer> {
+    let table = context.tables.newest();
+    let newest = table.upstreams.get(&upstream.name)?;
+    let is_newer = !Arc::ptr_eq(newest, upstream) && Arc::ptr_eq(&newest.state, &upstream.state);
+    is_newer.then(|| Newer(Arc::clone(newest)))
 }
 
 /// Whether the newest table still permits it. What has become free may be the place of another that a worker closed by a
