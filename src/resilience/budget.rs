@@ -74,6 +74,13 @@ impl Budget {
         true
     }
 
+    /// Takes back the last retry that counts: it has cost the upstream nothing that matters.
+    pub fn refund(&mut self) {
+        if let Some(last) = self.spent.iter_mut().rev().find(|spent| spent.retries > 0) {
+            last.retries -= 1;
+        }
+    }
+
     /// The connections in the window, as far as is known: evenly spread since the last mark before it.
     fn connections_lately(&self, connections: u64, now: Instant) -> u64 {
         let is_before = |spent: &&Spent| now.saturating_duration_since(spent.since) >= WINDOW;
@@ -123,6 +130,20 @@ mod tests {
     fn nothing_is_nothing() {
         let none = BudgetPolicy { percent: 0, min_per_second: 0 };
         assert!(!Budget::default().withdraw(none, 1_000_000, Instant::now()));
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_spent_again() {
+        let mut budget = Budget::default();
+        let start = Instant::now();
+        budget.refund();
+        let at = |tick: u32| start + tick * Duration::from_millis(10);
+        for tick in 0..5_000 {
+            assert!(budget.withdraw(POLICY, 0, at(tick)), "{tick}");
+            budget.refund();
+        }
+        let granted = (0..1_000).filter(|_| budget.withdraw(POLICY, 0, at(5_000))).count();
+        assert_eq!(granted, 100, "a refund is no credit");
     }
 
     #[test]

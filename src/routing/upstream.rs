@@ -188,6 +188,11 @@ impl UpstreamState {
         granted
     }
 
+    /// A retry that was granted does not count against the budget any more.
+    pub fn refund_retry(&self) {
+        self.budget().refund();
+    }
+
     /// Retries that the budget, or the limit of parallel ones, did not have.
     pub fn retries_refused(&self) -> u64 {
         self.retries_refused.load(Ordering::Relaxed)

@@ -16,6 +16,7 @@ on_both_drivers!(
     alone_there_is_nobody_to_join,
     a_second_that_fails_leaves_the_first,
     the_budget_holds_it_back,
+    who_overtakes_costs_the_budget_nothing,
     a_client_that_leaves_ends_both,
 );
 
@@ -122,6 +123,21 @@ fn the_budget_holds_it_back(driver: Driver) {
     assert_eq!(proxy.record()["outcome"], "connect_timeout");
     assert_eq!(proxy.metric("sheave_upstream_retries_refused_total", &[]), 1.0);
     assert_eq!(echo.accepted(), 0);
+}
+
+/// Ten retries may be in ten seconds.
+fn who_overtakes_costs_the_budget_nothing(driver: Driver) {
+    let (silent, echo) = (FullEndpoint::start(), Endpoint::echo());
+    let upstream = hedge("numRetries: 0, budget: {percent: 0, minRetriesPerSecond: 1}");
+    let proxy = Proxy::start(&Settings::new(driver, &[silent.address, echo.address]).upstream(&upstream));
+    let started = Instant::now();
+    for _ in 0..40 {
+        assert_eq!(ask(proxy.address, "hello"), Ok("hello".to_owned()));
+    }
+    assert!(started.elapsed().as_secs() < 20, "no attempt ran into its timeout");
+    let outpaced = proxy.metric("sheave_upstream_outpaced_attempts_total", &[]);
+    assert!(outpaced >= 20.0, "every other turn is the silent one's: {outpaced}");
+    assert_eq!(proxy.metric("sheave_upstream_retries_refused_total", &[]), 0.0);
 }
 
 fn a_client_that_leaves_ends_both(driver: Driver) {

@@ -26,16 +26,20 @@ impl<'a> Attempts<'a> {
         let second_started = Instant::now();
         let second_dialing = pin!(self.dial(&second, second_started));
         let (first, second) = ((first, started), (second, second_started));
-        let (result, ended, (other, other_started), rest) = match select(dialing, second_dialing).await {
-            Either::Left((result, rest)) => (result, first, second, rest),
-            Either::Right((result, rest)) => (result, second, first, rest),
-        };
+        let (result, ended, (other, other_started), rest, is_overtaken) =
+            match select(dialing, second_dialing).await {
+                Either::Left((result, rest)) => (result, first, second, rest, false),
+                Either::Right((result, rest)) => (result, second, first, rest, true),
+            };
         match self.settle(ended.0, ended.1, result) {
             Err(Failed::Attempt(_) | Failed::Choice(_)) => {
                 let result = rest.await;
                 self.settle(other, other_started, result)
             }
             Ok(won) => {
+                if is_overtaken {
+                    self.upstream.state.refund_retry();
+                }
                 latency::outpaced(other.endpoint, other_started);
                 self.abandon(other, other_started, Outcome::Outpaced);
                 Ok(won)
@@ -48,7 +52,8 @@ impl<'a> Attempts<'a> {
     }
 
     /// Another endpoint for a second attempt. It adds to what the upstream has to bear, so it is a retry to the
-    /// budget and to the limit of parallel ones.
+    /// budget and to the limit of parallel ones. If it overtakes the first, the budget gets it back: the upstream can bear it, and one
+    /// silent endpoint must not use up what hedges, and retries, of all others need. In an outage none overtakes.
     fn hedge(&mut self, first: &Chosen<'a>) -> Option<(Chosen<'a>, impl Sized + use<>)> {
         self.tried.insert(first.index);
         let second = choose(self.context, self.upstream, &mut self.tried).ok()?;
