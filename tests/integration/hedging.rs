@@ -116,7 +116,7 @@ fn a_second_that_fails_leaves_the_first(driver: Driver) {
 
 fn the_budget_holds_it_back(driver: Driver) {
     let (silent, echo) = (FullEndpoint::start(), Endpoint::echo());
-    let upstream = hedge("numRetries: 0, budget: {percent: 0, minRetriesPerSecond: 0}")
+    let upstream = hedge("numRetries: 0, budget: {percent: 1, minRetriesPerSecond: 0}")
         .replace("connectTimeout: 20s", "connectTimeout: 1s");
     let proxy = Proxy::start(&Settings::new(driver, &[silent.address, echo.address]).upstream(&upstream));
     assert_eq!(ask(proxy.address, "hello"), Err(ErrorKind::ConnectionReset));

@@ -43,12 +43,7 @@ fn listener(
     let timeouts = timeouts(cx, path, raw.timeout.or_default().tcp.or_default());
     let connection = raw.connection.or_default();
     let sources = sources(cx, &format!("{path}.connection"), &connection);
-    let when_full = match connection.when_full.or(raw::WhenFull::Reset) {
-        raw::WhenFull::Reset => WhenFull::Reset,
-        raw::WhenFull::Wait => WhenFull::Wait,
-    };
-    let limit = usize::try_from(connection.limit.or(0)).ok();
-    let limit = limit.and_then(NonZeroUsize::new);
+    let limit = limit(cx, &format!("{path}.connection"), connection);
     let allow = cx.networks(raw.allow, &format!("{path}.allow"));
     let deny = cx.networks(raw.deny, &format!("{path}.deny"));
     let keepalive = cx.keepalive(raw.tcp_keepalive, &format!("{path}.tcpKeepalive"));
@@ -60,7 +55,7 @@ fn listener(
         tls,
         allow,
         deny,
-        limit: limit.map(|limit| ConnectionLimit { limit, when_full }),
+        limit,
         sources,
         timeouts,
         keepalive,
@@ -94,6 +89,22 @@ fn timeouts(cx: &Context<'_>, path: &str, raw: raw::TcpTimeout) -> ListenerTimeo
         half_close: unless_zero(seconds(raw.half_close_timeout, 60)),
         tls_handshake,
     }
+}
+
+fn limit(cx: &Context<'_>, path: &str, raw: raw::Connection) -> Option<ConnectionLimit> {
+    let is_known = !raw.limit.is_wrong();
+    let limit = usize::try_from(raw.limit.or(0)).ok().and_then(NonZeroUsize::new);
+    let when_full = match raw.when_full.or(raw::WhenFull::Reset) {
+        raw::WhenFull::Reset => WhenFull::Reset,
+        raw::WhenFull::Wait => WhenFull::Wait,
+    };
+    if is_known && limit.is_none() && when_full == WhenFull::Wait {
+        cx.report.add(
+            format!("{path}.whenFull"),
+            "without limit it is never full, and who is above another limit is reset; write limit too, or Reset",
+        );
+    }
+    limit.map(|limit| ConnectionLimit { limit, when_full })
 }
 
 fn sources(cx: &Context<'_>, path: &str, raw: &raw::Connection) -> Option<SourceLimit> {

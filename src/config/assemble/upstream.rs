@@ -253,9 +253,17 @@ fn retry(cx: &Context<'_>, path: &str, raw: raw::Retry, connect: Duration) -> Re
         );
     }
     let budget = raw.budget.or_default();
+    let (budget_percent, budget_floor) =
+        (budget.percent.number(20), budget.min_retries_per_second.number(10));
+    if hedge_after.is_some() && budget_percent == 0 && budget_floor == 0 {
+        cx.report.add(
+            format!("{path}.hedgeAfter"),
+            "nothing is hedged without a budget; write budget.percent or budget.minRetriesPerSecond above 0, or 0s here",
+        );
+    }
     Retry {
-        budget_percent: budget.percent.number(20),
-        budget_floor: budget.min_retries_per_second.number(10),
+        budget_percent,
+        budget_floor,
         num_retries,
         triggers,
         hedge_after,

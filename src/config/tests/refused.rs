@@ -17,6 +17,19 @@ fn listeners_and_routes() {
 
 #[test]
 #[rustfmt::skip]
+fn waiting_where_nothing_is_ever_full() {
+    let message = r#"t.yaml:4: listeners[0].connection.whenFull: without limit it is never full, and who is above another limit is reset; write limit too, or Reset (listener "pg")"#;
+    check(&[
+        (listener("connection: {limitPerSource: 5, whenFull: Wait}"), &[message]),
+        (listener("connection: {limit: 0, whenFull: Wait}"), &[message]),
+        (listener("connection: {limit: 1.5, whenFull: Wait}"), &[
+            r#"t.yaml:4: listeners[0].connection.limit: 1.5 is not a whole number; write one from 0 to 4294967295 (listener "pg")"#,
+        ]),
+    ]);
+}
+
+#[test]
+#[rustfmt::skip]
 fn upstreams() {
     check(&[
         (edit("type: RoundRobin", "type: RoundRobin, zoneAware: {minEndpointsPerZone: 0}"), &[
@@ -40,6 +53,12 @@ fn upstreams() {
         ]),
         (upstream("retry: {hedgeAfter: 20ms, triggers: [connect-failur]}"), &[
             r#"t.yaml:11: upstreams[0].retry.triggers[0]: "connect-failur" is not a known value; write connect-failure (upstream "pg")"#,
+        ]),
+        (upstream("retry: {hedgeAfter: 20ms, budget: {percent: 0, minRetriesPerSecond: 0}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.hedgeAfter: nothing is hedged without a budget; write budget.percent or budget.minRetriesPerSecond above 0, or 0s here (upstream "pg")"#,
+        ]),
+        (upstream("retry: {hedgeAfter: 20ms, budget: {percent: some, minRetriesPerSecond: 0}}"), &[
+            r#"t.yaml:11: upstreams[0].retry.budget.percent: "some" is text; write a whole number from 0 to 10000 (upstream "pg")"#,
         ]),
         (upstream("circuitBreaker: {maxConnections: many}"), &[
             r#"t.yaml:11: upstreams[0].circuitBreaker.maxConnections: "many" is text; write a whole number from 0 to 4294967295 (upstream "pg")"#,

@@ -240,7 +240,10 @@ fn a_client_address_has_limits_of_its_own() {
     let both = SourceLimit { limit, rate: Some(2.5) };
     assert_eq!(sources("{limitPerSource: 100, ratePerSource: 2.5}"), Some(both));
     assert_eq!(sources("{limitPerSource: 100}"), Some(SourceLimit { rate: None, ..both }));
-    assert_eq!(sources("{ratePerSource: 2.5, whenFull: Wait}"), Some(SourceLimit { limit: None, ..both }));
+    assert_eq!(
+        sources("{limit: 5, ratePerSource: 2.5, whenFull: Wait}"),
+        Some(SourceLimit { limit: None, ..both })
+    );
     assert_eq!(sources("{limitPerSource: 0, ratePerSource: 0}"), None);
 }
 
@@ -266,7 +269,9 @@ fn what_is_off_may_be_written() {
         listener("timeout: {tcp: {tlsHandshakeTimeout: 1s}}"),
         route("hostnames: []"),
         endpoint("{address: 10.0.0.7:1, zone: \"\", priority: 0}"),
-        upstream("retry: {hedgeAfter: 0s}"),
+        listener("connection: {limit: 0, whenFull: Reset}"),
+        upstream("retry: {hedgeAfter: 0s, budget: {percent: 0, minRetriesPerSecond: 0}}"),
+        upstream("retry: {hedgeAfter: 20ms, budget: {percent: 0}}"),
         upstream("loadBalancer: {type: Random, consistentHash: {type: SourceIP, tableSize: 65537}}"),
         upstream("loadBalancer: {slowStart: {window: 0s}, zoneAware: {preferLocal: false}}"),
         upstream("circuitBreaker: {maxConnections: 0, pendingTimeout: 1s}"),
