@@ -21,7 +21,8 @@ Usage: cargo bench --bench compare -- [options]
                      breakers, ejection, queue): what the policies cost; and sheave-observed (access log,
                      metrics, and traces of 10 %), sheave-traced (of 100 %): what being observed costs; with
                      --other also NAME-observed and NAME-traced; haproxy-busy (busy-polling) and sheave-busy
-                     (busyPoll: 1ms): what spinning brings, for rr1
+                     (busyPoll: 1ms): what spinning brings, for rr1; haproxy-logged, nginx-logged,
+                     envoy-logged and sheave-logged: with a line for each connection, to /dev/null
   --baseline NAME    the peer that ratios refer to                          [default: the first]
   --sheave PATH      the sheave binary     [default: the one cargo built for this benchmark]
   --other NAME=PATH  another sheave binary, such as an older one; may be repeated

@@ -1,4 +1,4 @@
-//! What each proxy is told: one thread on one core, no log, room for every connection, all else as it comes.
+//! What each proxy is told: one thread on one core, no log unless it is asked for, room for every connection, all else as it comes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ pub(super) struct Site<'a> {
     pub(super) max_connections: u64,
     /// Whether Sheave also gets a large table to route by.
     pub(super) is_large: bool,
+    /// Whether there is to be a line for each connection, as the proxy makes them by itself, to where nobody keeps it.
+    pub(super) is_logged: bool,
     /// Where the proxy's files go, all with an extension of their own.
     pub(super) stem: &'a Path,
 }
@@ -67,6 +69,10 @@ pub(super) fn haproxy(site: &Site<'_>, way: Haproxy) -> String {
         Haproxy::Splice => ("    maxpipes 256\n", "    option splice-request\n    option splice-response\n"),
         Haproxy::Busy => ("    busy-polling\n", ""),
     };
+    let (log, lines) = match site.is_logged {
+        false => ("", ""),
+        true => ("    log stdout format raw daemon\n", "    log global\n    option tcplog\n"),
+    };
     let servers = site.each_endpoint(|index, endpoint| format!("    server s{index} {endpoint}\n"));
     let Addresses { plain, tls, sni, .. } = site.listen;
     let secure = site.credentials.map_or_else(String::new, |credentials| {
@@ -80,8 +86,8 @@ pub(super) fn haproxy(site: &Site<'_>, way: Haproxy) -> String {
         )
     });
     format!(
-        "global\n    nbthread 1\n    maxconn {max}\n{of_process}\
-         defaults\n    mode tcp\n{option}    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
+        "global\n    nbthread 1\n    maxconn {max}\n{of_process}{log}\
+         defaults\n    mode tcp\n{option}{lines}    timeout connect 5s\n    timeout client 1h\n    timeout server 1h\n\
          listen bench\n    bind {plain}\n    balance roundrobin\n    maxconn {max}\n{servers}{secure}"
     )
 }
@@ -113,10 +119,17 @@ pub(super) fn nginx(site: &Site<'_>) -> String {
         let routes = "        ssl_preread on;\n        proxy_pass $chosen;\n".to_owned();
         blocks.push_str(&server(sni.to_string(), routes));
     }
+    let log = match site.is_logged {
+        false => "",
+        true => {
+            "    log_format connection '$remote_addr:$remote_port [$time_iso8601] $protocol $status $bytes_sent $bytes_received \
+             $session_time $upstream_addr';\n    access_log /dev/null connection;\n"
+        }
+    };
     format!(
         "{load}{user}daemon off;\nworker_processes 1;\nworker_rlimit_nofile {files};\npid {stem}.pid;\nerror_log stderr warn;\n\
          events {{\n    worker_connections {connections};\n}}\n\
-         stream {{\n    proxy_connect_timeout 5s;\n    upstream bench {{\n{servers}    }}\n{blocks}}}\n",
+         stream {{\n{log}    proxy_connect_timeout 5s;\n    upstream bench {{\n{servers}    }}\n{blocks}}}\n",
         files = 2 * site.max_connections + 500,
         connections = 2 * site.max_connections + 100,
         stem = site.stem.display(),
@@ -130,12 +143,19 @@ pub(super) fn envoy(site: &Site<'_>) -> String {
     let endpoints = site
         .each_endpoint(|_, endpoint| format!("          - endpoint: {{address: {}}}\n", address(endpoint)));
     let Addresses { plain, tls, sni, .. } = site.listen;
+    let log = match site.is_logged {
+        false => String::new(),
+        true => format!(
+            "                access_log:\n                  - name: envoy.access_loggers.file\n                    typed_config:\n\
+             \u{20}                     \"@type\": {TYPES}.access_loggers.file.v3.FileAccessLog\n                      path: /dev/null\n"
+        ),
+    };
     let listener = |name: &str, at: &SocketAddr, filter: &str, chain: &str| {
         format!(
             "\u{20}   - name: {name}\n      address: {at}\n{filter}      filter_chains:\n        - filters:\n\
              \u{20}           - name: envoy.filters.network.tcp_proxy\n              typed_config:\n\
              \u{20}               \"@type\": {TYPES}.filters.network.tcp_proxy.v3.TcpProxy\n\
-             \u{20}               stat_prefix: {name}\n                cluster: bench\n{chain}",
+             \u{20}               stat_prefix: {name}\n                cluster: bench\n{log}{chain}",
             at = address(at),
         )
     };
@@ -209,7 +229,7 @@ pub(super) fn sheave(
     // Older ones that are measured beside this one do not know it.
     let spin = if busy_poll == "0s" { String::new() } else { format!(", busyPoll: {busy_poll}") };
     let told = match observed {
-        None => "accessLog: {enabled: false}\n".to_owned(),
+        None => format!("accessLog: {{enabled: {}}}\n", site.is_logged),
         Some(Observed { share, receiver }) => format!(
             "accessLog: {{enabled: true, sample: {share}}}\n\
              tracing: {{enabled: true, endpoint: \"http://{receiver}\", protocol: http/protobuf, sample: {share}}}\n"

@@ -19,6 +19,8 @@ use super::{Addresses, Peer, config};
 pub(crate) struct Recipe {
     pub(crate) name: String,
     program: Program,
+    /// Whether it writes a line for each connection.
+    is_logged: bool,
 }
 
 #[derive(Clone)]
@@ -55,7 +57,8 @@ pub(crate) struct Wants {
 
 /// The peers asked for, in the order asked for.
 pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
-    let recipe = |name: &str, program| Recipe { name: name.to_owned(), program };
+    let recipe = |name: &str, program| Recipe { name: name.to_owned(), program, is_logged: false };
+    let logged = |name: &str, program| Recipe { name: format!("{name}-logged"), program, is_logged: true };
     let of = |binary: &Path, driver, policies, told| {
         Program::Sheave(Sheave { binary: binary.to_owned(), driver, busy_poll: "0s", policies, told })
     };
@@ -82,6 +85,11 @@ pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
         recipe("sheave-all", with("auto", Policies::All)),
         recipe("sheave-observed", told(&options.sheave, OBSERVED)),
         recipe("sheave-traced", told(&options.sheave, TRACED)),
+        // Traefik has no log of TCP connections.
+        logged("haproxy", Program::Haproxy(config::Haproxy::Default)),
+        logged("nginx", Program::Nginx),
+        logged("envoy", Program::Envoy),
+        logged("sheave", with("auto", Policies::Default)),
     ];
     for (name, path) in &options.others {
         known.push(recipe(name, of(path, "auto", Policies::Default, None)));
@@ -91,6 +99,7 @@ pub(crate) fn recipes(options: &Options) -> Result<Vec<Recipe>> {
     let Some(wanted) = &options.peers else {
         // What policies and being observed cost are questions of their own, and so is what spinning brings.
         known.retain(|recipe| match &recipe.program {
+            _ if recipe.is_logged => false,
             Program::Sheave(sheave) => {
                 matches!(sheave.policies, Policies::Default)
                     && sheave.told.is_none()
@@ -201,6 +210,7 @@ impl Recipe {
             endpoints,
             credentials: wants.credentials.as_ref(),
             is_large: wants.is_large,
+            is_logged: self.is_logged,
             max_connections: machine::max_connections(),
             stem: &stem,
         };
@@ -222,7 +232,8 @@ impl Recipe {
         fs::write(&file, text).context(file.display())?;
         let command = self.command(&binary, &file);
         // There nothing but lines of connections is written, of which nobody wants to keep millions.
-        let output = self.traced().map(|_| Stdio::null());
+        let is_told = self.is_logged || self.traced().is_some();
+        let output = is_told.then(Stdio::null);
         Peer::spawn(&self.name, command, &site, &file, cpu, output)
     }
 
