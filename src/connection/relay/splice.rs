@@ -15,7 +15,7 @@ use super::{Half, Step, would_block};
 const SMALL_ROUND: usize = 4 * 1024;
 /// So many small rounds in a row end the splicing.
 const SMALL_ROUNDS: u32 = 2;
-/// After so many bytes in one go the worker's other connections get their turn: a pipe's worth, as more saved no CPU time and made others wait.
+/// After so many bytes in one go the worker's other connections get their turn: two fills of a pipe, as more saved no CPU time and made others wait.
 const TURN_BYTES: usize = 256 * 1024;
 
 impl Half<'_> {
