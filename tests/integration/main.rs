@@ -44,6 +44,7 @@ mod sampling;
 mod share;
 mod sources;
 mod spinning;
+mod splicing;
 mod support;
 mod tidy;
 mod timeouts;
