@@ -1,5 +1,7 @@
 //! A reader that stops reading throttles the writer, at a bounded cost of memory.
 
+mod splicing;
+
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

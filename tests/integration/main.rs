@@ -44,7 +44,6 @@ mod sampling;
 mod share;
 mod sources;
 mod spinning;
-mod splicing;
 mod support;
 mod tidy;
 mod timeouts;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::Tried;
-use crate::routing::{Rejection, Ticket, Upstream, UpstreamPlace};
+use crate::routing::{Rejection, RouteTable, Ticket, Upstream, UpstreamPlace};
 use crate::telemetry::Outcome;
 use crate::worker::runtime;
 
@@ -50,10 +50,13 @@ pub(super) async fn admit<'a>(
         if !has_turn(live, &ticket, until).await? {
             return Err(reject(upstream, Rejection::QueueTimeout));
         }
-        look_again(context, live, &mut wait.looked_at)?;
+        let newest = context.tables.newest();
+        if !wait.still_permits(live, &newest) {
+            return Err(Outcome::Policy);
+        }
         // Who was being probed when it last looked may be well by now.
         tried.clear();
-        if let Some(newer) = newer(context, upstream) {
+        if let Some(newer) = newer(&newest, upstream) {
             wait.ticket = Some((ticket, until));
             return Ok(Err(newer));
         }
@@ -65,21 +68,17 @@ pub(super) async fn admit<'a>(
 
 /// The same upstream in the newest table, if it has changed: there may be endpoints with room by now, or some that are to get
 /// no more connections.
-fn newer(context: &Context, upstream: &Arc<Upstream>) -> Option<Newer> {
-    let table = context.tables.newest();
+fn newer(table: &RouteTable, upstream: &Arc<Upstream>) -> Option<Newer> {
     let newest = table.upstreams.get(&upstream.name)?;
     let is_newer = !Arc::ptr_eq(newest, upstream) && Arc::ptr_eq(&newest.state, &upstream.state);
     is_newer.then(|| Newer(Arc::clone(newest)))
 }
 
-/// Whether the newest table still permits it. What has become free may be the place of another that a worker closed by a
-/// table that this one is yet to follow: without a look, who is not permitted either would take it, and be cut off as if served.
-fn look_again(context: &Context, live: &Live, looked_at: &mut Option<u64>) -> Result<(), Outcome> {
-    let table = context.tables.newest();
-    if looked_at.replace(table.restrictions) == Some(table.restrictions) || live.would_stay(&table) {
-        Ok(())
-    } else {
-        Err(Outcome::Policy)
+impl Wait {
+    /// Whether the newest table still permits the connection. What has become free may be the place of another that a worker closed
+    /// by a table that this one is yet to follow: without a look, who is not permitted either would take it, and be cut off as if served.
+    fn still_permits(&mut self, live: &Live, newest: &RouteTable) -> bool {
+        self.looked_at.replace(newest.restrictions) == Some(newest.restrictions) || live.would_stay(newest)
     }
 }
 

@@ -2,18 +2,16 @@
 
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
-use std::thread;
 
+use super::{MORE, assert_echoes, settings, wait_for};
 use crate::support::{
-    DEADLINE, Driver, Endpoint, Pattern, Proxy, Settings, connect, on_both_drivers, reset_on_close,
-    write_until_stuck,
+    DEADLINE, Driver, Endpoint, Pattern, Proxy, connect, on_both_drivers, reset_on_close, write_until_stuck,
 };
 
 on_both_drivers!(a_reader_that_stops_holds_up_the_writer, what_is_left_in_a_pipe_reaches_nobody);
 
 /// So much is read without a stop, for the relay to splice.
 const FIRST: usize = 16 * 1024 * 1024;
-const MORE: usize = 8 * 1024 * 1024;
 
 /// Stops after the first bytes until the other end of the channel is dropped.
 struct Stopping {
@@ -25,7 +23,7 @@ struct Stopping {
 impl Read for Stopping {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
-            assert_eq!(self.may_go.recv_timeout(DEADLINE), Err(flume::RecvTimeoutError::Disconnected));
+            wait_for(&self.may_go);
             self.left = usize::MAX;
         }
         let most = buffer.len().min(self.left);
@@ -41,16 +39,6 @@ fn stopping(may_go: flume::Receiver<()>, report: flume::Sender<usize>) -> Endpoi
         let (length, _end) = Pattern::new(1).read_until_it_ends(stream);
         report.send(length).unwrap();
     })
-}
-
-/// One worker, with a second listener in front of `echo`.
-fn settings(driver: Driver, main: &Endpoint, echo: &Endpoint) -> Settings {
-    let mut settings = Settings::new(driver, &[main.address]);
-    settings.workers = 1;
-    settings.more_listeners.push("{name: echo, address: \"127.0.0.2:0\"}".to_owned());
-    settings.more_routes.push("{name: echo, listener: echo, backendRefs: [{upstream: echo}]}".to_owned());
-    settings.more_upstreams.push(format!("{{name: echo, endpoints: [{{address: \"{}\"}}]}}", echo.address));
-    settings
 }
 
 fn spliced(proxy: &Proxy) -> f64 {
@@ -94,24 +82,11 @@ fn what_is_left_in_a_pipe_reaches_nobody(driver: Driver) {
         drop(client);
         let record = proxy.records(round * 2 - 1).pop().unwrap();
         assert_eq!(record["outcome"], "downstream_reset", "{record}");
-        assert_echoes(&proxy);
+        assert_echoes(proxy.listener("echo"));
         assert!(spliced(&proxy) > before, "bulk is spliced again");
         proxy.records(round * 2);
     }
     drop(go);
     // What had come before the reset, all of it right.
     (0..3).for_each(|_| assert!(read.recv_timeout(DEADLINE).unwrap() >= FIRST));
-}
-
-/// Bulk of another connection, both ways, is what was sent.
-fn assert_echoes(proxy: &Proxy) {
-    let client = connect(proxy.listener("echo"));
-    let echoed = thread::scope(|scope| {
-        scope.spawn(|| {
-            Pattern::new(3).write(0..MORE, &client);
-            client.shutdown(Shutdown::Write).unwrap();
-        });
-        Pattern::new(3).read_to_end(&client)
-    });
-    assert_eq!(echoed, MORE);
 }
